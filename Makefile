@@ -1,0 +1,56 @@
+# Every target sets up what it needs: an environment in $(VENV), made once and again when
+# pyproject.toml changes. Other Python or place: make test PYTHON=python3.12 VENV=/tmp/venv
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test slow-ci slow lint docs bench
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(STAMPS)/train ## attach exits to the shipped backbone, train, compare: runs/demo
+	$(BIN)/offramp demo --out runs/demo
+
+test: $(STAMPS)/dev ## the default tests
+	$(BIN)/python -m pytest --cov --cov-report=
+
+slow-ci: $(STAMPS)/dev ## the slow tests that continuous integration runs, then the coverage of both
+	$(BIN)/python -m pytest -m 'slow and not gpu and not network' --cov --cov-append --cov-report=
+	$(BIN)/python -m coverage report --skip-covered
+
+slow: $(STAMPS)/dev ## every slow test this machine can run, downloads included
+	$(BIN)/python -m pytest -m 'slow or gpu or network'
+
+lint: $(STAMPS)/dev ## format, lint, types and layers; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(STAMPS)/docs ## the documentation site: site/index.html
+	$(BIN)/mkdocs build --strict
+
+bench: $(STAMPS)/train ## what cutting costs: composed stages against the whole model
+	$(BIN)/python benchmarks/cut.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "offramp needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# pip shows its progress on a terminal and is quiet in a log.
+define install
+	@echo "Installing offramp[$(EXTRAS)] into $(VENV); the first time this takes some minutes."
+	@$(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) --editable '.[$(EXTRAS)]'
+	@mkdir -p $(STAMPS) && touch $@
+endef
+
+$(STAMPS)/train: EXTRAS = train
+$(STAMPS)/dev: EXTRAS = train,dev
+$(STAMPS)/docs: EXTRAS = docs
+$(STAMPS)/train $(STAMPS)/dev $(STAMPS)/docs: pyproject.toml | $(BIN)/python
+	$(install)
