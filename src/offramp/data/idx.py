@@ -23,7 +23,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raw = path.read_bytes()
         content = gzip.decompress(raw) if path.suffix == ".gz" else raw
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist. Point `root` at the folder that holds it.") from error
+        raise DataError(
+            f"{path} does not exist. Point `root` at the folder that holds it."
+        ) from error
     except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}. Fetch the file again.") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UBYTE:

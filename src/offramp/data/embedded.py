@@ -1,0 +1,114 @@
+"""Fashion-MNIST: the subset shipped with the package, or the official files."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveFloat, PositiveInt
+
+from offramp.data.idx import read_idx
+from offramp.data.images import LabelledImages, array_digests
+from offramp.data.splits import SPLIT_NAMES, Splits
+from offramp.errors import DataError
+from offramp.preprocess import ImagePreprocess
+from offramp.spec import Spec
+
+_SHIPPED = Path(__file__).parent / "fashion_mnist"
+_PART = {"train": "train", "validation": "train", "calibration": "train", "test": "t10k"}
+
+Raw = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+class FashionMNIST(Spec):
+    """Photographs of clothes, 28x28 grey, 10 classes (Zalando Research, MIT licence).
+
+    Attributes:
+        root: None reads the shipped subset: 8,000 training, 2,000 validation, 5,000 calibration
+            and 2,000 test images. A folder with the official files (plain or gzipped) gives the
+            50,000 training images the shipped backbone was trained on, validation and calibration
+            as shipped, and all 10,000 test images.
+        image_size: Side of the square the backbone reads, in pixels; grey becomes 3 channels.
+        mean: Per channel, on the [0, 1] scale.
+        std: Per channel, on the [0, 1] scale.
+        limit: Keep only so many images of each split, for a quick trial. None keeps all.
+    """
+
+    kind: Literal["fashion_mnist"] = "fashion_mnist"
+    root: Path | None = None
+    image_size: PositiveInt = 112
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
+    limit: PositiveInt | None = None
+
+    @property
+    def preprocess(self) -> ImagePreprocess:
+        """What makes an image the backbone's input."""
+        return ImagePreprocess(
+            height=self.image_size, width=self.image_size, mean=self.mean, std=self.std
+        )
+
+    def load(self) -> Splits:
+        """Read all four splits into memory, as bytes.
+
+        Raises:
+            DataError: A file is missing or damaged, or `root` does not hold Fashion-MNIST.
+        """
+        record = json.loads((_SHIPPED / "splits.json").read_text())
+        indices = {name: np.array(record["indices"][name]) for name in SPLIT_NAMES}
+        raw = {name: _read(_SHIPPED, name) for name in SPLIT_NAMES}
+        if self.root is not None:
+            official = {part: _read(self.root, part) for part in ("train", "t10k")}
+            _check_official(self.root, official, record, raw)
+            held_out = record["indices"]["held_out"]
+            indices["train"] = np.setdiff1d(np.arange(len(official["train"][1])), held_out)
+            indices["test"] = np.arange(len(official["t10k"][1]))
+            for name in ("train", "test"):
+                images, labels = official[_PART[name]]
+                raw[name] = images[indices[name]], labels[indices[name]]
+        splits = [self._images(name, raw[name], indices[name]) for name in SPLIT_NAMES]
+        return Splits(*splits, tuple(record["class_names"]), self.preprocess)
+
+    def _images(self, name: str, raw: Raw, indices: NDArray[np.int64]) -> LabelledImages:
+        images, labels = raw[0][: self.limit], raw[1][: self.limit]
+        ids = np.array([f"{_PART[name]}/{index}" for index in indices[: self.limit]])
+        return LabelledImages(images, labels, ids, array_digests(images), self.preprocess)
+
+
+def _read(folder: Path, part: str) -> Raw:
+    """Images (N, 28, 28) and labels (N,) of one part, from plain or gzipped files."""
+    images = read_idx(_file(folder, f"{part}-images-idx3-ubyte"))
+    labels = read_idx(_file(folder, f"{part}-labels-idx1-ubyte"))
+    if labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{folder} holds {part} images of shape {images.shape} but labels of shape "
+            f"{labels.shape}. Fetch both files again, from one source."
+        )
+    return images, labels.astype(np.int64)
+
+
+def _file(folder: Path, name: str) -> Path:
+    plain = folder / name
+    return plain if plain.is_file() else folder / f"{name}.gz"
+
+
+def _check_official(
+    root: Path, official: dict[str, Raw], record: dict[str, Any], shipped: dict[str, Raw]
+) -> None:
+    """Refuse files that are not the Fashion-MNIST the shipped splits were drawn from."""
+    for part, (images, _) in official.items():
+        digests = "".join(hashlib.sha256(image.tobytes()).hexdigest() for image in images)
+        if hashlib.sha256(digests.encode()).hexdigest() != record["official_sha256"][part]:
+            raise DataError(
+                f"the {part} images in {root} are not Fashion-MNIST's: their hash differs from the "
+                "one recorded with the splits. Other sets in the same format (MNIST, KMNIST) have "
+                "the same file names; fetch Fashion-MNIST, or use another data kind."
+            )
+    for name, (_, labels) in shipped.items():
+        if not np.array_equal(official[_PART[name]][1][record["indices"][name]], labels):
+            raise DataError(
+                f"the {_PART[name]} labels in {root} are not Fashion-MNIST's: they differ from the "
+                "shipped ones of the same images. Fetch the labels file again."
+            )

@@ -1,0 +1,36 @@
+"""The four splits a data kind loads: train, validation, calibration and test."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from offramp.data.images import LabelledImages
+from offramp.preprocess import ImagePreprocess
+
+SPLIT_NAMES = ("train", "validation", "calibration", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Labelled images in four parts that share no image.
+
+    Attributes:
+        train: Trains the branches.
+        validation: Stops training early and picks the best branch.
+        calibration: Sets exit thresholds; seen by no training step.
+        test: Read once, for the final table.
+        class_names: One name per class number.
+        preprocess: The same for all four.
+        skipped: Files that could not be read and were left out, with the reason.
+    """
+
+    train: LabelledImages
+    validation: LabelledImages
+    calibration: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...]
+    preprocess: ImagePreprocess
+    skipped: tuple[str, ...] = ()
+
+    def items(self) -> Iterator[tuple[str, LabelledImages]]:
+        """Name and images of each split, in order."""
+        yield from ((name, getattr(self, name)) for name in SPLIT_NAMES)
