@@ -1,0 +1,61 @@
+"""Early exits for pretrained CNNs: attach, train on the frozen backbone, compare, save.
+
+The names below are imported on first use, so that the torch-free half stays torch-free.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from offramp.backbones.staged import Cut, StagedBackbone, cut
+    from offramp.branches import ConvBranch, SLViT
+    from offramp.errors import OfframpError
+    from offramp.evaluation import tradeoff
+    from offramp.features import FeatureCache
+    from offramp.multiexit import MultiExit
+    from offramp.outputs import ExitOutputs
+    from offramp.plan import load_plan
+    from offramp.training import fit_branches
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ConvBranch": "offramp.branches",
+    "Cut": "offramp.backbones.staged",
+    "ExitOutputs": "offramp.outputs",
+    "FeatureCache": "offramp.features",
+    "MultiExit": "offramp.multiexit",
+    "OfframpError": "offramp.errors",
+    "SLViT": "offramp.branches",
+    "StagedBackbone": "offramp.backbones.staged",
+    "cut": "offramp.backbones.staged",
+    "fit_branches": "offramp.training",
+    "load_plan": "offramp.plan",
+    "tradeoff": "offramp.evaluation",
+}
+
+__all__ = [
+    "ConvBranch",
+    "Cut",
+    "ExitOutputs",
+    "FeatureCache",
+    "MultiExit",
+    "OfframpError",
+    "SLViT",
+    "StagedBackbone",
+    "cut",
+    "fit_branches",
+    "load_plan",
+    "tradeoff",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'offramp' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -34,3 +34,10 @@ class FeatureShape:
 
 TapShape = FeatureShape | tuple[int, ...]
 """Shape of a tap without the batch axis: a FeatureShape where the tap is 4-D."""
+
+
+def dims(shape: TapShape) -> tuple[int, ...]:
+    """The axes of a tap's shape, without the batch axis."""
+    if isinstance(shape, FeatureShape):
+        return (shape.channels, shape.height, shape.width)
+    return shape

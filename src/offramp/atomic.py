@@ -1,0 +1,59 @@
+"""Files that are either the old one or the whole new one, whatever happens while writing."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from offramp.errors import BundleError
+
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success, flush it to disk and rename it.
+
+    The suffix is kept, since some writers choose their format by it. On any exception the
+    temporary file is removed and what stood at `path` stays.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file, or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents.
+
+    Raises:
+        BundleError: The path cannot be created or is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BundleError(
+            f"the folder {path} cannot be created: {error.strerror}. Choose a path that you may "
+            "write to."
+        ) from error
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,188 @@
+"""Plan: what one training run does, as YAML; typed, closed, every mistake reported at once."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+
+from offramp.branches import BranchSpec
+from offramp.data import DataSpec
+from offramp.errors import PlanError
+from offramp.spec import Spec
+from offramp.training import TrainSettings
+
+
+class BackbonePlan(Spec):
+    """Which backbone.
+
+    Attributes:
+        name: `offramp:demo`, `torchvision:NAME`, `timm:NAME`, `paper:resnet152`, or `python` for
+            the function that the flag `--backbone file.py:function` names.
+        weights: None for random weights, `pretrained` for the library's own set, or a file
+            (`.safetensors`, or a state dict that torch saved).
+        num_outputs: Replaces the last layer by one of this many outputs; None keeps it.
+    """
+
+    name: str
+    weights: str | None = None
+    num_outputs: PositiveInt | None = None
+
+
+class CutPlan(Spec):
+    """A cut with several places or taps; a plain place needs no entry.
+
+    Attributes:
+        after: Places that the cut comes after.
+        taps: Places whose tensors the branches read.
+    """
+
+    after: tuple[str, ...] = ()
+    taps: tuple[str, ...]
+
+
+class EvaluatePlan(Spec):
+    """What is measured beside the exits.
+
+    Attributes:
+        rival_sizes: Sides in pixels at which the whole backbone is tried as a static rival.
+        rival_images: Training images for re-estimating its batch-norm statistics there.
+        bootstrap_draws: For every interval.
+        bootstrap_seed: Of those draws.
+        timing_repeats: Calls timed per stage and branch; 0 measures no time.
+        timing_warmup: Calls before them.
+        threshold: Maximum softmax at which an exit fires in the report; carries no promise.
+    """
+
+    rival_sizes: tuple[PositiveInt, ...] = ()
+    rival_images: PositiveInt = 2000
+    bootstrap_draws: PositiveInt = 2000
+    bootstrap_seed: int = 0
+    timing_repeats: NonNegativeInt = 30
+    timing_warmup: NonNegativeInt = 5
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+class Plan(Spec):
+    """One training run: backbone, cuts, data, branches, training, evaluation.
+
+    Attributes:
+        branches: For each cut (a place in the backbone, or a key of `cuts`), the branches to try.
+    """
+
+    backbone: BackbonePlan
+    data: Annotated[DataSpec, Field(discriminator="kind")]
+    cuts: dict[str, CutPlan] = {}
+    branches: dict[str, tuple[BranchSpec, ...]]
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluatePlan = EvaluatePlan()
+
+    @field_validator("branches")
+    @classmethod
+    def _some_branch_everywhere(
+        cls, branches: dict[str, tuple[BranchSpec, ...]]
+    ) -> dict[str, tuple[BranchSpec, ...]]:
+        empty = [name for name, specs in branches.items() if not specs]
+        if empty or not branches:
+            raise ValueError(f"give at least one branch for each cut; none for {empty or 'any'}")
+        return branches
+
+    def to_yaml(self) -> str:
+        """The whole plan, defaults included; `load_plan` reads it back to an equal plan."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """Read a YAML plan.
+
+    Args:
+        path: The file.
+        overrides: `key=value` pairs such as `train.lr=3e-4`; the value is read as YAML.
+
+    Raises:
+        PlanError: Lists every mistake found, each with its key.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(), _UniqueKeys)  # noqa: S506 a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"the plan {path} cannot be read: {error}. Name a YAML file.") from error
+    except yaml.YAMLError as error:
+        raise PlanError(f"the plan {path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise PlanError(f"the plan {path} is not a mapping of backbone, data, branches, train.")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Plan.model_validate(content)
+    except ValidationError as error:
+        raise PlanError(_explain(path, error)) from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key written twice, which YAML would silently drop."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice[0]!r} is written twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one value; a key may itself hold dots, as cut names do."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise PlanError(f"--set takes key=value, got {override!r}, for example train.lr=3e-4")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise PlanError(f"--set {override}: the value is not valid YAML: {error}") from error
+    target: Any = content
+    rest = key
+    while True:
+        found = _first_key(target, rest)
+        if found == rest or not isinstance(target, dict):
+            break
+        target, rest = target.setdefault(found, {}), rest[len(found) + 1 :]
+    if not isinstance(target, dict):
+        raise PlanError(f"--set {override}: {rest!r} lies inside a value that is no mapping")
+    target[rest] = parsed
+
+
+def _first_key(mapping: object, dotted: str) -> str:
+    """The longest existing key that `dotted` starts with, else its first part."""
+    known = [str(key) for key in mapping] if isinstance(mapping, dict) else []
+    fitting = [key for key in known if dotted == key or dotted.startswith(key + ".")]
+    return max(fitting, key=len, default=dotted.split(".")[0])
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    mistakes = error.errors()
+    lines = [f"  {_place(m['loc'])}: {_message(m)}" for m in mistakes]
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    return "\n".join([f"the plan {path} has {count}:", *lines])
+
+
+def _place(location: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in location) or "plan"
+
+
+def _message(mistake: Mapping[str, Any]) -> str:
+    text = str(mistake["msg"]).removeprefix("Value error, ")
+    if mistake["type"] != "extra_forbidden":
+        return f"{text} (got {mistake['input']!r})" if mistake["type"] != "missing" else text
+    near = difflib.get_close_matches(str(mistake["loc"][-1]), _setting_names(), 1)
+    return "no such setting" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _setting_names() -> list[str]:
+    """Every setting of every part of a plan, for the nearest match."""
+    schema = Plan.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    return sorted({name for part in parts for name in part.get("properties", {})})
