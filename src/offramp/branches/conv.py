@@ -1,0 +1,138 @@
+"""The convolutional early exit, the paper's baseline (section 3.1), and its pooling-only form."""
+
+from typing import Literal, Self
+
+from einops import rearrange
+from pydantic import NonNegativeInt, PositiveInt, model_validator
+from torch import Tensor, fx, nn
+
+from offramp.branches.head import HeadSettings, activation, he_normal_, mlp_head
+from offramp.branches.tap import Standardise, Taps, check_map, check_outputs, one_map
+from offramp.errors import ShapeError
+from offramp.spec import FeatureShape
+
+fx.wrap("rearrange")
+
+
+class ConvBranch(HeadSettings):
+    """Settings of a convolutional branch; `layers=0, pool="global"` is the pooling baseline.
+
+    Attributes:
+        kernel: Side of the square kernels.
+        dilation: Step between the cells a kernel reads.
+        layers: Convolutions, each followed by the activation.
+        filters: Channels out of every convolution.
+        padding: Zero cells added on every side; one number, or one per layer.
+        pool: Side of the max-pooling window and its stride (a rest at the border is dropped; 1
+            is none), or "global" for the mean over the whole map. The paper uses 2, and 4 for
+            crowd counting.
+        norm: Batch norm behind every convolution; the paper's sizes do not show any.
+    """
+
+    kind: Literal["conv"] = "conv"
+    kernel: PositiveInt = 3
+    dilation: PositiveInt = 1
+    layers: NonNegativeInt = 1
+    filters: PositiveInt = 16
+    padding: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
+    pool: PositiveInt | Literal["global"] = 2
+    norm: bool = False
+
+    @model_validator(mode="after")
+    def _one_padding_per_layer(self) -> Self:
+        if isinstance(self.padding, tuple) and len(self.padding) != self.layers:
+            raise ValueError(
+                f"padding has {len(self.padding)} numbers for {self.layers} layers; "
+                "give one per layer, or a single number for all."
+            )
+        return self
+
+    @property
+    def paddings(self) -> tuple[int, ...]:
+        """The padding of each layer."""
+        return (self.padding,) * self.layers if isinstance(self.padding, int) else self.padding
+
+    def build(self, features: Taps, num_outputs: int) -> "ConvBranchModule":
+        """Make a branch with new weights for one map.
+
+        Raises:
+            ShapeError: The tap is no map, there are several, or a kernel or the pooling window
+                is larger than what it reads.
+        """
+        check_outputs(num_outputs)
+        return ConvBranchModule(self, one_map(features, "a convolutional"), num_outputs)
+
+
+def _after_conv(spec: ConvBranch, features: FeatureShape, layer: int) -> FeatureShape:
+    """Shape behind one convolution."""
+    reach = spec.dilation * (spec.kernel - 1) + 1
+    padding = spec.paddings[layer]
+    height, width = (side + 2 * padding - reach + 1 for side in (features.height, features.width))
+    if min(height, width) < 1:
+        lacking = padding + (2 - min(height, width)) // 2
+        raise ShapeError(
+            f"kernel={spec.kernel} with dilation={spec.dilation} spans {reach} cells, and layer "
+            f"{layer + 1} gets a {features.height}x{features.width} map padded by {padding}. "
+            f"Use padding={lacking} or more, a smaller kernel, or cut earlier."
+        )
+    return FeatureShape(spec.filters, height, width)
+
+
+def _after_pool(spec: ConvBranch, features: FeatureShape) -> FeatureShape:
+    """Shape behind the pooling."""
+    if spec.pool == "global":
+        return FeatureShape(features.channels, 1, 1)
+    if spec.pool > min(features.height, features.width):
+        raise ShapeError(
+            f"pool={spec.pool} is larger than the {features.height}x{features.width} map it "
+            f"gets. Use pool={min(features.height, features.width)} or less, "
+            'pool="global", more padding, or cut earlier.'
+        )
+    return FeatureShape(
+        features.channels, features.height // spec.pool, features.width // spec.pool
+    )
+
+
+class ConvBranchModule(nn.Module):
+    """Convolutions, pooling, then the dense head: (B, C, H, W) to (B, num_outputs)."""
+
+    def __init__(self, spec: ConvBranch, features: FeatureShape, num_outputs: int) -> None:
+        super().__init__()
+        self.spec, self.features = spec, features
+        self.standardise = Standardise(features.channels) if spec.standardise else nn.Identity()
+        layers: list[nn.Module] = []
+        shape = features
+        for layer in range(spec.layers):
+            after = _after_conv(spec, shape, layer)
+            layers += _convolution(spec, shape.channels, layer)
+            shape = after
+        shape = _after_pool(spec, shape)
+        self.convolutions = nn.Sequential(*layers)
+        self.pool = _pooling(spec)
+        self.head = mlp_head(shape.channels * shape.height * shape.width, num_outputs, spec)
+        he_normal_(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Answer: (B, C, H, W) to (B, num_outputs)."""
+        check_map(features, self.features)
+        x = self.pool(self.convolutions(self.standardise(features)))
+        outputs: Tensor = self.head(rearrange(x, "b c h w -> b (c h w)"))
+        return outputs
+
+
+def _convolution(spec: ConvBranch, channels: int, layer: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(
+        channels,
+        spec.filters,
+        spec.kernel,
+        padding=spec.paddings[layer],
+        dilation=spec.dilation,
+    )
+    norm = [nn.BatchNorm2d(spec.filters)] if spec.norm else []
+    return [convolution, *norm, activation(spec.activation)]
+
+
+def _pooling(spec: ConvBranch) -> nn.Module:
+    if spec.pool == "global":
+        return nn.AdaptiveAvgPool2d(1)
+    return nn.MaxPool2d(spec.pool) if spec.pool > 1 else nn.Identity()

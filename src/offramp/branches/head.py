@@ -1,0 +1,73 @@
+"""The dense head that ends every branch, its settings, and how weights start."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from offramp.spec import Spec
+
+Activation = Literal["relu", "gelu"]
+
+POSITION_STD = 0.02
+"""Standard deviation of a new position embedding, as in ViT; it is no weight matrix."""
+
+
+class HeadSettings(Spec):
+    """Settings that both kinds of branch share; the paper leaves all but `hidden` open.
+
+    Attributes:
+        hidden: Width of the two hidden dense layers. 256 is the only one that gives the paper's
+            branch sizes.
+        dropout: Share of hidden units dropped in training.
+        dropout_place: Behind each hidden layer, or behind the first or the last only.
+        activation: In the head, and behind the convolutions of a ConvBranch.
+        standardise: Shift and scale every channel of the tap to mean 0 and deviation 1 over the
+            training taps, with frozen statistics. The paper does not.
+    """
+
+    hidden: PositiveInt = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout_place: Literal["each", "first", "last"] = "each"
+    activation: Activation = "relu"
+    standardise: bool = False
+
+
+def activation(name: Activation) -> nn.Module:
+    """A new activation layer."""
+    return nn.ReLU() if name == "relu" else nn.GELU()
+
+
+def mlp_head(num_inputs: int, num_outputs: int, settings: HeadSettings) -> nn.Sequential:
+    """Two hidden dense layers, then dense: (B, num_inputs) to (B, num_outputs).
+
+    It ends without an activation: logits for classes, the value itself for a regression.
+    Paper, section 3.1: the same head for both kinds of branch.
+    """
+    first, last = (_dropout(settings, place) for place in ("first", "last"))
+    return nn.Sequential(
+        nn.Linear(num_inputs, settings.hidden),
+        activation(settings.activation),
+        first,
+        nn.Linear(settings.hidden, settings.hidden),
+        activation(settings.activation),
+        last,
+        nn.Linear(settings.hidden, num_outputs),
+    )
+
+
+def _dropout(settings: HeadSettings, place: str) -> nn.Module:
+    used = settings.dropout > 0 and settings.dropout_place in ("each", place)
+    return nn.Dropout(settings.dropout) if used else nn.Identity()
+
+
+def he_normal_(branch: nn.Module) -> None:
+    """Draw every weight matrix and kernel from He normal (fan in); biases become zero.
+
+    Paper, section 4.3. Norm layers keep their ones and zeros. Uses torch's global generator.
+    """
+    for part in branch.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

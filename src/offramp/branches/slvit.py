@@ -1,0 +1,129 @@
+"""SL-ViT: a single-layer vision transformer as an early exit (paper, section 3.1)."""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from pydantic import PositiveInt
+from torch import Tensor, fx, nn
+
+from offramp.branches.attention import Attention
+from offramp.branches.head import (
+    POSITION_STD,
+    Activation,
+    HeadSettings,
+    activation,
+    he_normal_,
+    mlp_head,
+)
+from offramp.branches.tap import Standardise, Taps, check_map, check_outputs, one_map
+from offramp.errors import ShapeError
+from offramp.spec import FeatureShape
+
+fx.wrap("rearrange")
+
+
+class SLViT(HeadSettings):
+    """Settings of an SL-ViT branch.
+
+    Attributes:
+        patch: Side of a square patch, in feature-map cells. It must divide height and width.
+        dim: Embedding size D of one token.
+        heads: Attention heads. Each head is D wide, so 15 more heads at D = 32 cost 0.06 M
+            parameters (paper, table 11).
+        layers: Encoder layers; the paper uses one, and two in table 11.
+        last_residual: Keep the residual around the last MLP. Table 12 shows runs without it.
+        final_norm: Normalise the tokens once more before the head; the paper's sizes allow both.
+        mlp_activation: Inside the encoder's MLP, which is 2D wide; the paper leaves it open.
+    """
+
+    kind: Literal["slvit"] = "slvit"
+    patch: PositiveInt = 4
+    dim: PositiveInt = 32
+    heads: PositiveInt = 12
+    layers: PositiveInt = 1
+    last_residual: bool = True
+    final_norm: bool = False
+    mlp_activation: Activation = "gelu"
+
+    def build(self, features: Taps, num_outputs: int) -> "SLViTBranch":
+        """Make a branch with new weights for one map.
+
+        Raises:
+            ShapeError: The tap is no map, there are several, or the patch does not divide it.
+        """
+        check_outputs(num_outputs)
+        tap = one_map(features, "an SL-ViT")
+        if tap.height % self.patch or tap.width % self.patch:
+            fits = [p for p in range(1, min(tap.height, tap.width) + 1) if _divides(p, tap)]
+            raise ShapeError(
+                f"patch={self.patch} does not divide the {tap.height}x{tap.width} feature map, "
+                f"and SL-ViT does not pad. Use one of {fits}, or cut elsewhere."
+            )
+        return SLViTBranch(self, tap, num_outputs)
+
+
+def _divides(patch: int, features: FeatureShape) -> bool:
+    return features.height % patch == 0 and features.width % patch == 0
+
+
+class Encoder(nn.Module):
+    """One pre-norm transformer encoder layer: (B, N, D) to (B, N, D)."""
+
+    def __init__(self, spec: SLViT, *, residual: bool) -> None:
+        super().__init__()
+        self.residual = residual
+        self.norm1 = nn.LayerNorm(spec.dim)
+        self.attend = Attention(spec.dim, spec.heads)
+        self.norm2 = nn.LayerNorm(spec.dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(spec.dim, 2 * spec.dim),
+            activation(spec.mlp_activation),
+            nn.Linear(2 * spec.dim, spec.dim),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend, then transform each token; without `residual` the MLP's answer stands alone."""
+        x = tokens + self.attend(self.norm1(tokens))
+        y: Tensor = self.mlp(self.norm2(x))
+        return x + y if self.residual else y
+
+
+class SLViTBranch(nn.Module):
+    """Transformer encoder over patches of a feature map, then the dense head.
+
+    There is no class token: every token goes to the head (paper, section 3.1).
+
+    Shape:
+        features (B, C, H, W) -> outputs (B, num_outputs), with N = (H / patch) * (W / patch)
+        tokens of size D in between.
+    """
+
+    def __init__(self, spec: SLViT, features: FeatureShape, num_outputs: int) -> None:
+        super().__init__()
+        self.spec, self.features = spec, features
+        tokens = features.height * features.width // spec.patch**2
+        self.standardise = Standardise(features.channels) if spec.standardise else nn.Identity()
+        self.embed = nn.Linear(features.channels * spec.patch**2, spec.dim)
+        self.position = nn.Parameter(torch.empty(tokens, spec.dim))
+        self.encoder = nn.Sequential(
+            *(
+                Encoder(spec, residual=spec.last_residual or layer < spec.layers - 1)
+                for layer in range(spec.layers)
+            )
+        )
+        self.norm = nn.LayerNorm(spec.dim) if spec.final_norm else nn.Identity()
+        self.head = mlp_head(tokens * spec.dim, num_outputs, spec)
+        he_normal_(self)
+        nn.init.normal_(self.position, std=POSITION_STD)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Answer: (B, C, H, W) to (B, num_outputs)."""
+        check_map(features, self.features)
+        p = self.spec.patch
+        patches = rearrange(
+            self.standardise(features), "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p
+        )
+        x = self.encoder(self.embed(patches) + self.position)  # (B, N, D)
+        outputs: Tensor = self.head(rearrange(self.norm(x), "b n d -> b (n d)"))
+        return outputs

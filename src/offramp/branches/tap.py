@@ -1,0 +1,115 @@
+"""What a branch reads: one feature map, checked, and standardised if asked for."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, fx, nn
+
+from offramp.errors import DataError, ShapeError
+from offramp.spec import FeatureShape, TapShape
+
+fx.wrap("rearrange")
+
+Taps = TapShape | tuple[TapShape, ...]
+"""What a branch is built for: a tap's shape, or a tuple of the shapes of all its taps."""
+
+STD_FLOOR = 0.01
+"""Least deviation of a channel when standardising, as a share of the mean over channels."""
+
+
+def one_map(taps: Taps, branch: str) -> FeatureShape:
+    """The only tap, which must be a map; `branch` names the kind in the error.
+
+    Raises:
+        ShapeError: There are several taps, or the tap has no height and width.
+    """
+    if isinstance(taps, FeatureShape):
+        return _filled(taps)
+    if all(isinstance(size, int) for size in taps):
+        shape = ", ".join(["B", *map(str, taps)])
+        raise ShapeError(
+            f"{branch} branch needs a 4-D map (B, C, H, W); this tap is ({shape}). "
+            "Cut where the backbone still has a feature map, `offramp cuts` lists such places."
+        )
+    if len(taps) != 1:
+        raise ShapeError(
+            f"{branch} branch reads one tap; this cut has {len(taps)}. "
+            "Give the cut one tap, or put the branch at another cut."
+        )
+    return one_map(taps[0], branch)  # type: ignore[arg-type]  # ints were handled above
+
+
+def _filled(features: FeatureShape) -> FeatureShape:
+    if min(features.channels, features.height, features.width) < 1:
+        raise ShapeError(f"a {features} map (CxHxW) is empty; every side must be at least 1.")
+    return features
+
+
+def check_outputs(num_outputs: int) -> None:
+    """Refuse a branch that would answer nothing."""
+    if num_outputs < 1:
+        raise ShapeError(
+            f"num_outputs={num_outputs}: a branch needs at least one output, the number of "
+            "classes or 1 for a regression."
+        )
+
+
+def check_map(taps: Tensor, features: FeatureShape) -> None:
+    """Refuse a tensor that is not (B, *features); FX tracing, which has no shapes, skips this.
+
+    Raises:
+        ShapeError: With the shape the branch was built for and the one it got.
+    """
+    if isinstance(taps, fx.Proxy):
+        return
+    expected = (features.channels, features.height, features.width)
+    if taps.ndim != 4 or tuple(taps.shape[1:]) != expected:
+        raise ShapeError(
+            f"this branch was built for (B, {', '.join(map(str, expected))}) and got "
+            f"{tuple(taps.shape)} (batch, channels, height, width). Give it the tap it was "
+            "built for, or build a branch for this one."
+        )
+
+
+class Standardise(nn.Module):
+    """Frozen shift and scale per channel: (B, C, H, W) to the same shape.
+
+    The statistics are buffers, so no optimiser moves them; until they are set nothing changes.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Take the mean and standard deviation of each channel over the training taps, (C,).
+
+        A deviation below STD_FLOOR of the mean deviation is raised to it: a channel that hardly
+        ever fires in training would otherwise shout in use.
+
+        Raises:
+            ShapeError: There is not one of each per channel.
+            DataError: A value is not finite, or a deviation negative.
+        """
+        if mean.shape != self.mean.shape or std.shape != self.std.shape:
+            raise ShapeError(
+                f"standardising {self.mean.numel()} channels needs as many means and deviations; "
+                f"got {tuple(mean.shape)} and {tuple(std.shape)}."
+            )
+        if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all()):
+            raise DataError(
+                "the tap's statistics hold a NaN, an infinity or a negative deviation; "
+                "check the taps they were taken from."
+            )
+        floor = (STD_FLOOR * std.float().mean()).clamp(min=1e-6)
+        self.mean.copy_(mean)
+        self.std.copy_(std.float().clamp(min=floor))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardise: (B, C, H, W) to the same shape."""
+        mean, std = rearrange(self.mean, "c -> c 1 1"), rearrange(self.std, "c -> c 1 1")
+        return (features - mean) / std
