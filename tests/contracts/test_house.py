@@ -1,0 +1,91 @@
+"""Rules of the house that no linter checks."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+CODE = [
+    *SOURCES,
+    *(p for d in ("tests", "tools", "examples", "benchmarks") for p in (ROOT / d).rglob("*.py")),
+]
+TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".cff", ""}
+NO_NOUNS = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def definitions(path: Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Public functions and classes at the top of a file, and public methods of such classes."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                methods = (n for n in node.body if isinstance(n, ast.FunctionDef))
+                yield from (n for n in methods if not n.name.startswith("_"))
+
+
+def is_overload_or_override(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    names = {getattr(d, "id", getattr(d, "attr", "")) for d in node.decorator_list}
+    return bool(names & {"overload", "override", "setter"})
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_source_file_asserts(path: Path) -> None:
+    asserts = [n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)]
+    assert asserts == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_source_file_is_longer_than_350_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 350
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_source_file_starts_with_a_sentence_on_what_it_is(path: Path) -> None:
+    first = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+    assert first.endswith((".", ":"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_public_function_and_class_says_what_it_does(path: Path) -> None:
+    silent = [
+        node.name
+        for node in definitions(path)
+        if not ast.get_docstring(node) and not is_overload_or_override(node)
+    ]
+    assert silent == []
+
+
+def test_no_file_is_named_after_no_noun() -> None:
+    assert [name_of(path) for path in CODE if path.stem.lstrip("_") in NO_NOUNS] == []
+
+
+def mirrors(test: Path) -> bool:
+    """Whether `a/test_b.py` or `a/test_b_more.py` has its `a/b.py`, or `a/` is package b."""
+    noun = test.stem.removeprefix("test_")
+    folder = ROOT / "src/offramp" / test.parent
+    stems = {path.stem for path in folder.glob("*.py")} | {test.parent.name}
+    return any(noun == stem or noun.startswith(f"{stem}_") for stem in stems)
+
+
+def test_every_test_file_mirrors_a_source_file() -> None:
+    tests = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")]
+    free = ("contracts", "e2e", "tools", "benchmarks")
+    assert [str(test) for test in tests if test.parts[0] not in free and not mirrors(test)] == []
+
+
+def test_nothing_names_a_folder_of_one_persons_machine() -> None:
+    places = re.compile(r"(?<![\w.])/(?:root|home|Users|work|farm)/")
+    folders = ("src", "tests", "tools", "examples", "benchmarks", "docs", ".ci")
+    texts = [
+        *(p for d in folders for p in (ROOT / d).rglob("*") if p.is_file() and p.suffix in TEXT),
+        *(p for p in ROOT.iterdir() if p.is_file() and p.suffix in TEXT - {""}),
+    ]
+    assert [name_of(path) for path in texts if places.search(path.read_text())] == []

@@ -1,0 +1,66 @@
+"""What README and docs show is run: Python blocks in order, commands by their own parser."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+from offramp.cli import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced blocks of one language, in order."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [str(block) for block in found]
+
+
+def commands() -> list[str]:
+    """Every `$ ...` line of a console block, continued lines joined."""
+    joined = "\n".join(block for page in PAGES for block in blocks(page, "console"))
+    return sorted(set(re.findall(r"^\$ (.+)$", joined.replace("\\\n", " "), re.MULTILINE)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_the_python_blocks_of_a_page_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": page.stem}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)  # noqa: S102  our own pages
+    assert len(names) > 2
+
+
+@pytest.mark.parametrize("line", [c for c in commands() if c.startswith("offramp ")])
+def test_a_shown_offramp_command_is_understood(line: str) -> None:
+    verb, *arguments = shlex.split(line, comments=True)[1:]
+    group = typer.main.get_command(app)
+    context = group.make_context("offramp", [verb, *arguments], resilient_parsing=True)
+    command = group.get_command(context, verb)  # type: ignore[attr-defined]
+    assert command is not None, f"there is no verb {verb}"
+    if arguments != ["--help"]:
+        command.make_context(verb, arguments)  # raises on anything it does not know
+
+
+@pytest.mark.parametrize("line", [c for c in commands() if c.startswith("make ")])
+def test_a_shown_make_target_exists(line: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert line.split()[1] in targets
+
+
+@pytest.mark.parametrize("line", [c for c in commands() if "pip install" in c])
+def test_a_shown_extra_exists(line: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {extra for group in re.findall(r"\[([\w,]+)\]", line) for extra in group.split(",")}
+    assert extras <= set(project["optional-dependencies"])
+
+
+def test_the_readme_shows_the_two_commands_that_start_everything() -> None:
+    assert {"make demo", "make test"} <= set(commands())
