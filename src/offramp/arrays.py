@@ -1,0 +1,161 @@
+"""What an array must be before a value keeps it: its shape, its range, nothing but numbers."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offramp.errors import ShapeError
+
+Task = Literal["classification", "regression"]
+
+A = TypeVar("A", bound=np.generic)
+
+
+def checked_outputs(name: str, values: ArrayLike, axes: str) -> NDArray[np.float32]:
+    """Return finite float32 answers with as many axes as `axes` names, none of them empty.
+
+    Raises:
+        ShapeError: They are not.
+    """
+    given = np.asarray(values)
+    if given.ndim != axes.count(",") + 1 or 0 in given.shape or given.dtype.kind not in "fiu":
+        raise ShapeError(
+            f"{name} must be numbers of shape {axes}, none of them 0; "
+            f"got {given.dtype} {given.shape}."
+        )
+    with np.errstate(over="ignore"):
+        return kept(finite(name, given.astype(np.float32)))
+
+
+def checked_labels(
+    labels: ArrayLike, outputs: NDArray[np.float32], task: str
+) -> NDArray[np.generic]:
+    """Return the labels of outputs (..., N, K): int64 classes, or float64 for regression.
+
+    Raises:
+        ShapeError: Labels, outputs and task do not fit together.
+    """
+    if task not in get_args(Task):
+        raise ShapeError(f"task is {task!r}; it must be one of {list(get_args(Task))}.")
+    given = shaped("labels", np.asarray(labels), outputs.shape[-2:-1])
+    if task == "regression":
+        return _regression_labels(given, outputs.shape[-1])
+    return _class_labels(given, outputs.shape[-1])
+
+
+def _regression_labels(labels: NDArray[Any], num_outputs: int) -> NDArray[np.float64]:
+    if num_outputs != 1 or labels.dtype.kind not in "fiu":
+        raise ShapeError(
+            f"a regression has one output and numbers as labels; got {num_outputs} outputs and "
+            f"{labels.dtype} labels. Set task='classification' for classes."
+        )
+    return kept(finite("labels", labels.astype(np.float64)))
+
+
+def _class_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu" or num_classes < 2:
+        raise ShapeError(
+            f"a classification has at least 2 outputs and integers as labels; got {num_classes} "
+            f"outputs and {labels.dtype} labels. Set task='regression' for values."
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        raise ShapeError(
+            f"labels must be 0 to {num_classes - 1}, for the outputs have {num_classes} classes; "
+            f"sample {wrong[0]} is labelled {labels[wrong[0]]} ({wrong.size} such in all). "
+            "Number the classes from 0, or use the model that was trained on them."
+        )
+    return kept(labels.astype(np.int64))
+
+
+def checked_counts(name: str, values: ArrayLike, length: int) -> NDArray[np.int64]:
+    """Return whole numbers from 0, such as FLOPs, as (length,) int64.
+
+    Raises:
+        ShapeError: The length differs, or a number is negative or not whole.
+    """
+    given = finite(name, shaped(name, np.asarray(values), (length,)))
+    if np.any(given < 0) or np.any(given != np.floor(given)):
+        raise ShapeError(f"{name} must be whole numbers from 0, got {given.tolist()}.")
+    return kept(given.astype(np.int64))
+
+
+def checked_times(name: str, values: ArrayLike | None, length: int) -> NDArray[np.float64] | None:
+    """Return measured milliseconds as (length,) float64, or None.
+
+    Raises:
+        ShapeError: The length differs, or a number is negative or not finite.
+    """
+    if values is None:
+        return None
+    given = finite(name, shaped(name, np.asarray(values, np.float64), (length,)))
+    if np.any(given < 0):
+        raise ShapeError(f"{name} must not be negative, got {given.tolist()}.")
+    return kept(given)
+
+
+def checked_texts(name: str, values: ArrayLike | None, length: int) -> NDArray[np.str_] | None:
+    """Return texts as (length,), or None.
+
+    Raises:
+        ShapeError: The length differs.
+    """
+    if values is None:
+        return None
+    return kept(shaped(name, np.asarray(values).astype(np.str_), (length,)))
+
+
+def checked_source(source: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a copy of what JSON keeps of `source`.
+
+    Raises:
+        ShapeError: It holds something that JSON has no word for.
+    """
+    if source is None:
+        return None
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(source), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            f"source must hold JSON values only: {error}. Use text and numbers."
+        ) from error
+    return copy
+
+
+def shaped(name: str, values: NDArray[A], shape: tuple[int, ...]) -> NDArray[A]:
+    """Return the values if they have this shape.
+
+    Raises:
+        ShapeError: They have another one.
+    """
+    if values.shape != shape:
+        raise ShapeError(f"{name} must have shape {shape} to fit the outputs, got {values.shape}.")
+    return values
+
+
+def finite(name: str, values: NDArray[A]) -> NDArray[A]:
+    """Return the values if they are numbers, none of them NaN or infinite.
+
+    Raises:
+        ShapeError: They are not.
+    """
+    if values.dtype.kind not in "fiu":
+        raise ShapeError(f"{name} must be numbers, got {values.dtype}.")
+    wrong = np.argwhere(~np.isfinite(values))
+    if wrong.size:
+        raise ShapeError(
+            f"{name} has {len(wrong)} values that are NaN or infinite, the first at "
+            f"{tuple(wrong[0].tolist())}. Find what made them: the data, the model, or a "
+            "precision it overflows."
+        )
+    return values
+
+
+def kept(values: NDArray[A]) -> NDArray[A]:
+    """Return a read-only copy."""
+    copy = np.array(values, order="C")
+    copy.flags.writeable = False
+    return copy

@@ -1,0 +1,122 @@
+"""What every trained branch answered on one set of samples: the ground of every comparison."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.archive import load_value, save_value
+from offramp.arrays import (
+    Task,
+    checked_counts,
+    checked_labels,
+    checked_outputs,
+    checked_source,
+    checked_texts,
+    checked_times,
+)
+from offramp.errors import ShapeError
+
+_SCHEMA = "offramp trial outputs 1"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrialOutputs:
+    """Answers of T trials, each one branch at one cut from one seed, and of the backbone itself.
+
+    Attributes:
+        outputs: (T, N, K) float32: logits before softmax, or values (K = 1) for regression.
+        final: (N, K) float32, the backbone's own answers.
+        labels: (N,) class numbers from 0, or values for regression.
+        cuts: (T,) the cut each trial's branch reads.
+        branches: (T,) short label of each trial's branch settings.
+        kinds: (T,) kind of each trial's branch, such as `slvit` or `conv`.
+        seeds: (T,) seed of each trial; a cut, a branch and a seed are one trial.
+        params: (T,) parameters of each branch.
+        branch_flops: (T,) FLOPs of each branch, a multiply-add being 2.
+        cut_names: (S,) every cut, in the order of the backbone.
+        stage_flops: (S + 1,) FLOPs of each stage alone.
+        branch_ms: (T,) measured milliseconds of each branch; with `stage_ms` or not at all.
+        stage_ms: (S + 1,) measured milliseconds of each stage.
+        ids: (N,) text that names the samples; repeats are allowed.
+        source: Where the answers came from, as JSON values.
+
+    Raises:
+        ShapeError: Shapes that disagree, a value that is not finite, a cut that is not in
+            `cut_names`, the same trial twice.
+    """
+
+    outputs: NDArray[np.float32]
+    final: NDArray[np.float32]
+    labels: NDArray[np.generic]
+    task: Task = "classification"
+    cuts: NDArray[np.str_]
+    branches: NDArray[np.str_]
+    kinds: NDArray[np.str_]
+    seeds: NDArray[np.int64]
+    params: NDArray[np.int64]
+    branch_flops: NDArray[np.int64]
+    cut_names: NDArray[np.str_]
+    stage_flops: NDArray[np.int64]
+    branch_ms: NDArray[np.float64] | None = None
+    stage_ms: NDArray[np.float64] | None = None
+    ids: NDArray[np.str_] | None = None
+    source: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        outputs = checked_outputs("outputs", self.outputs, "(trials, samples, K)")
+        final = checked_outputs("final", self.final, "(samples, K)")
+        trials, stages = len(outputs), np.size(self.cut_names) + 1
+        checked: dict[str, Any] = {"outputs": outputs, "final": final}
+        checked["labels"] = checked_labels(self.labels, outputs, self.task)
+        checked["cut_names"] = checked_texts("cut_names", self.cut_names, stages - 1)
+        for name in ("cuts", "branches", "kinds"):
+            checked[name] = checked_texts(name, getattr(self, name), trials)
+        for name in ("seeds", "params", "branch_flops"):
+            checked[name] = checked_counts(name, getattr(self, name), trials)
+        checked["stage_flops"] = checked_counts("stage_flops", self.stage_flops, stages)
+        checked["branch_ms"] = checked_times("branch_ms", self.branch_ms, trials)
+        checked["stage_ms"] = checked_times("stage_ms", self.stage_ms, stages)
+        checked["ids"] = checked_texts("ids", self.ids, outputs.shape[1])
+        checked["source"] = checked_source(self.source)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        self._check_trials()
+
+    def _check_trials(self) -> None:
+        if self.final.shape != self.outputs.shape[1:]:
+            raise ShapeError(
+                f"outputs are {self.outputs.shape} (trials, samples, K), so final must be "
+                f"{self.outputs.shape[1:]}, got {self.final.shape}. Run both on the same samples."
+            )
+        strangers = sorted(set(self.cuts.tolist()) - set(self.cut_names.tolist()))
+        if strangers or len(set(self.cut_names.tolist())) != self.cut_names.size:
+            raise ShapeError(
+                f"cut_names must be different and name every trial's cut; they are "
+                f"{self.cut_names.tolist()} and miss {strangers}."
+            )
+        names = list(zip(self.cuts.tolist(), self.branches.tolist(), self.seeds, strict=True))
+        if len(set(names)) != len(names):
+            raise ShapeError("two trials share cut, branch and seed. Give each its own label.")
+        if (self.stage_ms is None) != (self.branch_ms is None):
+            raise ShapeError("stage_ms and branch_ms go together: give both, or neither.")
+
+    def save(self, path: Path | str) -> None:
+        """Write one `.npz` file without pickle; the same answers give the same bytes.
+
+        Raises:
+            BundleError: The file cannot be written.
+        """
+        save_value(path, _SCHEMA, self)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            BundleError: No such file, a damaged one, or one that holds something else.
+        """
+        return load_value(cls, path, _SCHEMA)

@@ -1,0 +1,180 @@
+"""What every exit answered on a set of samples, and what each answer costs: plain arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offramp import cost
+from offramp.archive import load_value, save_value
+from offramp.arrays import (
+    Task,
+    checked_counts,
+    checked_labels,
+    checked_outputs,
+    checked_source,
+    checked_texts,
+    checked_times,
+    finite,
+    kept,
+    shaped,
+)
+from offramp.errors import OfframpError, ShapeError
+
+Unit = Literal["flops", "ms"]
+_SCHEMA = "offramp exit outputs 1"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExitOutputs:
+    """Answers of E exits on N samples with K outputs each; the last exit is the backbone's own.
+
+    Given arrays are checked once, here, and kept as read-only copies.
+
+    Attributes:
+        outputs: (E, N, K) float32: logits before softmax, or values (K = 1) for regression.
+        labels: (N,) class numbers from 0, or values for regression.
+        stage_flops: (E,) FLOPs of stage e alone, a multiply-add being 2.
+        branch_flops: (E,) FLOPs of each exit's branch; 0 for the last exit, which has none.
+        names: (E,) one name per exit; `exit 0`, `exit 1`, ..., `final` when left out.
+        stage_ms: (E,) measured milliseconds of each stage; with `branch_ms` or not at all.
+        branch_ms: (E,) measured milliseconds of each branch.
+        scores: (E, N) float64, larger when surer, where an engine gives its own.
+        ids: (N,) text that names the samples; repeats are allowed.
+        groups: (N,) text or integers that divide the samples into groups.
+        source: Where the answers came from, as JSON values: engine, precision, hashes of model
+            and data, split.
+
+    Raises:
+        ShapeError: Shapes that disagree, a value that is not finite, a label out of range, a
+            negative cost, a name given twice.
+    """
+
+    outputs: NDArray[np.float32]
+    labels: NDArray[np.generic]
+    task: Task = "classification"
+    stage_flops: NDArray[np.int64]
+    branch_flops: NDArray[np.int64]
+    names: Sequence[str] = ()
+    stage_ms: NDArray[np.float64] | None = None
+    branch_ms: NDArray[np.float64] | None = None
+    scores: NDArray[np.float64] | None = None
+    ids: NDArray[np.str_] | None = None
+    groups: NDArray[np.generic] | None = None
+    source: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        outputs = checked_outputs("outputs", self.outputs, "(exits, samples, K)")
+        exits, samples, _ = outputs.shape
+        checked = {
+            "outputs": outputs,
+            "labels": checked_labels(self.labels, outputs, self.task),
+            "stage_flops": checked_counts("stage_flops", self.stage_flops, exits),
+            "branch_flops": checked_counts("branch_flops", self.branch_flops, exits),
+            "names": _checked_names(self.names, exits),
+            "stage_ms": checked_times("stage_ms", self.stage_ms, exits),
+            "branch_ms": checked_times("branch_ms", self.branch_ms, exits),
+            "scores": _checked_scores(self.scores, (exits, samples)),
+            "ids": checked_texts("ids", self.ids, samples),
+            "groups": _checked_groups(self.groups, samples),
+            "source": checked_source(self.source),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        self._check_costs()
+
+    def _check_costs(self) -> None:
+        if self.branch_flops[-1] != 0:
+            raise ShapeError(
+                f"branch_flops[-1] is {self.branch_flops[-1]}, but the last exit is the backbone's "
+                "own and has no branch. Set it to 0 and count the backbone's top in its last stage."
+            )
+        if (self.stage_ms is None) != (self.branch_ms is None):
+            raise ShapeError("stage_ms and branch_ms go together: give both, or neither.")
+
+    @property
+    def predictions(self) -> NDArray[np.generic]:
+        """The class each exit answers, or its value for regression: (E, N)."""
+        answers: NDArray[np.generic] = (
+            self.outputs[:, :, 0] if self.task == "regression" else self.outputs.argmax(axis=-1)
+        )
+        return answers
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each exit answers the labelled class: (E, N).
+
+        Raises:
+            OfframpError: The task is regression, where no answer is simply right.
+        """
+        if self.task == "regression":
+            raise OfframpError("a regression has errors, not right answers. Compare predictions.")
+        right: NDArray[np.bool_] = self.predictions == self.labels
+        return right
+
+    def own_path_cost(self, unit: Unit = "flops") -> NDArray[np.float64]:
+        """Cost of each exit: the stages up to it and its own branch only, (E,).
+
+        Raises:
+            OfframpError: Milliseconds are asked for and none were measured.
+        """
+        return cost.own_path(*self._costs(unit))
+
+    def with_passed_cost(self, unit: Unit = "flops") -> NDArray[np.float64]:
+        """Cost of each exit, with the branches passed on the way to it, (E,).
+
+        Raises:
+            OfframpError: Milliseconds are asked for and none were measured.
+        """
+        return cost.with_passed(*self._costs(unit))
+
+    def _costs(self, unit: Unit) -> tuple[ArrayLike, ArrayLike]:
+        if unit == "flops":
+            return self.stage_flops, self.branch_flops
+        if self.stage_ms is None or self.branch_ms is None:
+            raise OfframpError(
+                "these outputs hold no measured milliseconds. Collect them with timing, or ask "
+                "for flops."
+            )
+        return self.stage_ms, self.branch_ms
+
+    def save(self, path: Path | str) -> None:
+        """Write one `.npz` file without pickle; the same outputs give the same bytes.
+
+        Raises:
+            BundleError: The file cannot be written.
+        """
+        save_value(path, _SCHEMA, self)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            BundleError: No such file, a damaged one, or one that holds something else.
+        """
+        return load_value(cls, path, _SCHEMA)
+
+
+def _checked_names(names: Sequence[str] | None, exits: int) -> tuple[str, ...]:
+    given = () if names is None else tuple(str(name) for name in names)
+    if not given:
+        return (*(f"exit {exit}" for exit in range(exits - 1)), "final")
+    if len(given) != exits or len(set(given)) != exits:
+        raise ShapeError(f"names must be {exits} different names, one per exit; got {given}.")
+    return given
+
+
+def _checked_scores(scores: ArrayLike | None, shape: tuple[int, int]) -> NDArray[np.float64] | None:
+    if scores is None:
+        return None
+    return kept(finite("scores", shaped("scores", np.asarray(scores, np.float64), shape)))
+
+
+def _checked_groups(groups: ArrayLike | None, samples: int) -> NDArray[np.generic] | None:
+    if groups is None or np.asarray(groups).dtype.kind not in "iu":
+        return checked_texts("groups", groups, samples)
+    return kept(shaped("groups", np.asarray(groups, np.int64), (samples,)))
