@@ -1,0 +1,162 @@
+"""Counts the FLOPs of a torch module by watching its operators on tensors without values."""
+
+import copy
+from collections.abc import Mapping
+from contextlib import ExitStack
+from difflib import get_close_matches
+from typing import Any, Self, get_args
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from offramp.compute.formulas import ATTENTION, PRODUCTS, PROFILED, Formula
+from offramp.compute.switches import torch_switches
+from offramp.cost import Convention
+from offramp.errors import PlanError
+
+
+class FlopCounter:
+    """Adds up the FLOPs of every operator that runs inside `with FlopCounter() as counter`.
+
+    It sees functions, methods and modules alike, a module as often as it is called, forward and
+    backward, on real and on fake tensors. What a tensor holds is not looked at.
+
+    Attributes:
+        total: FLOPs so far; may be read at any time.
+    """
+
+    def __init__(self, convention: Convention = "2mac") -> None:
+        self.total = 0
+        self._paper = _known(convention) == "paper"
+        self._hidden = 0
+        self._resources = ExitStack()
+        self._watch = _Watch(self)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as resources:
+            if self._paper:
+                hooks = (
+                    register_module_forward_pre_hook(self._enter_module),
+                    register_module_forward_hook(self._leave_module, always_call=True),
+                )
+                for hook in hooks:
+                    resources.callback(hook.remove)
+            resources.enter_context(self._watch)
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._resources.close()
+
+    def add(self, operator: str, args: tuple[Any, ...], out: Any) -> bool:
+        """Count one operator by its name, such as `aten.conv2d`; False if no formula knows it."""
+        known = [formulas[operator] for formulas in self._formulas() if operator in formulas]
+        if not self._hidden:
+            self.total += sum(formula(args, out) for formula in known)
+        return bool(known)
+
+    def knows(self, operator: str) -> bool:
+        """Whether some formula counts the operator as a whole."""
+        return any(operator in formulas for formulas in self._formulas())
+
+    def _formulas(self) -> tuple[Mapping[str, Formula], ...]:
+        return (PRODUCTS, PROFILED, _UNSEEN) if self._paper else (PRODUCTS, ATTENTION)
+
+    def _enter_module(self, module: nn.Module, args: object) -> None:
+        self._hidden += _einsum_in_keras(module)
+
+    def _leave_module(self, module: nn.Module, args: object, out: object) -> None:
+        self._hidden -= _einsum_in_keras(module)
+
+
+def _nothing(args: object, out: object) -> int:
+    return 0
+
+
+_UNSEEN: Mapping[str, Formula] = {"aten.einsum": _nothing, **dict.fromkeys(ATTENTION, _nothing)}
+"""What Keras does by einsum, of which the TensorFlow profiler sees nothing."""
+
+
+def _einsum_in_keras(module: nn.Module) -> bool:
+    return isinstance(module, nn.MultiheadAttention) or getattr(module, "einsum_in_keras", False)
+
+
+def _known(convention: str) -> str:
+    if convention not in get_args(Convention):
+        near = get_close_matches(convention, get_args(Convention), n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise PlanError(
+            f"FLOPs are counted as one of {', '.join(get_args(Convention))}, "
+            f"not {convention!r}{hint}"
+        )
+    return convention
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Shows every operator to a FlopCounter, taking apart those that no formula knows."""
+
+    def __init__(self, counter: FlopCounter) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counter = counter
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        operator, kwargs = str(func.overloadpacket), kwargs or {}
+        if not self.counter.knows(operator) and operator.startswith("aten."):
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        self.counter.add(operator, args, out)
+        return out
+
+
+def count_flops(module: nn.Module, inputs: tuple[Any, ...], convention: Convention = "2mac") -> int:
+    """FLOPs of `module(*inputs)` in evaluation mode.
+
+    Nothing is computed and the module stays as it is: a copy runs on tensors without values.
+    Inputs may be on any device, and may be nested tuples of tensors, as a stage takes them. Give
+    them batch 1 for the cost of one sample.
+
+    `2mac` is twice the multiply-adds of convolutions, dense layers, matrix products and attention.
+    `paper` is the TensorFlow profiler's count on a Keras graph (section 4.4): these without
+    attention, plus biases, pooling windows and products of two tensors.
+
+    Raises:
+        PlanError: The convention is unknown.
+    """
+    with (
+        torch_switches(mha_fastpath=False),  # else a fused layer hides what it multiplies
+        torch.inference_mode(),  # here whole operators are seen, bias and all
+        FakeTensorMode(allow_non_fake_inputs=True) as valueless,
+    ):
+        twin = _twin(module, valueless)
+        device = next((p.device for p in twin.parameters()), None)
+        arguments = tree_map(lambda value: _like(value, device), inputs)
+        with FlopCounter(convention) as counter:
+            twin(*arguments)
+    return counter.total
+
+
+def _twin(module: nn.Module, valueless: FakeTensorMode) -> nn.Module:
+    """A copy in evaluation mode whose parameters and buffers have no values."""
+    tensors = [*module.parameters(), *module.buffers()]
+    memo = {id(tensor): valueless.from_tensor(tensor) for tensor in tensors}
+    return copy.deepcopy(module, memo).eval()
+
+
+def _like(value: Any, device: torch.device | None) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(
+        value.shape, value.stride(), dtype=value.dtype, device=device or value.device
+    )

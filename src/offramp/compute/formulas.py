@@ -1,0 +1,125 @@
+"""FLOPs of one operator, from its arguments and its result; what neither knows costs nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+Formula = Callable[[Sequence[Any], Any], int]
+"""Takes an operator's positional arguments and its result."""
+
+
+def _convolution(args: Sequence[Any], out: Tensor) -> int:
+    """Every weight meets every output cell once; groups are in the weight's shape already."""
+    weight: Tensor = args[1]
+    return 2 * out.shape[0] * prod(out.shape[2:]) * weight.numel()
+
+
+def _transposed(args: Sequence[Any], out: Tensor) -> int:
+    """Every weight meets every input cell once."""
+    inputs, weight = args[:2]
+    return int(2 * inputs.shape[0] * prod(inputs.shape[2:]) * weight.numel())
+
+
+def _either_convolution(args: Sequence[Any], out: Tensor) -> int:
+    return _transposed(args, out) if args[6] else _convolution(args, out)
+
+
+def _linear(args: Sequence[Any], out: Tensor) -> int:
+    return 2 * out.numel() * int(args[0].shape[-1])
+
+
+def _added_product(args: Sequence[Any], out: Tensor) -> int:
+    """A sum and a matrix product: the product's inner size counts."""
+    return 2 * out.numel() * int(args[1].shape[-1])
+
+
+def _dot(args: Sequence[Any], out: Tensor) -> int:
+    return 2 * int(args[0].numel())
+
+
+def _summed_products(args: Sequence[Any], out: Tensor) -> int:
+    """`addbmm`: the products of a whole batch, summed."""
+    batch, _, inner = args[1].shape
+    return int(2 * batch * inner * out.numel())
+
+
+def _attention(args: Sequence[Any], out: Any) -> int:
+    """QK^T and AV; query heads count where several share a key."""
+    query, key, value = args[:3]
+    pairs = prod(query.shape[:-1]) * key.shape[-2]
+    return int(2 * pairs * (query.shape[-1] + value.shape[-1]))
+
+
+_FUSED_ATTENTION = (
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_attention_math_for_mps",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_fused_attention_overrideable",
+)
+
+ATTENTION: Mapping[str, Formula] = {f"aten.{name}": _attention for name in _FUSED_ATTENTION}
+"""Attention in one operator, whatever the device picks."""
+
+PRODUCTS: Mapping[str, Formula] = {
+    "aten.convolution": _either_convolution,
+    "aten._convolution": _either_convolution,
+    "aten.convolution_overrideable": _either_convolution,
+    **{f"aten.conv{n}d": _convolution for n in (1, 2, 3)},
+    "aten.conv_transpose1d": _transposed,
+    "aten.conv_transpose2d": _transposed,
+    "aten.conv_transpose3d": _transposed,
+    "aten.linear": _linear,
+    "aten.mm": _linear,
+    "aten.bmm": _linear,
+    "aten.mv": _linear,
+    "aten.dot": _dot,
+    "aten.addmm": _added_product,
+    "aten.addmv": _added_product,
+    "aten.baddbmm": _added_product,
+    "aten.addbmm": _summed_products,
+}
+"""Multiply-adds, two FLOPs each: convolutions and dense layers."""
+
+
+def _bias_of_third(args: Sequence[Any], out: Tensor) -> int:
+    """One addition per element where there is a bias."""
+    return out.numel() if len(args) > 2 and args[2] is not None else 0
+
+
+def _every_element(args: Sequence[Any], out: Tensor) -> int:
+    return out.numel()
+
+
+def _multiplied(args: Sequence[Any], out: Tensor) -> int:
+    """Gamma times a map; a plain number is no `Mul` node of its own worth counting."""
+    return out.numel() if isinstance(args[1], Tensor) else 0
+
+
+def _pooling(axes: int) -> Formula:
+    def window_per_output(args: Sequence[Any], out: Any) -> int:
+        window = list(args[1]) if isinstance(args[1], Sequence) else [args[1]]
+        outputs: Tensor = out if isinstance(out, Tensor) else out[0]
+        return int(prod(window if len(window) == axes else window * axes)) * outputs.numel()
+
+    return window_per_output
+
+
+PROFILED: Mapping[str, Formula] = {
+    **{name: _bias_of_third for name in PRODUCTS if "conv" in name or name == "aten.linear"},
+    "aten.addmm": _every_element,
+    "aten.mul": _multiplied,
+    "aten.mul_": _multiplied,
+    **{f"aten.max_pool{n}d": _pooling(n) for n in (1, 2, 3)},
+    **{f"aten.max_pool{n}d_with_indices": _pooling(n) for n in (2, 3)},
+    **{f"aten.avg_pool{n}d": _pooling(n) for n in (1, 2, 3)},
+}
+"""What the TensorFlow profiler counts on top: biases, pooling windows, multiplications.
+
+Not batch norm, activations, additions of two maps, concatenation, global pooling.
+"""
