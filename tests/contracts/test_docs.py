@@ -1,0 +1,32 @@
+"""The documentation covers every module and every page can be reached."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = "\n".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
+MODULES = sorted(
+    path.stem
+    for path in (ROOT / "src/offramp").iterdir()
+    if (path.suffix == ".py" or (path / "__init__.py").is_file()) and path.stem != "__init__"
+)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "cli"])
+def test_a_module_has_its_place_in_the_reference(module: str) -> None:
+    assert f"::: offramp.{module}\n" in REFERENCE
+
+
+def test_the_reference_names_no_module_that_is_gone() -> None:
+    assert set(re.findall(r"^::: offramp\.(\w+)$", REFERENCE, re.MULTILINE)) <= set(MODULES)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text()
+    nav = yaml.safe_load(text[text.index("\nnav:") :])["nav"]
+    listed = set(re.findall(r"[\w/-]+\.md", str(nav)))
+    docs = ROOT / "docs"
+    assert {str(page.relative_to(docs)) for page in docs.rglob("*.md")} == listed
