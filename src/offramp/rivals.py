@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from offramp.compute import count_flops
@@ -47,33 +48,43 @@ def static_rivals(
         small_train = train.with_preprocess(train.preprocess.model_copy(update=resize))
         module = copy.deepcopy(model.backbone.original).eval()
         flops = count_flops(module, (torch.zeros(1, test.preprocess.channels, side, side),))
-        accuracy = _accuracy(module, small_test, f"rival at {side} px", progress)
-        rivals.append(Rival(f"{side} px", accuracy, flops, side, "whole backbone, not retrained"))
-        if _has_batch_norm(module):
+
+        def rival(name: str, note: str) -> Rival:
+            answers = _answers(module, small_test, name, progress)  # noqa: B023 called at once
+            return Rival.measured(
+                name,
+                answers,
+                test.labels,
+                flops=flops,  # noqa: B023
+                resolution=side,  # noqa: B023
+                note=note,
+            )
+
+        rivals.append(rival(f"{side} px", "whole backbone, not retrained"))
+        if _batch_norms(module):
             _estimate_statistics(module, small_train, train_images, side, progress)
-            accuracy = _accuracy(module, small_test, f"rival at {side} px, new stats", progress)
-            note = f"batch-norm statistics re-estimated on {min(train_images, len(train))} images"
-            rivals.append(Rival(f"{side} px, new statistics", accuracy, flops, side, note))
+            used = min(train_images, len(train)) // BATCH_SIZE * BATCH_SIZE
+            note = f"batch-norm statistics re-estimated on {used} training images"
+            rivals.append(rival(f"{side} px, new statistics", note))
     return rivals
 
 
 @torch.inference_mode()
-def _accuracy(module: nn.Module, data: LabelledImages, what: str, progress: Progress) -> float:
-    module.eval()
-    right = done = 0
+def _answers(
+    module: nn.Module, data: LabelledImages, what: str, progress: Progress
+) -> NDArray[np.float32]:
+    """Outputs (N, K)."""
+    rows, done = [], 0
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     for batch in batches(data, BATCH_SIZE):
-        right += int((module(*batch.inputs).argmax(1) == batch.targets).sum())
+        rows.append(module(batch.inputs[0].to(device)).float().cpu().numpy())
         done += len(batch.targets)
-        progress(what, done, len(data))
-    return right / done
+        progress(f"rival {what}", done, len(data))
+    return np.concatenate(rows)
 
 
 def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-
-def _has_batch_norm(module: nn.Module) -> bool:
-    return bool(_batch_norms(module))
 
 
 @torch.no_grad()
@@ -81,6 +92,7 @@ def _estimate_statistics(
     module: nn.Module, data: LabelledImages, images: int, side: int, progress: Progress
 ) -> None:
     """Cumulative averages over all batches; everything but batch norm stays in evaluation mode."""
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     norms = _batch_norms(module)
     for norm in norms:
         norm.reset_running_stats()
@@ -94,6 +106,6 @@ def _estimate_statistics(
         )
     whole = order[: len(order) // BATCH_SIZE * BATCH_SIZE]
     for done, batch in enumerate(batches(data, BATCH_SIZE, order=whole), start=1):
-        module(*batch.inputs)
+        module(batch.inputs[0].to(device))
         progress(f"statistics at {side} px", done * BATCH_SIZE, len(whole))
     module.eval()

@@ -1,0 +1,212 @@
+"""The command line: one function per verb; each parses, calls one function, shows its value."""
+
+import ctypes
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offramp.errors import OfframpError
+from offramp.progress import Progress
+
+if TYPE_CHECKING:
+    from offramp.run import RunResult
+
+app = typer.Typer(
+    help="Early exits for pretrained CNNs: attach, train on the frozen backbone, compare.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
+BackboneFile = Annotated[
+    str | None,
+    typer.Option("--backbone", help="file.py:function, runs that function to get the nn.Module."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:0 or mps.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of torch; default: torch's own.")]
+RunFolder = Annotated[Path, typer.Argument(help="A folder that `offramp train` wrote.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Early exits for pretrained CNNs: attach, train on the frozen backbone, compare."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder; made where absent.")] = Path("runs/demo"),
+    pictures: Annotated[int, typer.Option(help="Test pictures shown one by one.", min=0)] = 4,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, overrides the demo's plan.")
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Train exits on the shipped backbone and pictures, then classify a few pictures."""
+    from offramp import demo as story
+    from offramp import run
+
+    quicken_allocator()
+    plan = story.demo_plan(settings or ())
+    with progress_bars() as progress:
+        result = run.train(plan, out, device=device, threads=threads, progress=progress)
+    report(result)
+    for one in story.answers(result, pictures):
+        typer.echo(one)
+
+
+@app.command()
+def cuts(
+    backbone: Annotated[
+        str | None, typer.Argument(help="torchvision:NAME, timm:NAME, paper:resnet152 ...")
+    ] = None,
+    backbone_file: BackboneFile = None,
+    size: Annotated[
+        list[str] | None, typer.Option("--input", help="CxHxW; repeat for several inputs.")
+    ] = None,
+    suggest: Annotated[
+        str | None,
+        typer.Option(help="How many cuts to pick, or shares of the FLOPs such as 0.2,0.5."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the places where a backbone can be cut, with their shapes and costs."""
+    from offramp.survey import survey_backbone
+
+    show(survey_backbone(backbone, backbone_file, size or ["3x224x224"], suggest), as_json)
+
+
+@app.command()
+def train(
+    plan: Annotated[Path, typer.Argument(help="A YAML plan.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same folder again goes on.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, overrides one plan value.")
+    ] = None,
+    backbone_file: BackboneFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train every branch of a plan on the frozen backbone and evaluate the run."""
+    from offramp import run
+    from offramp.plan import load_plan
+
+    quicken_allocator()
+    loaded = load_plan(plan, settings or ())
+    with progress_bars() as progress:
+        result = run.train(
+            loaded,
+            out,
+            backbone_file=backbone_file,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+    report(result, as_json)
+
+
+@app.command()
+def evaluate(
+    folder: RunFolder,
+    backbone_file: BackboneFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer the data splits again with a saved model; write outputs, table and report anew."""
+    from offramp import run
+
+    quicken_allocator()
+    with progress_bars() as progress:
+        result = run.evaluate(
+            folder,
+            backbone_file=backbone_file,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+    report(result, as_json)
+
+
+@app.command()
+def tradeoff(
+    outputs: Annotated[Path, typer.Argument(help="A run folder, or one of its outputs/*.npz.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show accuracy against compute, one line per exit."""
+    from offramp.evaluation import tradeoff as place
+    from offramp.outputs import ExitOutputs
+
+    show(place(ExitOutputs.load(_outputs_file(outputs))), as_json)
+
+
+def _outputs_file(path: Path) -> Path:
+    return path / "outputs" / "test.npz" if path.is_dir() else path
+
+
+def show(value: Any, as_json: bool) -> None:
+    """Print a value as its own table, or as JSON."""
+    typer.echo(json.dumps(value.as_json(), indent=1) if as_json else str(value))
+
+
+def report(result: "RunResult", as_json: bool = False) -> None:
+    """Print the table of a run and where its files are."""
+    show(result.comparison, as_json)
+    if not as_json:
+        typer.echo(result.summary())
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on standard error: one per kind of work, with the time that is left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    tasks: dict[str, Any] = {}
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield advance
+
+
+def quicken_allocator() -> None:
+    """Let glibc keep freed memory: torch's convolutions allocate and free large blocks.
+
+    Without it each block is mapped and unmapped by the kernel, which halves the throughput. Only
+    the command line does this, to its own process; elsewhere than glibc nothing happens.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_* of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**28)
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 an OfframpError, 2 wrong usage, 130 stopped."""
+    try:
+        app()
+    except OfframpError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
