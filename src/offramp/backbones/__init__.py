@@ -1,0 +1,1 @@
+"""Backbones: where they come from, and how they are cut into stages."""

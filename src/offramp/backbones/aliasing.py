@@ -1,0 +1,132 @@
+"""In-place operations: kept where no one can see them, made out of place where a cut would."""
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from offramp.backbones.values import Value
+from offramp.errors import CutError
+
+_OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Hazards:
+    """Who must run after an in-place operation although the graph does not say so.
+
+    Attributes:
+        after: For a node, the operations that change memory it reads under another name.
+    """
+
+    after: Mapping[fx.Node, frozenset[fx.Node]]
+
+    def readers_of(self, writer: fx.Node) -> list[fx.Node]:
+        """Nodes that read, under another name, what `writer` changes."""
+        return [node for node, writers in self.after.items() if writer in writers]
+
+
+def read_what_was_written(graph: fx.Graph, values: Mapping[fx.Node, Value]) -> Hazards:
+    """Make later readers of a tensor changed in place read the node that changed it.
+
+    After this the graph's arrows tell the order of such operations, whatever stage they land in.
+    Where the change is seen through a view, an arrow cannot be drawn; those come back as hazards.
+    """
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    writers = [node for node in graph.nodes if node in values and values[node].written]
+    after: dict[fx.Node, set[fx.Node]] = {}
+    for writer in writers:
+        value = values[writer]
+        for holder, held in values.items():
+            if order[holder] >= order[writer] or not held.storages & value.written:
+                continue
+            later = [user for user in holder.users if order[user] > order[writer]]
+            if value.replaces is not None and held.same_as is value.replaces:
+                for user in later:
+                    user.replace_input_with(holder, writer)
+            else:
+                for user in later:
+                    after.setdefault(user, set()).add(writer)
+    return Hazards({node: frozenset(found) for node, found in after.items()})
+
+
+def make_out_of_place(root: nn.Module, node: fx.Node, name: str, hazards: Hazards) -> None:
+    """Let an in-place operation return a new tensor and leave its input as it is.
+
+    Raises:
+        CutError: There is no such form, or later operations need the changed input itself.
+    """
+    if hazards.readers_of(node):
+        raise _cannot(name, "and later operations read the change through a view")
+    if node.op == "call_module":
+        module = root.get_submodule(str(node.target))
+        if getattr(module, "inplace", None) is not True:
+            raise _cannot(name, f"and {type(module).__name__} has no `inplace` to turn off")
+        module.inplace = False  # type: ignore[assignment]  # a bool, whatever Module's stub says
+    elif node.op == "call_method":
+        method = str(node.target).removesuffix("_")
+        if not hasattr(Tensor, method):
+            raise _cannot(name, f"and Tensor has no method {method!r}")
+        node.target = method
+    else:
+        _function_out_of_place(node, name)
+
+
+def _function_out_of_place(node: fx.Node, name: str) -> None:
+    target: Any = node.target
+    if target in _OUT_OF_PLACE:
+        node.target = _OUT_OF_PLACE[target]
+    elif (twin := _without_underscore(target)) is not None:
+        node.target = twin
+    elif _sets_inplace(node):
+        return
+    else:
+        raise _cannot(name, "and the function has no form that returns a new tensor")
+
+
+def _without_underscore(target: Any) -> Callable[..., Any] | None:
+    name = getattr(target, "__name__", "")
+    if not name.endswith("_") or name.endswith("__"):
+        return None
+    for module in (torch, F):
+        if getattr(module, name, None) is target:
+            twin: Callable[..., Any] | None = getattr(module, name[:-1], None)
+            return twin
+    return None
+
+
+def _sets_inplace(node: fx.Node) -> bool:
+    """Turn the argument `inplace` off, by name or by place; say whether there was one."""
+    target: Any = node.target
+    if node.kwargs.get("inplace") is True:
+        node.kwargs = {**node.kwargs, "inplace": False}
+        return True
+    try:
+        names = list(inspect.signature(target).parameters)
+    except (TypeError, ValueError):
+        return False
+    if "inplace" not in names or names.index("inplace") >= len(node.args):
+        return False
+    node.update_arg(names.index("inplace"), False)
+    return True
+
+
+def _cannot(name: str, why: str) -> CutError:
+    return CutError(
+        f"{name} changes a tensor in place that lives on across a cut, {why}. A stage must leave "
+        "what earlier stages gave as it is. Write that operation out of place in the model, or "
+        "cut before the tensor is made or after its last use."
+    )

@@ -1,0 +1,90 @@
+"""A model ready to be cut: a frozen copy, its graph, and what every node gives on a sample."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from offramp.backbones.aliasing import Hazards, read_what_was_written
+from offramp.backbones.frozen import frozen_copy
+from offramp.backbones.partition import Flow, unpack
+from offramp.backbones.places import Names, name_places
+from offramp.backbones.tracing import trace
+from offramp.backbones.values import Value, observe
+from offramp.errors import CutError
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What is known of a model before it is cut.
+
+    Attributes:
+        root: The frozen copy; the graph's targets are its attributes.
+        graph: The whole forward pass, every reader of a changed tensor behind its change.
+        code: The graph as it was traced, as Python: the same for the same architecture.
+    """
+
+    root: nn.Module
+    graph: fx.Graph
+    code: str
+    values: Mapping[fx.Node, Value]
+    names: Names
+    node_names: Mapping[fx.Node, str]
+    hazards: Hazards
+
+    @property
+    def answer(self) -> fx.Node:
+        """The node whose tensor the model returns."""
+        return _answer(self.graph, self.values)
+
+    @property
+    def flow(self) -> Flow:
+        """Who needs whom in the graph as it is now."""
+        return Flow(self.graph, self.values, self.hazards)
+
+
+def analyse(
+    model: nn.Module, sample: tuple[Tensor, ...], leaves: Sequence[type[nn.Module]] = ()
+) -> Analysis:
+    """Copy, trace and run a model once.
+
+    Raises:
+        CutError: It cannot be copied, traced or run, or it does not give one tensor.
+    """
+    root = frozen_copy(model)
+    traced = trace(root, len(sample), leaves)
+    code = traced.graph.python_code("self").src
+    values = observe(root, traced.graph, sample)
+    if unpack(traced.graph, values):
+        values = observe(root, traced.graph, sample)
+    _answer(traced.graph, values)
+    names = name_places(traced, values)
+    hazards = read_what_was_written(traced.graph, values)
+    return Analysis(root, traced.graph, code, values, names, traced.names, hazards)
+
+
+def as_tuple(sample: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The inputs in `sample`.
+
+    Raises:
+        CutError: It is neither a tensor nor a tuple of tensors, or has no batch axis.
+    """
+    inputs: tuple[object, ...] = sample if isinstance(sample, tuple) else (sample,)
+    tensors = tuple(tensor for tensor in inputs if isinstance(tensor, Tensor) and tensor.ndim)
+    if not inputs or len(tensors) < len(inputs):
+        raise CutError(
+            "sample must be a tensor with a batch axis, or a tuple of them in forward's order; "
+            f"got {type(sample).__name__}."
+        )
+    return tensors
+
+
+def _answer(graph: fx.Graph, values: Mapping[fx.Node, Value]) -> fx.Node:
+    [result] = graph.output_node().args
+    if isinstance(result, fx.Node) and values[result].kind == "tensor":
+        return result
+    gives = values[result].about if isinstance(result, fx.Node) else f"a {type(result).__name__}"
+    raise CutError(
+        f"The model returns {gives}, but its last stage must return one tensor. Wrap it in a "
+        "module whose forward picks the tensor that answers."
+    )

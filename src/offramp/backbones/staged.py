@@ -1,0 +1,288 @@
+"""Cutting a backbone into frozen stages that compose to exactly the whole."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Self
+
+import torch
+from torch import Tensor, fx, nn
+
+from offramp.backbones.aliasing import make_out_of_place
+from offramp.backbones.analysis import Analysis, analyse, as_tuple
+from offramp.backbones.partition import Flow, Partition, partition
+from offramp.compute import count_flops
+from offramp.cost import Convention
+from offramp.errors import CutError
+from offramp.spec import FeatureShape, TapShape
+
+Live = tuple[Tensor, ...]
+"""The tensors alive between two stages; before the first one, the inputs."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a backbone is cut and what branches read there.
+
+    Attributes:
+        name: What plans, tables and files call it.
+        after: Places that the stage before the cut has to reach; the taps where left empty.
+        taps: Places whose tensors branches read; the places of `after` where left empty.
+    """
+
+    name: str
+    after: tuple[str, ...] = ()
+    taps: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(isinstance(given, str) for given in (self.after, self.taps)):
+            raise CutError(f"Cut {self.name!r}: after and taps are tuples of places, not a string.")
+        if not self.after and not self.taps:
+            raise CutError(
+                f"Cut {self.name!r} names no place. Give after=(place, ...), taps=(place, ...) "
+                "or both."
+            )
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All places that the stage before the cut computes."""
+        return tuple(dict.fromkeys((*self.after, *self.taps)))
+
+
+class Stage(nn.Module):
+    """The part of a backbone between two cuts.
+
+    Shape:
+        live, a tuple of tensors -> (live, taps), both tuples: what later stages need, and what
+        branches read after this stage. The last stage gives ((output,), ()).
+    """
+
+    def __init__(self, body: fx.GraphModule) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, live: Live) -> tuple[Live, Live]:
+        """Run the stage on what the one before left alive."""
+        live, taps = self.body(*live)
+        return live, taps
+
+
+class StagedBackbone(nn.Module):
+    """A frozen backbone as a list of stages.
+
+    Frozen means three things, and all three hold for good: no parameter takes a gradient, batch
+    norm and dropout stay in evaluation mode even after `.train()`, and no buffer changes. The
+    parameters lie in the memory of the model that was cut; modules and buffers are its own.
+
+    Attributes:
+        stages: One more than there are cuts, in graph order.
+        places: The cuts in graph order, taps spelled out.
+        tap_shapes: Shapes of each cut's taps, by its name.
+        input_shapes: Shapes of the inputs, without the batch axis.
+        output_shape: Shape of the answer, without the batch axis.
+    """
+
+    def __init__(
+        self,
+        original: nn.Module,
+        sample: tuple[Tensor, ...],
+        analysis: Analysis,
+        cuts: Sequence[Cut],
+        parts: Partition,
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            Stage(_body(analysis, parts, stage)) for stage in range(len(parts.bodies))
+        )
+        self.places = tuple(cuts)
+        values = analysis.values
+        self.tap_shapes: Mapping[str, tuple[TapShape, ...]] = MappingProxyType(
+            {
+                cut.name: tuple(_tap_shape(values[node].shape[1:]) for node in taps)
+                for cut, taps in zip(cuts, parts.taps, strict=True)
+            }
+        )
+        self.input_shapes = tuple(tuple(tensor.shape[1:]) for tensor in sample)
+        self.output_shape = values[analysis.answer].shape[1:]
+        # Kept outside the registry: neither is part of this module's state.
+        self._beside = (original, analysis.root, analysis.code, tuple(t[:1] for t in sample))
+
+    @property
+    def original(self) -> nn.Module:
+        """The model that was cut, the user's own object."""
+        return self._beside[0]
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Names of the cuts, in graph order."""
+        return tuple(cut.name for cut in self.places)
+
+    @property
+    def num_outputs(self) -> int:
+        """Size of the answer's last axis: classes, or values in regression."""
+        return self.output_shape[-1]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Answer as the model that was cut would in evaluation mode, bit for bit."""
+        live: Live = inputs
+        for stage in self.stages:
+            live, _ = stage(live)
+        return live[0]
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode whatever `mode` says."""
+        return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Stay without gradients whatever `requires_grad` says."""
+        return super().requires_grad_(False)
+
+    def stage_flops(self, convention: Convention = "2mac") -> tuple[int, ...]:
+        """FLOPs of each stage alone, at batch 1."""
+        costs = []
+        live: Live = self._beside[3]
+        with torch.no_grad():
+            for stage in self.stages:
+                costs.append(count_flops(stage, (live,), convention))
+                live, _ = stage(live)
+        return tuple(costs)
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the architecture and of every parameter and buffer; the cuts do not count."""
+        digest = hashlib.sha256(self._beside[2].encode())
+        state = {
+            **dict(self._beside[1].named_parameters()),
+            **dict(self._beside[1].named_buffers()),
+        }
+        for name, tensor in sorted(state.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            )
+        return digest.hexdigest()
+
+
+def cut(
+    model: nn.Module,
+    after: Sequence[str | Cut],
+    sample: Tensor | tuple[Tensor, ...],
+    *,
+    leaves: Sequence[type[nn.Module]] = (),
+) -> StagedBackbone:
+    """Cut a model at named places into frozen stages; the model itself stays as it is.
+
+    The stages run one after another give the model's answer in evaluation mode bit for bit. A
+    place is a module path, meaning that module's output, or a node name as torchvision's
+    NodePathTracer gives it.
+
+    Args:
+        model: Any module that torch.fx can trace and that returns one tensor.
+        after: Places or `Cut`s, in any order.
+        sample: What `model` gets, batch axis first; a tuple for several inputs.
+        leaves: Module classes to keep whole, for those that FX cannot trace.
+
+    Raises:
+        CutError: The model cannot be traced, or cannot be cut there.
+    """
+    inputs = as_tuple(sample)
+    cuts = [place if isinstance(place, Cut) else Cut(place, (place,), (place,)) for place in after]
+    _check_names(cuts)
+    analysis = analyse(model, inputs, leaves)
+    flow = analysis.flow
+    cuts = _in_order(cuts, analysis, flow)
+    parts = _divide(cuts, analysis, flow)
+    for node in _to_change(analysis, flow, parts):
+        make_out_of_place(analysis.root, node, analysis.node_names[node], analysis.hazards)
+    return StagedBackbone(model, inputs, analysis, cuts, parts)
+
+
+def _check_names(cuts: Sequence[Cut]) -> None:
+    names = [cut.name for cut in cuts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CutError(f"Two cuts are called {', '.join(map(repr, twice))}. Name each one once.")
+    if not cuts:
+        raise CutError("There is no place to cut after. Give at least one in `after`.")
+
+
+def _in_order(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> list[Cut]:
+    """The cuts in graph order, each with its places checked."""
+    reach: dict[str, frozenset[fx.Node]] = {}
+    for each in cuts:
+        ends = [_end(analysis, place) for place in each.places]
+        reach[each.name] = frozenset(
+            node for node in flow.ancestors(ends) if flow.is_computed(node)
+        )
+        if not reach[each.name]:
+            raise CutError(
+                f"Cut {each.name!r} is at the input: nothing runs before it. Cut after a layer."
+            )
+        if analysis.values[analysis.answer].same_as in ends:
+            raise CutError(
+                f"Cut {each.name!r} is at the output of the whole backbone: nothing runs after "
+                "it, and the backbone's own exit is already there. Cut before the last layer."
+            )
+    ordered = sorted(
+        cuts,
+        key=lambda each: (
+            max(map(flow.order.__getitem__, reach[each.name])),
+            len(reach[each.name]),
+        ),
+    )
+    reached: frozenset[fx.Node] = frozenset()
+    for index, each in enumerate(ordered):
+        if reach[each.name] <= reached:
+            raise CutError(
+                f"Cuts {ordered[index - 1].name!r} and {each.name!r} are at one place: no "
+                "operation lies between them. Keep one of them."
+            )
+        reached |= reach[each.name]
+    return ordered
+
+
+def _end(analysis: Analysis, place: str) -> fx.Node:
+    return analysis.values[analysis.names.find(place)].same_as
+
+
+def _divide(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> Partition:
+    ends = [[_end(analysis, place) for place in each.places] for each in cuts]
+    taps = [tuple(_end(analysis, place) for place in each.taps or each.after) for each in cuts]
+    return partition(flow, ends, taps)
+
+
+def _to_change(analysis: Analysis, flow: Flow, parts: Partition) -> list[fx.Node]:
+    """In-place operations that would change what someone outside their stage holds."""
+    held = {node for group in (*parts.live, *parts.taps) for node in group}
+    found = []
+    for writer, stage in parts.stage_of.items():
+        written = analysis.values[writer].written
+        for holder in analysis.values if written else ():
+            value = analysis.values[holder]
+            if flow.order[holder] >= flow.order[writer] or not value.storages & written:
+                continue
+            if holder in held or parts.stage_of.get(holder) != stage:
+                found.append(writer)
+                break
+    return found
+
+
+def _tap_shape(shape: tuple[int, ...]) -> TapShape:
+    return FeatureShape(*shape) if len(shape) == 3 else shape
+
+
+def _body(analysis: Analysis, parts: Partition, stage: int) -> fx.GraphModule:
+    """One stage as a module: (*live in) -> (live out, taps)."""
+    graph = fx.Graph()
+    inner: dict[fx.Node, fx.Node] = {
+        node: graph.placeholder(node.name) for node in parts.live[stage]
+    }
+    for node in parts.bodies[stage]:
+        inner[node] = graph.node_copy(node, inner.__getitem__)
+    if stage + 1 < len(parts.bodies):
+        live = tuple(inner[node] for node in parts.live[stage + 1])
+        taps = tuple(inner[node] for node in parts.taps[stage])
+    else:
+        live, taps = (inner[analysis.answer],), ()
+    graph.output((live, taps))
+    return fx.GraphModule(analysis.root, graph, class_name="StageBody")
