@@ -10,7 +10,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, PositiveInt, model_validator
 
 from offramp.errors import ShapeError
 from offramp.spec import Spec
@@ -42,8 +42,8 @@ class ImagePreprocess(Spec):
     channels: Literal[1, 3] = 3
     crop: float | None = Field(default=None, gt=0, le=1)
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[FiniteFloat, ...] = (0.5, 0.5, 0.5)
+    std: tuple[FiniteFloat, ...] = (0.5, 0.5, 0.5)
 
     @model_validator(mode="after")
     def _one_number_per_channel(self) -> Self:
@@ -60,23 +60,41 @@ class ImagePreprocess(Spec):
         """Resize one image, a pillow image or (H, W) or (H, W, C): to (height, width, channels).
 
         Raises:
-            ShapeError: The array is not uint8 or has no image's shape.
+            ShapeError: It is no uint8 array of an image's shape, or a picture of more than 8 bits.
         """
-        picture = _as_picture(image).convert("L" if self.channels == 1 else "RGB")
-        box = None
-        if self.crop is not None:
-            shorter = self.crop * min(picture.width / self.width, picture.height / self.height)
-            width, height = shorter * self.width, shorter * self.height
-            left, top = (picture.width - width) / 2, (picture.height - height) / 2
-            box = (left, top, left + width, top + height)
-        resized = picture.resize((self.width, self.height), _FILTERS[self.interpolation], box)
-        return np.asarray(resized, dtype=np.uint8).reshape(self.height, self.width, self.channels)
+        picture = _as_picture(image)
+        grey = self.channels == 1 or picture.mode == "L"  # grey to 3 channels: repeated at the end
+        resized = picture.convert("L" if grey else "RGB").resize(
+            (self.width, self.height), _FILTERS[self.interpolation], self._box(picture)
+        )
+        pixels = np.asarray(resized, dtype=np.uint8).reshape(self.height, self.width, -1)
+        return np.broadcast_to(pixels, (self.height, self.width, self.channels))
+
+    def _box(self, picture: Image.Image) -> tuple[float, float, float, float] | None:
+        """The part of the picture that is kept: left, top, right, bottom in its pixels."""
+        if self.crop is None:
+            return None
+        scale = self.crop * min(picture.width / self.width, picture.height / self.height)
+        width, height = scale * self.width, scale * self.height
+        left, top = (picture.width - width) / 2, (picture.height - height) / 2
+        return left, top, left + width, top + height
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scale and standardise: uint8 (..., H, W, C) to float32 (..., C, H, W)."""
-        mean, std = np.float32(self.mean), np.float32(self.std)
-        scaled = (pixels.astype(np.float32) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
+        """Scale and standardise: uint8 (..., H, W, C) to float32 (..., C, H, W).
+
+        Raises:
+            ShapeError: The pixels are not uint8, or have another number of channels.
+        """
+        if pixels.dtype != np.uint8 or pixels.shape[-1] != self.channels:
+            raise ShapeError(
+                f"pixels must be uint8 with {self.channels} channels on the last axis, got "
+                f"{pixels.dtype} {pixels.shape}. Call `resize` first, which makes them so."
+            )
+        values = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
+        values /= np.float32(255)
+        values -= np.array(self.mean, np.float32)[:, None, None]
+        values /= np.array(self.std, np.float32)[:, None, None]
+        return values
 
     def __call__(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:
         """One image to float32 (C, H, W)."""
@@ -84,11 +102,19 @@ class ImagePreprocess(Spec):
 
     def batch(self, images: Sequence[Image.Image | NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Several images to float32 (B, C, H, W)."""
-        return self.normalise(np.stack([self.resize(image) for image in images]))
+        values = np.empty((len(images), self.channels, self.height, self.width), np.float32)
+        for row, image in enumerate(images):  # one by one, which stays in the processor's cache
+            values[row] = self(image)
+        return values
 
 
 def _as_picture(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):  # pillow would clip their values to 0..255
+            raise ShapeError(
+                f"a picture of mode {image.mode} has more than 8 bits per channel, and how to "
+                "scale it is not ours to guess. Save it with 8 bits per channel."
+            )
         return image
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ShapeError(

@@ -1,7 +1,15 @@
 """Data sets: what a plan may name, and batches of whatever the user brings."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from offramp.data.embedded import FashionMNIST
+from offramp.data.folder import ImageFolder, RandomSplit
 from offramp.data.images import LabelledImages
 from offramp.data.splits import Splits
 
-__all__ = ["FashionMNIST", "LabelledImages", "Splits"]
+DataSpec = Annotated[FashionMNIST | ImageFolder, Field(discriminator="kind")]
+"""Any kind of data a plan may name."""
+
+__all__ = ["DataSpec", "FashionMNIST", "ImageFolder", "LabelledImages", "RandomSplit", "Splits"]

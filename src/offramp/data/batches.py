@@ -11,15 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.data.images import LabelledImages
-from offramp.errors import DataError, ShapeError
-
-
-class MapDataset(Protocol):
-    """A map-style data set: item i is (input or tuple of inputs, label)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
+from offramp.data.samples import MapDataset, as_labels, read_sample, single_precision, stack
+from offramp.errors import DataError, PlanError, ShapeError
 
 
 @runtime_checkable
@@ -45,16 +38,26 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class ArrayPairs:
-    """Arrays of inputs and an array of labels, as a map-style data set."""
+    """Arrays of inputs and an array of labels, as a map-style data set.
 
-    inputs: tuple[Tensor, ...]
-    labels: NDArray[np.int64] | NDArray[np.float32]
+    Attributes:
+        inputs: One array or tensor per input of the model, each (N, ...).
+        labels: Shape (N,), int64 class numbers or float32 values.
+    """
+
+    inputs: tuple[NDArray[Any] | Tensor, ...]
+    labels: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Any]:
+    def __getitem__(self, index: int) -> tuple[tuple[Any, ...], Any]:
         return tuple(array[index] for array in self.inputs), self.labels[index]
+
+    def batch(self, places: NDArray[np.int64]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Several items at once: each input (B, ...), and labels (B,)."""
+        rows = (torch.as_tensor(array[places]) for array in self.inputs)
+        return tuple(map(single_precision, rows)), torch.from_numpy(self.labels[places])
 
 
 def as_dataset(data: Any) -> MapDataset:
@@ -63,7 +66,7 @@ def as_dataset(data: Any) -> MapDataset:
     `inputs` may be a tuple of arrays where the model takes several.
 
     Raises:
-        DataError: It is neither, or it is empty.
+        DataError: It is neither, or it is empty, or a label is no number.
         ShapeError: The arrays of a pair differ in length.
     """
     dataset: Any = _array_pairs(data) if _is_pair(data) else data
@@ -71,12 +74,12 @@ def as_dataset(data: Any) -> MapDataset:
         hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     ):
         raise DataError(
-            f"a data set needs len() and [i] giving (input, label), or is a pair of arrays "
-            f"(inputs, labels); got {type(data).__name__}. An iterable set can be put in a list."
+            "a data set needs len() and [i] giving (input, label), or is a pair of arrays "
+            f"(inputs, labels); got {type(data).__name__}. A stream can be read into a list first."
         )
-    if len(dataset) == 0:
-        raise DataError("the data set is empty. Check the split or the folder it comes from.")
     checked: MapDataset = dataset
+    if len(checked) == 0:
+        raise DataError("the data set is empty. Check the split or the folder it comes from.")
     return checked
 
 
@@ -88,21 +91,33 @@ def batches(
     float64 inputs become float32, whole-number labels int64 and other labels float32.
 
     Raises:
-        DataError: An input or label is not finite, is no number, or the set is empty.
+        DataError: An input or label is not finite or no number, labels change their kind on the
+            way, or there are no samples.
         ShapeError: Samples differ in the number or the shape of their inputs.
     """
     places = np.arange(len(dataset)) if order is None else np.asarray(order, np.int64)
+    if batch_size < 1:
+        raise PlanError(f"batch_size is {batch_size}, but a batch holds at least 1 sample.")
     if len(places) == 0:
-        raise DataError("there are no samples to read. Check the split or the order.")
+        raise DataError("there are no samples to read. Check the split, or the order asked for.")
+    first: Batch | None = None
     for start in range(0, len(places), batch_size):
-        yield _batch(dataset, places[start : start + batch_size])
+        batch = _batch(dataset, places[start : start + batch_size])
+        first = first or batch
+        _check_alike(batch, first)
+        _check_finite(batch, dataset)
+        yield batch
 
 
 def labels_of(dataset: MapDataset) -> NDArray[Any]:
-    """Labels (N,) of all samples: int64 class numbers or float32 values."""
+    """Labels (N,) of all samples: int64 class numbers or float32 values.
+
+    Raises:
+        DataError: A label is no finite number.
+    """
     if isinstance(dataset, LabelledImages | ArrayPairs):
         return dataset.labels
-    return _as_labels([dataset[index][1] for index in range(len(dataset))])
+    return as_labels([dataset[index][1] for index in range(len(dataset))])
 
 
 def ids_of(dataset: MapDataset) -> NDArray[np.str_]:
@@ -116,17 +131,20 @@ def fingerprint(dataset: MapDataset) -> str:
     """SHA-256 that changes with any sample or label.
 
     A data set's own `fingerprint` is believed; otherwise every sample is read and hashed.
+
+    Raises:
+        DataError: The data set gives another sample each time it is asked.
     """
-    if isinstance(dataset, _Fingerprinted):
-        return dataset.fingerprint
-    return _sample_hash(dataset)
+    return dataset.fingerprint if isinstance(dataset, _Fingerprinted) else _sample_hash(dataset)
 
 
 def content_key(dataset: MapDataset) -> str:
-    """SHA-256 over all that decides what the samples are, preprocessing included."""
-    if isinstance(dataset, LabelledImages):
-        return dataset.content_key
-    return _sample_hash(dataset)
+    """SHA-256 over all that decides what the samples are, preprocessing included.
+
+    Raises:
+        DataError: The data set gives another sample each time it is asked.
+    """
+    return dataset.content_key if isinstance(dataset, LabelledImages) else _sample_hash(dataset)
 
 
 def check_labels(
@@ -135,19 +153,25 @@ def check_labels(
     """Refuse class numbers that the model has no output for.
 
     Raises:
-        DataError: A label is outside 0..num_outputs - 1, or the names are not `num_outputs` many.
+        DataError: A label is no class number or outside 0..num_outputs - 1, or the class names
+            are not `num_outputs` many.
     """
     if class_names is not None and len(class_names) != num_outputs:
         raise DataError(
             f"the data has {len(class_names)} classes but the model has {num_outputs} outputs. "
             "Use a model trained on these classes, or the data it was trained on."
         )
-    wrong = labels[(labels < 0) | (labels >= num_outputs)]
-    if len(wrong):
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"labels are {labels.dtype}, but classes are whole numbers from 0. Number the classes, "
+            "or train for regression."
+        )
+    wrong = (labels < 0) | (labels >= num_outputs)
+    if wrong.any():
         raise DataError(
             f"labels run from {labels.min()} to {labels.max()}, but the model has {num_outputs} "
-            f"outputs, so classes are 0 to {num_outputs - 1}: {len(wrong)} of {len(labels)} labels "
-            "do not fit. Number the classes from 0, or use a model with as many outputs."
+            f"outputs, so classes are 0 to {num_outputs - 1}: {wrong.sum()} of {len(labels)} "
+            "labels do not fit. Number the classes from 0, or use a model with as many outputs."
         )
 
 
@@ -155,46 +179,47 @@ def _batch(dataset: MapDataset, places: NDArray[np.int64]) -> Batch:
     if isinstance(dataset, LabelledImages):
         images, labels = dataset.batch(places)
         return Batch((images,), labels, places)
-    samples = [dataset[int(place)] for place in places]
-    rows = [_as_inputs(sample[0]) for sample in samples]
-    inputs = tuple(_stack(column, places) for column in zip(*rows, strict=True))
-    targets = torch.from_numpy(_as_labels([sample[1] for sample in samples]))
-    for values in inputs:
-        _check_finite(values, dataset, places)
-    return Batch(inputs, targets, places)
-
-
-def _as_inputs(value: Any) -> tuple[Tensor, ...]:
-    parts = value if isinstance(value, tuple | list) else (value,)
-    return tuple(_single(torch.as_tensor(part)) for part in parts)
-
-
-def _single(value: Tensor) -> Tensor:
-    return value.float() if value.dtype == torch.float64 else value
-
-
-def _stack(column: Sequence[Tensor], places: NDArray[np.int64]) -> Tensor:
-    for value, place in zip(column, places, strict=True):
-        if value.shape != column[0].shape:
-            raise ShapeError(
-                f"sample {place} is {tuple(value.shape)} but sample {places[0]} is "
-                f"{tuple(column[0].shape)}. Give every sample one shape (resize or crop them)."
-            )
-    return torch.stack(list(column))
-
-
-def _check_finite(values: Tensor, dataset: MapDataset, places: NDArray[np.int64]) -> None:
-    if not values.is_floating_point() or bool(torch.isfinite(values).all()):
-        return
-    row = int((~torch.isfinite(values.flatten(1)).all(dim=1)).nonzero()[0])
-    raise DataError(
-        f"sample {places[row]} holds NaN or infinite values. Remove it or mend it before training."
+    if isinstance(dataset, ArrayPairs):
+        return Batch(*dataset.batch(places), places)
+    samples = [read_sample(dataset, int(place)) for place in places]
+    counts = [len(inputs) for inputs, _ in samples]
+    if len(set(counts)) > 1:
+        raise ShapeError(
+            f"samples {places[0]} to {places[-1]} have {sorted(set(counts))} inputs. "
+            "Give every sample the same number of inputs."
+        )
+    inputs = tuple(
+        stack(column, places) for column in zip(*(row for row, _ in samples), strict=True)
     )
+    return Batch(inputs, torch.from_numpy(as_labels([label for _, label in samples])), places)
 
 
-def _as_labels(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-    array = np.asarray([np.asarray(label).item() for label in labels])
-    return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+def _check_alike(batch: Batch, first: Batch) -> None:
+    shapes, known = ([tuple(x.shape[1:]) for x in b.inputs] for b in (batch, first))
+    if shapes != known:
+        raise ShapeError(
+            f"sample {batch.indices[0]} has inputs of shape {shapes} but sample "
+            f"{first.indices[0]} has {known}. Give all samples one shape."
+        )
+    if batch.targets.dtype != first.targets.dtype:
+        raise DataError(
+            f"labels are {first.targets.dtype} at sample {first.indices[0]} but "
+            f"{batch.targets.dtype} at sample {batch.indices[0]}. Give class numbers as integers "
+            "throughout, or values as floats throughout."
+        )
+
+
+def _check_finite(batch: Batch, dataset: MapDataset) -> None:
+    for values in batch.inputs:
+        if not values.is_floating_point() or bool(torch.isfinite(values.sum())):
+            continue  # a NaN or infinity would have stayed in the sum, which is quick
+        finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+        if not bool(finite.all()):
+            place = int(batch.indices[int(finite.int().argmin())])
+            raise DataError(
+                f"sample {place} (id {ids_of(dataset)[place]}) holds NaN or infinite values, which "
+                "would spoil all that is trained on it. Mend it or leave it out."
+            )
 
 
 def _is_array(value: Any) -> bool:
@@ -206,20 +231,34 @@ def _is_pair(data: Any) -> bool:
 
 
 def _array_pairs(data: Any) -> ArrayPairs:
-    inputs, labels = _as_inputs(data[0]), np.asarray(data[1])
-    lengths = [*map(len, inputs), len(labels)]
+    inputs = data[0] if isinstance(data[0], tuple) else (data[0],)
+    if not all(map(_is_array, inputs)):
+        raise DataError("the inputs of a pair (inputs, labels) must be arrays or tensors.")
+    lengths = [*map(len, inputs), len(data[1])]
     if len(set(lengths)) != 1:
         raise ShapeError(
             f"inputs and labels have {lengths} rows. Give one label per row of each input."
         )
-    return ArrayPairs(inputs, _as_labels(labels))
+    return ArrayPairs(inputs, as_labels(data[1]))
 
 
 def _sample_hash(dataset: MapDataset) -> str:
     digest = hashlib.sha256()
     for index in range(len(dataset)):
-        value, label = dataset[index]
-        for part in (*_as_inputs(value), torch.as_tensor(label)):
-            array = part.detach().cpu().contiguous().numpy()
-            digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        digest.update(_sample_bytes(dataset, index))
+    if _sample_bytes(dataset, 0) != _sample_bytes(dataset, 0):
+        raise DataError(
+            "the data set gives another sample 0 each time it is asked, but every sample is read "
+            "once and its features are kept. Switch random augmentation off."
+        )
     return digest.hexdigest()
+
+
+def _sample_bytes(dataset: MapDataset, index: int) -> bytes:
+    inputs, label = read_sample(dataset, index)
+    parts = [*inputs, torch.from_numpy(as_labels([label]))]
+    return b"".join(
+        f"{part.dtype} {tuple(part.shape)};".encode()
+        + part.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        for part in parts
+    )

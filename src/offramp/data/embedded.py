@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import FiniteFloat, PositiveFloat, PositiveInt
 
 from offramp.data.idx import read_idx
 from offramp.data.images import LabelledImages, array_digests
 from offramp.data.splits import SPLIT_NAMES, Splits
 from offramp.errors import DataError
 from offramp.preprocess import ImagePreprocess
+from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
 _SHIPPED = Path(__file__).parent / "fashion_mnist"
@@ -33,13 +34,13 @@ class FashionMNIST(Spec):
         image_size: Side of the square the backbone reads, in pixels; grey becomes 3 channels.
         mean: Per channel, on the [0, 1] scale.
         std: Per channel, on the [0, 1] scale.
-        limit: Keep only so many images of each split, for a quick trial. None keeps all.
+        limit: Keep only so many images of each split, evenly spaced, for a quick trial.
     """
 
     kind: Literal["fashion_mnist"] = "fashion_mnist"
     root: Path | None = None
     image_size: PositiveInt = 112
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.5, 0.5, 0.5)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
     limit: PositiveInt | None = None
 
@@ -50,12 +51,13 @@ class FashionMNIST(Spec):
             height=self.image_size, width=self.image_size, mean=self.mean, std=self.std
         )
 
-    def load(self) -> Splits:
+    def load(self, progress: Progress = silent) -> Splits:
         """Read all four splits into memory, as bytes.
 
         Raises:
             DataError: A file is missing or damaged, or `root` does not hold Fashion-MNIST.
         """
+        progress("reading images", 0, 1)
         record = json.loads((_SHIPPED / "splits.json").read_text())
         indices = {name: np.array(record["indices"][name]) for name in SPLIT_NAMES}
         raw = {name: _read(_SHIPPED, name) for name in SPLIT_NAMES}
@@ -68,13 +70,15 @@ class FashionMNIST(Spec):
             for name in ("train", "test"):
                 images, labels = official[_PART[name]]
                 raw[name] = images[indices[name]], labels[indices[name]]
-        splits = [self._images(name, raw[name], indices[name]) for name in SPLIT_NAMES]
-        return Splits(*splits, tuple(record["class_names"]), self.preprocess)
+        parts = {name: self._images(name, raw[name], indices[name]) for name in SPLIT_NAMES}
+        progress("reading images", 1, 1)
+        return Splits.of(parts, tuple(record["class_names"]), self.preprocess)
 
     def _images(self, name: str, raw: Raw, indices: NDArray[np.int64]) -> LabelledImages:
-        images, labels = raw[0][: self.limit], raw[1][: self.limit]
-        ids = np.array([f"{_PART[name]}/{index}" for index in indices[: self.limit]])
-        return LabelledImages(images, labels, ids, array_digests(images), self.preprocess)
+        images, labels = raw
+        ids = np.array([f"{_PART[name]}/{index}" for index in indices])
+        whole = LabelledImages(images, labels, ids, array_digests(images), self.preprocess)
+        return whole.thinned(self.limit)
 
 
 def _read(folder: Path, part: str) -> Raw:

@@ -48,7 +48,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         if len(counts) != 1:
             raise ShapeError(
                 f"{len(self.pictures)} pictures come with {len(self.labels)} labels, "
-                f"{len(self.ids)} ids and {len(self.digests)} digests. Give each picture one of each."
+                f"{len(self.ids)} ids and {len(self.digests)} digests. Give one each."
             )
         if len(self.labels) == 0:
             raise DataError("there are no images: the set is empty. Check the folder or the split.")
@@ -74,6 +74,12 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             self.digests[rows],
             self.preprocess,
         )
+
+    def thinned(self, limit: int | None) -> "LabelledImages":
+        """At most `limit` pictures, evenly spaced in the set; all of them where None."""
+        if limit is None or limit >= len(self):
+            return self
+        return self.subset(np.arange(limit) * len(self) // limit)
 
     def with_preprocess(self, preprocess: ImagePreprocess) -> "LabelledImages":
         """The same pictures, prepared in another way (another size, say)."""

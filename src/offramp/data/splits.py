@@ -1,7 +1,8 @@
 """The four splits a data kind loads: train, validation, calibration and test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from offramp.data.images import LabelledImages
 from offramp.preprocess import ImagePreprocess
@@ -30,6 +31,18 @@ class Splits:
     class_names: tuple[str, ...]
     preprocess: ImagePreprocess
     skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        parts: Mapping[str, LabelledImages],
+        class_names: tuple[str, ...],
+        preprocess: ImagePreprocess,
+        skipped: tuple[str, ...] = (),
+    ) -> Self:
+        """Splits from a mapping of split name to images."""
+        train, validation, calibration, test = (parts[name] for name in SPLIT_NAMES)
+        return cls(train, validation, calibration, test, class_names, preprocess, skipped)
 
     def items(self) -> Iterator[tuple[str, LabelledImages]]:
         """Name and images of each split, in order."""

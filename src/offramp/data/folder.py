@@ -1,0 +1,219 @@
+"""Image files in one folder per class, checked in full before anything is trained on them."""
+
+import hashlib
+import io
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
+
+from offramp.data.images import LabelledImages
+from offramp.data.layout import ImageFile, list_split, list_unsplit
+from offramp.data.splits import SPLIT_NAMES, Splits
+from offramp.errors import DataError
+from offramp.preprocess import ImagePreprocess
+from offramp.progress import Progress, silent
+from offramp.spec import Spec
+
+_log = logging.getLogger(__name__)
+_NAMED = 5  # an error names so many files and counts the others
+
+
+class RandomSplit(Spec):
+    """Shares of the images drawn at random for each split; the rest trains.
+
+    Files with the same bytes always land in one split.
+
+    Attributes:
+        validation: Share, 0 to 1.
+        calibration: Share, 0 to 1.
+        test: Share, 0 to 1.
+        seed: The same seed and files always give the same splits.
+    """
+
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    calibration: float = Field(default=0.2, gt=0, lt=1)
+    test: float = Field(default=0.2, gt=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
+        taken = self.validation + self.calibration + self.test
+        if taken >= 1:
+            raise ValueError(f"the shares add up to {taken:g}, which leaves nothing to train on")
+        return self
+
+    def draw(self, digests: NDArray[np.str_]) -> NDArray[np.str_]:
+        """Name of the split (N,) of each image, from the images' content alone."""
+        contents, content = np.unique(digests, return_inverse=True)
+        keys = [hashlib.sha256(f"{self.seed}/{one}".encode()).hexdigest() for one in contents]
+        rank = np.argsort(np.argsort(keys))
+        shares = (self.validation, self.calibration, self.test)
+        edges = np.cumsum([round(share * len(contents)) for share in shares])
+        names = np.array([*SPLIT_NAMES[1:], "train"])
+        chosen: NDArray[np.str_] = names[np.searchsorted(edges, rank, side="right")][content]
+        return chosen
+
+
+class ImageFolder(Spec):
+    """Image files as root/SPLIT/CLASS/name.jpg, or root/CLASS/name.jpg with `split`.
+
+    SPLIT is train, validation, calibration or test. Classes are numbered in the order of their
+    names. JPEG, PNG, BMP and WebP files are read, turned as their EXIF orientation says.
+
+    Attributes:
+        root: The folder.
+        split: None where the folder is already split.
+        image_size: Side of the square the backbone reads, in pixels.
+        crop: Share of the shorter side that the square covers, at the centre; None squeezes the
+            whole image into the square.
+        interpolation: Pillow's filter of this name.
+        mean: Per channel, on the [0, 1] scale; ImageNet's by default.
+        std: Per channel, on the [0, 1] scale; ImageNet's by default.
+        on_corrupt: "raise" refuses the folder when a file cannot be read; "skip" leaves such
+            files out, with a warning for each.
+        limit: Keep only so many images of each split, evenly spaced, for a quick trial.
+    """
+
+    kind: Literal["image_folder"] = "image_folder"
+    root: Path
+    split: RandomSplit | None = None
+    image_size: PositiveInt = 224
+    crop: float | None = Field(default=0.875, gt=0, le=1)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.485, 0.456, 0.406)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+    on_corrupt: Literal["raise", "skip"] = "raise"
+    limit: PositiveInt | None = None
+
+    @property
+    def preprocess(self) -> ImagePreprocess:
+        """What makes an image the backbone's input."""
+        return ImagePreprocess(
+            height=self.image_size,
+            width=self.image_size,
+            crop=self.crop,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
+
+    def load(self, progress: Progress = silent) -> Splits:
+        """Decode every file once, so that bad ones are found now; later they are read on demand.
+
+        Raises:
+            DataError: The layout is wrong, classes differ between splits, a file cannot be read
+                (unless skipped), or nothing is left of a split or class.
+        """
+        root = self.root.expanduser()
+        listed = list_split(root) if self.split is None else list_unsplit(root)
+        files, digests, skipped = self._readable(root, listed, progress)
+        names = [file.split for file in files]
+        splits = np.array(names) if self.split is None else self.split.draw(digests)
+        class_names = tuple(sorted({file.class_name for file in listed}))
+        number = {name: place for place, name in enumerate(class_names)}
+        labels = np.array([number[file.class_name] for file in files], np.int64)
+        _check_present(root, splits, labels, class_names)
+        _warn_of_shared(root, splits, digests)
+        ids = np.array([file.path.relative_to(root).as_posix() for file in files])
+        pictures = ImageFiles(tuple(file.path for file in files))
+        images = LabelledImages(pictures, labels, ids, digests, self.preprocess)
+        parts = {
+            name: images.subset(np.flatnonzero(splits == name)).thinned(self.limit)
+            for name in SPLIT_NAMES
+        }
+        return Splits.of(parts, class_names, self.preprocess, skipped)
+
+    def _readable(
+        self, root: Path, files: Sequence[ImageFile], progress: Progress
+    ) -> tuple[list[ImageFile], NDArray[np.str_], tuple[str, ...]]:
+        """The files that can be read, SHA-256 of each, and a line on each of the others."""
+        good: list[tuple[ImageFile, str]] = []
+        faults: list[str] = []
+        for done, file in enumerate(files):
+            progress("reading images", done, len(files))
+            try:
+                content = file.path.read_bytes()
+                self.preprocess.resize(_decode(content))
+                good.append((file, hashlib.sha256(content).hexdigest()))
+            except Exception as error:  # pillow's decoders raise many kinds
+                faults.append(f"{file.path.relative_to(root).as_posix()}: {error}")
+        progress("reading images", len(files), len(files))
+        self._refuse_or_warn(root, faults, len(files))
+        kept = [file for file, _ in good]
+        return kept, np.array([digest for _, digest in good], np.str_), tuple(faults)
+
+    def _refuse_or_warn(self, root: Path, faults: Sequence[str], num_files: int) -> None:
+        if faults and self.on_corrupt == "raise":
+            more = f"\n  and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+            raise DataError(
+                f"{len(faults)} of {num_files} images in {root} cannot be read:\n  "
+                + "\n  ".join(faults[:_NAMED])
+                + f"{more}\nMend or remove them, or leave them out with `on_corrupt: skip`."
+            )
+        for fault in faults:
+            _log.warning("left out, since it cannot be read: %s", fault)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Pictures that are read from their files each time they are asked for."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        path = self.paths[index]
+        try:
+            return _decode(path.read_bytes())
+        except Exception as error:
+            raise DataError(
+                f"{path} could be read when the folder was loaded, but not any more: {error}. "
+                "Leave the images alone while they are in use."
+            ) from error
+
+
+def _decode(content: bytes) -> Image.Image:
+    """The picture, upright."""
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+
+
+def _check_present(
+    root: Path,
+    splits: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+) -> None:
+    counts = Counter(splits.tolist())
+    empty = [name for name in SPLIT_NAMES if not counts[name]]
+    if empty:
+        raise DataError(
+            f"{' and '.join(empty)} would be empty: {root} has {len(splits)} images that can be "
+            "read. Add images, or change the shares of `split`."
+        )
+    trained = set(labels[splits == "train"].tolist())
+    unseen = [name for number, name in enumerate(class_names) if number not in trained]
+    if unseen:
+        raise DataError(
+            f"no image of {', '.join(unseen)} in {root} is left to train on. Add images of it, or "
+            "remove the class."
+        )
+
+
+def _warn_of_shared(root: Path, splits: NDArray[np.str_], digests: NDArray[np.str_]) -> None:
+    """Say so when one image is in several splits: results on it would look too good."""
+    pairs = {*zip(splits.tolist(), digests.tolist(), strict=True)}
+    shared = [digest for digest, count in Counter(d for _, d in pairs).items() if count > 1]
+    if shared:
+        _log.warning("%s: %d images occur in more than one split", root, len(shared))
