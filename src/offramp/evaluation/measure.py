@@ -44,9 +44,9 @@ class Measure:
         return f"{self.scale * value:.{self.digits}f}"
 
     def difference_text(self, value: float) -> str:
-        """A difference of two values as tables print it, with its sign."""
-        rounded = round(self.scale * value, self.digits)
-        return f"{rounded + 0.0:+.{self.digits}f}"  # + 0.0 turns -0.0 into 0.0
+        """A difference of two values as tables print it, with its sign and one decimal more."""
+        digits = self.digits + 1
+        return f"{round(self.scale * value, digits) + 0.0:+.{digits}f}"  # + 0.0 unsigns -0.0
 
 
 ACCURACY = Measure("accuracy", higher_is_better=True, unit="%", scale=100.0, digits=1)

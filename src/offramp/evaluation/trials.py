@@ -46,7 +46,7 @@ class TrialOutputs:
 
     Raises:
         ShapeError: Shapes that disagree, a value that is not finite, a cut that is not in
-            `cut_names`, the same trial twice.
+            `cut_names`, the same trial twice, the same label for different settings.
     """
 
     outputs: NDArray[np.float32]
@@ -101,6 +101,12 @@ class TrialOutputs:
         names = list(zip(self.cuts.tolist(), self.branches.tolist(), self.seeds, strict=True))
         if len(set(names)) != len(names):
             raise ShapeError("two trials share cut, branch and seed. Give each its own label.")
+        settings = zip(names, self.kinds.tolist(), self.params, self.branch_flops, strict=True)
+        if len({(*name[:2], *rest) for name, *rest in settings}) != len({n[:2] for n in names}):
+            raise ShapeError(
+                "trials of the same cut and branch differ in kind, params or branch_flops. "
+                "Give different settings different labels."
+            )
         if (self.stage_ms is None) != (self.branch_ms is None):
             raise ShapeError("stage_ms and branch_ms go together: give both, or neither.")
 

@@ -1,0 +1,80 @@
+"""What a comparison shows, in sentences that follow from its numbers and nothing else."""
+
+from offramp.evaluation.comparison import (
+    Comparison,
+    PairedDifference,
+    difference_interval_text,
+    kind_name,
+)
+from offramp.evaluation.intervals import Interval
+from offramp.evaluation.measure import Measure
+from offramp.evaluation.rivals import Duel, RivalRow
+from offramp.evaluation.table import scaled_flops
+
+
+def verdict(comparison: Comparison) -> tuple[str, ...]:
+    """One sentence per paired difference, per impractical exit and per rival."""
+    measure = comparison.measure
+    return (
+        *(_difference(item, measure) for item in comparison.differences),
+        *_impractical(comparison),
+        *(_rival(row, duel, measure) for row in comparison.rivals for duel in row.duels),
+        *(_unrivalled(row) for row in comparison.rivals if not row.duels),
+    )
+
+
+def _difference(item: PairedDifference, measure: Measure) -> str:
+    one = f"{kind_name(item.kind)} ({item.branch})"
+    other = f"{kind_name(item.baseline_kind)} ({item.baseline})"
+    seeds = "1 seed" if len(item.seeds) == 1 else f"{len(item.seeds)} seeds"
+    return (
+        f"{one} minus {other} at {item.cut}: {_size(item.difference, item.interval, measure)}, "
+        f"{seeds}: {_finding(kind_name(item.kind), item.interval, measure)}."
+    )
+
+
+def _rival(row: RivalRow, duel: Duel, measure: Measure) -> str:
+    unit, (exit_flops, rival_flops) = scaled_flops([duel.flops, row.rival.flops])
+    name = f"the {kind_name(duel.kind)} exit at {duel.cut}"
+    return (
+        f"Against the static rival {_rival_name(row)} ({rival_flops} {unit}), {name} "
+        f"({exit_flops} {unit}): {_size(duel.difference, duel.interval, measure)}: "
+        f"{_finding('the exit', duel.interval, measure)}."
+    )
+
+
+def _unrivalled(row: RivalRow) -> str:
+    return f"No exit is as cheap as the static rival {_rival_name(row)}."
+
+
+def _rival_name(row: RivalRow) -> str:
+    return f"{row.rival.name}, {row.rival.note}" if row.rival.note else row.rival.name
+
+
+def _impractical(comparison: Comparison) -> list[str]:
+    rows = [row for row in comparison.rows if not row.practical]
+    found = [
+        f"{kind_name(row.kind)} ({row.branch}) at {row.cut} is impractical: a cheaper exit is at "
+        "least as good."
+        for row in rows
+    ]
+    if not comparison.final.practical:
+        found.append("The final layer is impractical: a cheaper exit is at least as good.")
+    return found
+
+
+def _size(difference: float, interval: Interval | None, measure: Measure) -> str:
+    unit = " points" if measure.higher_is_better else f" {measure.name}"
+    text = f"{measure.difference_text(difference)}{unit}"
+    if interval is None:
+        return text
+    return f"{text} [{difference_interval_text(measure, interval)}]"
+
+
+def _finding(name: str, interval: Interval | None, measure: Measure) -> str:
+    if interval is None:
+        return "no interval, so nothing is shown"
+    if 0.0 in interval:
+        return "no difference shown, the interval includes 0"
+    wins = measure.better(interval.low, 0.0) and measure.better(interval.high, 0.0)
+    return f"{name} {'is better' if wins else 'is worse'}, the interval excludes 0"
