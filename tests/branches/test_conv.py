@@ -1,0 +1,106 @@
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import fx, nn
+
+from offramp.branches import ConvBranch
+from offramp.compute import count_params
+from offramp.errors import ShapeError
+from offramp.spec import FeatureShape
+
+MAP = FeatureShape(7, 11, 9)
+
+
+def head_inputs(spec: ConvBranch) -> int:
+    branch = spec.build(MAP, 5)
+    assert branch(torch.randn(3, 7, 11, 9)).shape == (3, 5)
+    first = branch.head[0]
+    assert isinstance(first, nn.Linear)
+    return first.in_features
+
+
+@pytest.mark.parametrize(
+    ("settings", "inputs"),
+    [
+        ({}, 16 * 4 * 3),  # 11x9 -> 9x7 -> 4x3
+        ({"pool": 1}, 16 * 9 * 7),
+        ({"pool": "global"}, 16),
+        ({"padding": 1, "pool": 4}, 16 * 2 * 2),
+        ({"kernel": 5, "dilation": 2, "padding": 4, "pool": 3}, 16 * 3 * 3),
+        ({"layers": 2, "filters": 6, "padding": (2, 0), "pool": 2}, 6 * 5 * 4),
+        ({"layers": 0}, 7 * 5 * 4),
+        ({"layers": 0, "pool": "global"}, 7),
+    ],
+)
+def test_the_head_reads_what_convolutions_and_pooling_leave(
+    settings: dict[str, Any], inputs: int
+) -> None:
+    assert head_inputs(ConvBranch(**settings)) == inputs
+
+
+def test_the_pooling_baseline_is_a_head_on_channel_means() -> None:
+    branch = ConvBranch(layers=0, pool="global").build(MAP, 5).eval()
+    features = torch.randn(3, 7, 11, 9)
+    torch.testing.assert_close(branch(features), branch.head(features.mean(dim=(2, 3))))
+
+
+def test_the_order_is_convolution_activation_pooling() -> None:
+    branch = ConvBranch(layers=2, norm=True, activation="gelu").build(MAP, 5)
+    kinds = [nn.Conv2d, nn.BatchNorm2d, nn.GELU] * 2
+    assert [type(part) for part in branch.convolutions] == kinds
+    assert isinstance(branch.pool, nn.MaxPool2d)
+
+
+def test_batch_norm_costs_two_weights_per_filter() -> None:
+    plain, normed = (ConvBranch(norm=norm).build(MAP, 5) for norm in (False, True))
+    assert count_params(normed) - count_params(plain) == 32
+
+
+def test_paddings_must_be_as_many_as_layers() -> None:
+    with pytest.raises(ValidationError, match="padding has 3 numbers for 2 layers; give one per"):
+        ConvBranch(layers=2, padding=(1, 0, 1))
+
+
+def test_a_kernel_larger_than_the_map_names_a_padding_that_works() -> None:
+    with pytest.raises(ShapeError, match=r"spans 13 cells.* 11x9 map.* Use padding=2 or more"):
+        ConvBranch(kernel=7, dilation=2).build(MAP, 5)
+    ConvBranch(kernel=7, dilation=2, padding=2, pool=1).build(MAP, 5)
+
+
+def test_the_layer_that_runs_out_of_map_is_named() -> None:
+    with pytest.raises(ShapeError, match="layer 3 gets a 3x1 map padded by 0"):
+        ConvBranch(kernel=5, layers=3).build(MAP, 5)
+
+
+def test_a_window_larger_than_the_map_names_one_that_fits() -> None:
+    with pytest.raises(ShapeError, match=r"pool=8 is larger than the 9x7 map.* Use pool=7 or less"):
+        ConvBranch(pool=8).build(MAP, 5)
+
+
+def test_wrong_channels_are_refused_with_both_numbers() -> None:
+    branch = ConvBranch().build(MAP, 5)
+    with pytest.raises(ShapeError, match=r"\(B, 7, 11, 9\).*\(2, 8, 11, 9\)"):
+        branch(torch.randn(2, 8, 11, 9))
+
+
+def test_a_tap_that_is_no_map_or_more_than_one_is_refused() -> None:
+    with pytest.raises(ShapeError, match="a convolutional branch needs a 4-D map"):
+        ConvBranch().build((768,), 5)
+    with pytest.raises(ShapeError, match="reads one tap; this cut has 2"):
+        ConvBranch().build((MAP, MAP), 5)
+
+
+def test_a_traced_branch_answers_the_same_for_any_batch() -> None:
+    branch = ConvBranch(standardise=True, norm=True).build(MAP, 5).eval()
+    traced = fx.symbolic_trace(branch)
+    for batch in (1, 4):
+        features = torch.randn(batch, 7, 11, 9)
+        torch.testing.assert_close(traced(features), branch(features), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [{"kernel": 0}, {"layers": -1}, {"pool": "max"}, {"pool": 0}])
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        ConvBranch(**settings)

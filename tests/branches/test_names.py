@@ -1,0 +1,66 @@
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from offramp.branches import BranchSpec, ConvBranch, SLViT, key, label
+
+SPECS: list[BranchSpec] = [
+    SLViT(),
+    SLViT(patch=2),
+    SLViT(dim=16, heads=4),
+    SLViT(layers=2),
+    SLViT(last_residual=False),
+    SLViT(final_norm=True),
+    SLViT(mlp_activation="relu"),
+    SLViT(hidden=64),
+    SLViT(dropout=0.25),
+    SLViT(dropout_place="last"),
+    SLViT(activation="gelu"),
+    SLViT(standardise=True),
+    ConvBranch(),
+    ConvBranch(kernel=15, filters=10, padding=6),
+    ConvBranch(dilation=2, padding=1),
+    ConvBranch(layers=2),
+    ConvBranch(layers=2, padding=(1, 0)),
+    ConvBranch(layers=2, padding=(0, 1)),
+    ConvBranch(pool=4),
+    ConvBranch(pool="global"),
+    ConvBranch(norm=True),
+    ConvBranch(layers=0, pool="global"),
+    ConvBranch(layers=0, pool=2),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        (SLViT(), "slvit-p4-d32-h12"),
+        (SLViT(dim=16, heads=4, standardise=True), "slvit-p4-d16-h4-std"),
+        (ConvBranch(), "conv-k3-f16"),
+        (ConvBranch(layers=2, padding=(1, 0), pool=4), "conv-k3-f16-l2-pad1.0-pool4"),
+        (ConvBranch(layers=0, pool="global"), "pool"),
+    ],
+)
+def test_a_label_reads_like_the_settings(spec: BranchSpec, name: str) -> None:
+    assert label(spec) == name
+
+
+def test_labels_and_keys_differ_where_settings_do() -> None:
+    assert len({label(spec) for spec in SPECS}) == len(SPECS)
+    assert len({key(spec) for spec in SPECS}) == len(SPECS)
+
+
+def test_a_key_is_the_same_however_the_settings_were_given() -> None:
+    assert key(SLViT(heads=4, patch=2)) == key(SLViT.model_validate({"patch": 2, "heads": 4.0}))
+    assert key(SLViT()) == "59987462fca965bb"  # cached work is filed under it
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=label)
+def test_settings_survive_json_and_their_kind_says_which_they_are(spec: BranchSpec) -> None:
+    adapter: TypeAdapter[BranchSpec] = TypeAdapter(BranchSpec)
+    assert adapter.validate_json(spec.model_dump_json()) == spec
+
+
+def test_an_unknown_kind_names_those_there_are() -> None:
+    adapter: TypeAdapter[BranchSpec] = TypeAdapter(BranchSpec)
+    with pytest.raises(ValidationError, match=r"'slvt'.*'slvit', 'conv'"):
+        adapter.validate_python({"kind": "slvt"})
