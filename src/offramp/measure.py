@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,7 @@ class ModelTimings:
             model.backbone, tuple(model.chosen), [t.median_ms for t in self.stages]
         )
         branch_ms = [
-            self.branches[trial.cut, label(trial.spec)].median_ms
-            for trial in model.chosen.values()
+            self.branches[trial.cut, label(trial.spec)].median_ms for trial in model.chosen.values()
         ]
         return ExitTimings(stage_ms, (*branch_ms, 0.0))
 
@@ -71,13 +71,11 @@ def measure_model(
     live = tuple(torch.zeros(1, *s, device=device) for s in model.backbone.input_shapes)
     with torch.inference_mode():
         for index, stage in enumerate(model.backbone.stages):
-            stages.append(timed(lambda stage=stage, live=live: stage(live), index + 1))
+            stages.append(timed(partial(stage, live), index + 1))
             live, _ = stage(live)
         for index, (key, trial) in enumerate(distinct.items()):
             taps = _zero_taps(model, trial, device)
-            branches[key] = timed(
-                lambda trial=trial, taps=taps: trial.branch(*taps), len(stages) + index + 1
-            )
+            branches[key] = timed(partial(trial.branch, *taps), len(stages) + index + 1)
     return ModelTimings(tuple(stages), branches)
 
 
@@ -105,13 +103,14 @@ def collect_trials(
         seeds=np.array([trial.seed for trial in trials], np.int64),
         params=np.array([count_params(trial.branch) for trial in trials], np.int64),
         branch_flops=np.array([_flops(model, trial) for trial in trials], np.int64),
-        branch_ms=timings
-        and np.array(
-            [timings.branches[trial.cut, label(trial.spec)].median_ms for trial in trials]
-        ),
+        branch_ms=None
+        if timings is None
+        else np.array([timings.branches[t.cut, label(t.spec)].median_ms for t in trials]),
         cut_names=np.array(model.backbone.cuts),
         stage_flops=np.array(model.backbone.stage_flops(), np.int64),
-        stage_ms=timings and np.array([t.median_ms for t in timings.stages]),
+        stage_ms=None
+        if timings is None
+        else np.array([timing.median_ms for timing in timings.stages]),
         ids=getattr(dataset, "ids", None),
     )
 

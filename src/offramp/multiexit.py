@@ -1,9 +1,10 @@
 """MultiExit: a frozen backbone with its branches, which answers at every exit."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +45,9 @@ class Answers:
 
     by_branch: NDArray[np.float32]
     final: NDArray[np.float32]
+
+
+Number = TypeVar("Number", int, float)
 
 
 class MultiExit(nn.Module):
@@ -164,7 +168,7 @@ class MultiExit(nn.Module):
         for index, trial in enumerate(trials):
             at_cut[trial.cut].append(index)
         done = 0
-        with torch.inference_mode():
+        with torch.inference_mode(), _evaluating([trial.branch for trial in trials]):
             for batch in batches(dataset, batch_size):
                 live = self._on_device(batch.inputs)
                 rows = slice(done, done + len(batch.targets))
@@ -173,7 +177,7 @@ class MultiExit(nn.Module):
                 ):
                     live, taps = stage(live)
                     for index in at_cut.get(name, ()):
-                        by_branch[index, rows] = _as_rows(trials[index].branch.eval()(*taps))
+                        by_branch[index, rows] = _as_rows(trials[index].branch(*taps))
                 final[rows] = _as_rows(live[0])
                 done = rows.stop
                 progress(f"answers on {what}", done, count)
@@ -221,16 +225,30 @@ class MultiExit(nn.Module):
 
 
 def joined_per_exit(
-    backbone: StagedBackbone, exits: tuple[str, ...], per_stage: Sequence[int]
-) -> tuple[int, ...]:
+    backbone: StagedBackbone, exits: tuple[str, ...], per_stage: Sequence[Number]
+) -> tuple[Number, ...]:
     """Sum the stages between exits, so that a cut without a branch costs what it costs."""
-    sums, running = [], 0
+    sums: list[Number] = []
+    running: Number = per_stage[0] - per_stage[0]
     for name, cost in zip((*backbone.cuts, FINAL), per_stage, strict=True):
         running += cost
         if name in exits or name == FINAL:
             sums.append(running)
-            running = 0
+            running -= running
     return tuple(sums)
+
+
+@contextmanager
+def _evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
+    """Branches in evaluation mode; afterwards each module is in the mode it was."""
+    modes = [(module, module.training) for branch in branches for module in branch.modules()]
+    try:
+        for branch in branches:
+            branch.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _branch_flops(backbone: StagedBackbone, trial: Trial) -> int:

@@ -74,7 +74,7 @@ class Plan(Spec):
 
     backbone: BackbonePlan
     data: Annotated[DataSpec, Field(discriminator="kind")]
-    cuts: dict[str, CutPlan] = {}
+    cuts: dict[str, CutPlan] = Field(default_factory=dict)
     branches: dict[str, tuple[BranchSpec, ...]]
     train: TrainSettings = TrainSettings()
     evaluate: EvaluatePlan = EvaluatePlan()

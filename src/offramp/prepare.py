@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -34,13 +36,16 @@ class Prepared:
     info: ModelInfo
 
 
+T = TypeVar("T")
+
+
 class _Mistakes:
     """Collects the errors of steps that do not depend on each other."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, OfframpError]] = []
 
-    def attempt[T](self, where: str, step: Callable[[], T]) -> T | None:
+    def attempt(self, where: str, step: Callable[[], T]) -> T | None:
         try:
             return step()
         except OfframpError as error:
@@ -76,17 +81,18 @@ def prepare(plan: Plan, backbone_file: str | None = None) -> Prepared:
     if backbone is not None:
         _check_branches(plan, backbone, mistakes)
     if backbone is not None and splits is not None:
-        for name, images in splits.items():
-            outputs, labels = backbone.num_outputs, images.labels
-            mistakes.attempt(
-                f"data, {name}",
-                lambda labels=labels: check_labels(labels, outputs, splits.class_names),
-            )
+        _check_classes(backbone, splits, mistakes)
     mistakes.raise_if_any()
     if backbone is None or splits is None:
         raise PlanError("the plan gave neither a backbone nor an error; report this as a bug")
     info = ModelInfo(backbone_facts(plan, backbone_file), splits.preprocess, splits.class_names)
     return Prepared(backbone, splits, info)
+
+
+def _check_classes(backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes) -> None:
+    for name, images in splits.items():
+        check = partial(check_labels, images.labels, backbone.num_outputs, splits.class_names)
+        mistakes.attempt(f"data, {name}", check)
 
 
 def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:
@@ -130,9 +136,7 @@ def _cut_all(
     except OfframpError as error:
         before = len(mistakes.found)
         for name, place in places.items():
-            mistakes.attempt(
-                f"branches.{name}", lambda place=place: cut(module, [place], sample)
-            )
+            mistakes.attempt(f"branches.{name}", partial(cut, module, [place], sample))
         if len(mistakes.found) == before:
             mistakes.found.append(("branches", error))
         return None
@@ -144,9 +148,5 @@ def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: _Mistakes) -
         features = shapes[0] if len(shapes) == 1 else shapes
         for spec in specs:
             with seeded("check"):
-                mistakes.attempt(
-                    f"branches.{name}.{label(spec)}",
-                    lambda spec=spec, features=features: spec.build(
-                        features, backbone.num_outputs
-                    ),
-                )
+                step = partial(spec.build, features, backbone.num_outputs)
+                mistakes.attempt(f"branches.{name}.{label(spec)}", step)

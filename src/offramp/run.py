@@ -206,7 +206,7 @@ def _finish(
             clock=clock,
             progress=progress,
         )
-    exit_timings = timings and timings.of_exits(model)
+    exit_timings = None if timings is None else timings.of_exits(model)
     outputs = {
         name: model.collect(images, timings=exit_timings, split=name, progress=progress)
         for name, images in splits.items()
@@ -256,7 +256,7 @@ def _write(
         answers.save(folder / "outputs" / f"{name}.npz")
     trials.save(folder / TRIALS)
     rivals = [row.rival for row in result.comparison.rivals]
-    write_arrays(folder / RIVALS, _RIVALS_SCHEMA, {r.name: r.values for r in rivals})
+    write_arrays(folder / RIVALS, _RIVALS_SCHEMA, {r.name: np.asarray(r.values) for r in rivals})
     metrics = {
         "comparison": result.comparison.as_json(),
         "exits": result.exits.as_json(),
