@@ -1,0 +1,152 @@
+"""Extraction: one pass of a frozen backbone over a data set, up to the last cut that is needed."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from offramp.backbones.staged import StagedBackbone
+from offramp.data.batches import batches
+from offramp.data.samples import MapDataset
+from offramp.errors import ShapeError
+from offramp.features.tap import CacheDtype, TapMeta, TapWriter, by_channel, scale_for
+from offramp.progress import Progress
+from offramp.spec import dims
+
+SCALE_SAMPLES = 512
+SCALE_SEED = 0
+BATCH_SIZE = 64
+
+Taps = dict[str, tuple[Tensor, ...]]
+Scales = Mapping[str, tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class TapSource:
+    """The first stages of a backbone, ready on a device to give the taps of some cuts.
+
+    Attributes:
+        stages: Up to the last cut that is wanted, no further.
+        names: Of the cuts that end them.
+        shapes: Of each wanted cut's taps, without the batch axis.
+    """
+
+    stages: tuple[nn.Module, ...]
+    names: tuple[str, ...]
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]]
+    input_shapes: tuple[tuple[int, ...], ...]
+    device: torch.device
+
+    @classmethod
+    def of(cls, backbone: StagedBackbone, cuts: Sequence[str], device: torch.device) -> Self:
+        """Take the stages up to the last of `cuts`; the backbone itself stays where it is."""
+        last = max(backbone.cuts.index(name) for name in cuts)
+        stages = [_on(stage, device) for stage in list(backbone.stages)[: last + 1]]
+        shapes = {
+            name: tuple(map(dims, backbone.tap_shapes[name]))
+            for name in backbone.cuts
+            if name in cuts
+        }
+        names = tuple(backbone.cuts[: last + 1])
+        return cls(tuple(stages), names, shapes, backbone.input_shapes, device)
+
+    @torch.inference_mode()
+    def taps(self, inputs: tuple[Tensor, ...]) -> Taps:
+        """Taps of every wanted cut for a batch of inputs.
+
+        Raises:
+            ShapeError: The inputs are not of the shape that the backbone was cut for.
+        """
+        check_inputs(inputs, self.input_shapes)
+        live, found = tuple(values.to(self.device) for values in inputs), {}
+        for name, stage in zip(self.names, self.stages, strict=True):
+            live, taps = stage(live)
+            if name in self.shapes:
+                found[name] = taps
+        return found
+
+    def walk(self, dataset: MapDataset, order: NDArray[np.int64]) -> Iterator[tuple[Taps, int]]:
+        """Taps of the samples at `order` batch by batch, with the number of samples done."""
+        done = 0
+        for batch in batches(dataset, BATCH_SIZE, order=order):
+            taps = self.taps(batch.inputs)
+            done += len(batch.indices)
+            yield taps, done
+
+
+def check_inputs(inputs: tuple[Tensor, ...], expected: tuple[tuple[int, ...], ...]) -> None:
+    """Refuse inputs of another shape than the backbone was cut for.
+
+    Raises:
+        ShapeError: With both shapes.
+    """
+    given = tuple(tuple(values.shape[1:]) for values in inputs)
+    if given != expected:
+        raise ShapeError(
+            f"the data gives inputs of shape {given}, but the backbone was cut with a sample of "
+            f"shape {expected} (without the batch axis). Prepare the data in that size, or cut "
+            "the backbone with a sample of this one."
+        )
+
+
+def find_scales(source: TapSource, dataset: MapDataset, progress: Progress) -> Scales:
+    """Per-channel scales from a seeded sample of at most SCALE_SAMPLES samples."""
+    peaks: dict[str, tuple[Tensor, ...]] = {}
+    order = _scale_sample(len(dataset))
+    for taps, done in source.walk(dataset, order):
+        for name, values in taps.items():
+            here = tuple(by_channel(tap.float().abs()).amax(dim=0).cpu() for tap in values)
+            before = peaks.get(name, here)
+            peaks[name] = tuple(torch.maximum(a, b) for a, b in zip(before, here, strict=True))
+        progress("scales of the taps", done, len(order))
+    return {name: tuple(map(scale_for, values)) for name, values in peaks.items()}
+
+
+def write_taps(
+    source: TapSource,
+    dataset: MapDataset,
+    folder: Path,
+    scales: Scales,
+    dtype: CacheDtype,
+    progress: Progress,
+) -> dict[str, tuple[TapMeta, ...]]:
+    """Write one file per cut and tap into `folder`, samples in the data set's order.
+
+    Raises:
+        DataError: A tap holds a value that is not finite or that fp16 cannot hold.
+        OSError: The disk is full or takes no more.
+    """
+    with ExitStack() as stack:
+        writers = {
+            name: [
+                stack.enter_context(TapWriter(folder / f"{cut}-{tap}.bin", name, *rest, dtype))
+                for tap, rest in enumerate(zip(shapes, scales[name], strict=True))
+            ]
+            for cut, (name, shapes) in enumerate(source.shapes.items())
+        }
+        for taps, done in source.walk(dataset, np.arange(len(dataset))):
+            for name, values in taps.items():
+                for writer, value in zip(writers[name], values, strict=True):
+                    writer.append(value)
+            progress("taps", done, len(dataset))
+        return {name: tuple(w.finish() for w in group) for name, group in writers.items()}
+
+
+def _scale_sample(count: int) -> NDArray[np.int64]:
+    if count <= SCALE_SAMPLES:
+        return np.arange(count)
+    rng = np.random.default_rng(SCALE_SEED)
+    return np.sort(rng.choice(count, SCALE_SAMPLES, replace=False))
+
+
+def _on(stage: nn.Module, device: torch.device) -> nn.Module:
+    """The stage itself where it is on `device`, else a copy there."""
+    places = {value.device for value in (*stage.parameters(), *stage.buffers())}
+    return stage if places <= {device} else copy.deepcopy(stage).to(device)

@@ -1,0 +1,183 @@
+"""A stored tap: one tensor of every sample in a raw file, with what it takes to read it back.
+
+A channel is axis 1 of a 4-D tap (B, C, H, W) and the last axis of any other; a tap of one number
+per sample has a single channel.
+"""
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offramp.errors import DataError
+from offramp.features.moments import Moments
+from offramp.spec import Spec
+
+CacheDtype = Literal["float16", "float32"]
+FLOAT16_MAX = 65504.0
+
+
+def channel_view(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape that per-channel numbers take to meet taps of `shape` (no batch axis)."""
+    return (shape[0], 1, 1) if len(shape) == 3 else shape[-1:] or (1,)
+
+
+def channel_count(shape: tuple[int, ...]) -> int:
+    """Channels of taps of `shape` (no batch axis)."""
+    return channel_view(shape)[0]
+
+
+def by_channel(values: Tensor) -> Tensor:
+    """Taps (B, ...) as rows of one number per channel: (values per channel, C)."""
+    if values.dim() == 4:
+        return values.movedim(1, -1).flatten(0, -2)
+    return values.reshape(-1, values.shape[-1] if values.dim() > 1 else 1)
+
+
+def scale_for(absmax: Tensor) -> Tensor:
+    """Per-channel scale (C,): the power of two at or above the greatest magnitude, 1 where it is 0.
+
+    A power of two makes scaling itself exact; only the step to fp16 rounds.
+    """
+    mantissa, exponent = torch.frexp(absmax)
+    power = torch.where(mantissa == 0.5, exponent - 1, exponent).clamp(-100, 126)
+    scale = torch.ldexp(torch.ones_like(absmax), power)
+    return torch.where(absmax > 0, scale, torch.ones_like(absmax))
+
+
+class TapMeta(Spec):
+    """What a tap's file holds.
+
+    Attributes:
+        file: Name in the cache's folder.
+        shape: Of one sample.
+        scale: Per channel; a value is the stored number times it.
+        mean: Per channel, over all samples as read back.
+        std: Per channel, dividing by the number of values.
+    """
+
+    file: str
+    num_samples: int
+    shape: tuple[int, ...]
+    dtype: CacheDtype
+    scale: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return self.num_samples * bytes_per_sample(self.shape, self.dtype)
+
+
+def bytes_per_sample(shape: tuple[int, ...], dtype: CacheDtype) -> int:
+    """Bytes that one sample of a tap takes on disk."""
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+@dataclass(frozen=True)
+class StoredTap:
+    """One tap of N samples, read from its memory map."""
+
+    folder: Path
+    meta: TapMeta
+
+    @cached_property
+    def _stored(self) -> NDArray[np.floating]:
+        shape = (self.meta.num_samples, *self.meta.shape)
+        return np.asarray(
+            np.memmap(self.folder / self.meta.file, self.meta.dtype, "r", shape=shape)
+        )
+
+    @cached_property
+    def _scale(self) -> Tensor:
+        scale = torch.tensor(self.meta.scale, dtype=torch.float32)
+        return scale.reshape(channel_view(self.meta.shape))
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        """Taps of these samples: (B, ...) float32."""
+        return torch.from_numpy(self._stored[indices]).float().mul_(self._scale)
+
+
+class TapWriter:
+    """Writes a tap's file chunk by chunk, with ordinary writes so that a full disk is an error."""
+
+    def __init__(
+        self, path: Path, cut: str, shape: tuple[int, ...], scale: Tensor, dtype: CacheDtype
+    ) -> None:
+        self._path, self._cut, self._shape, self._dtype = path, cut, shape, dtype
+        self._scale = scale.cpu()
+        self._digest = hashlib.sha256()
+        self._moments = Moments(len(scale))
+        self._num_samples = 0
+        self._file = path.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def append(self, values: Tensor) -> None:
+        """Add the next samples, (B, ...).
+
+        Raises:
+            DataError: A value is not finite, or too large for fp16 at this channel's scale.
+        """
+        scale = self._scale.to(values.device).reshape(channel_view(self._shape))
+        stored = (values.float() / scale).to(getattr(torch, self._dtype))
+        if not bool(torch.isfinite(stored).all()):
+            raise self._unstorable(values, stored)
+        self._moments.add(by_channel(stored.double() * scale))
+        content = stored.cpu().contiguous().numpy().data
+        self._digest.update(content)
+        self._file.write(content)
+        self._num_samples += len(values)
+
+    def finish(self) -> TapMeta:
+        """Flush everything to the disk and say what was written."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return TapMeta(
+            file=self._path.name,
+            num_samples=self._num_samples,
+            shape=self._shape,
+            dtype=self._dtype,
+            scale=tuple(self._scale.tolist()),
+            mean=tuple(self._moments.mean.tolist()),
+            std=tuple(self._moments.std.tolist()),
+            sha256=self._digest.hexdigest(),
+        )
+
+    def _unstorable(self, values: Tensor, stored: Tensor) -> DataError:
+        bad = ~torch.isfinite(stored)
+        row = int(bad.reshape(len(bad), -1).any(dim=1).nonzero()[0])
+        place, channel = map(int, by_channel(bad[row : row + 1]).nonzero()[0])
+        value = float(by_channel(values[row : row + 1])[place, channel])
+        where = f"the tap at {self._cut!r}, channel {channel}, of sample {self._num_samples + row}"
+        if not math.isfinite(value):
+            return DataError(
+                f"{where} is {value}: the backbone gives no finite value there. Look at that "
+                "sample, and at the backbone's weights."
+            )
+        scale = float(self._scale[channel])
+        return DataError(
+            f"{where} is {value:g}, beyond the {FLOAT16_MAX * scale:g} that fp16 holds at the "
+            f"scale {scale:g}, which a sample of the training data gave. Store the taps with "
+            "cache_dtype='float32'."
+        )

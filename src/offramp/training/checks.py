@@ -1,0 +1,135 @@
+"""Checks of what a user asks to train, before anything is computed."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offramp.backbones.staged import StagedBackbone
+from offramp.branches import BranchSpec, key, label
+from offramp.data.batches import as_dataset, batches, check_labels, labels_of
+from offramp.data.samples import MapDataset
+from offramp.errors import CutError, DataError, PlanError, ShapeError
+from offramp.features.extraction import check_inputs
+from offramp.training.objective import Objective
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A checked data set and its labels as targets (N,)."""
+
+    what: str
+    dataset: MapDataset
+    targets: Tensor
+
+
+def check_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        PlanError: Torch does not know it or does not find it here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise PlanError(f"device={name!r} is no device of torch. Use cpu, cuda or mps.") from error
+    found = {
+        "cpu": True,
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not found.get(device.type, False):
+        here = [kind for kind, present in found.items() if present and kind != device.type]
+        raise PlanError(f"device={name!r} is not available here. Available: {', '.join(here)}.")
+    return device
+
+
+def check_branches(
+    backbone: StagedBackbone, branches: Mapping[str, Sequence[BranchSpec]], objective: Objective
+) -> None:
+    """Refuse branches that cannot be built on this backbone's cuts.
+
+    Raises:
+        PlanError: There are none, or one is given twice.
+        CutError: A cut is unknown.
+        ShapeError: A branch does not fit its tap, or the backbone's answer does not fit the task.
+    """
+    _check_outputs(backbone, objective)
+    empty = [cut for cut, specs in branches.items() if not specs]
+    if empty or not branches:
+        raise PlanError(
+            f"no branches are given for {empty or 'any cut'}. Give at least one per cut, for "
+            f"example {{{backbone.cuts[0]!r}: [ConvBranch()]}}."
+        )
+    for cut, specs in branches.items():
+        _check_cut(cut, backbone.cuts)
+        _check_distinct(cut, specs)
+        with torch.device("meta"):
+            for spec in specs:
+                spec.build(backbone.tap_shapes[cut], backbone.num_outputs)
+
+
+def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objective) -> Split:
+    """The data as a data set with targets.
+
+    Raises:
+        DataError: It is empty, or a label does not fit the task or the backbone's outputs.
+        ShapeError: Its inputs are not of the shape that the backbone was cut for.
+    """
+    try:
+        dataset = as_dataset(data)
+        first = next(iter(batches(dataset, 1, order=[0])))
+        labels = labels_of(dataset)
+    except DataError as error:
+        raise DataError(f"the {what} data cannot be used: {error}") from error
+    check_inputs(first.inputs, backbone.input_shapes)
+    return Split(what, dataset, _targets(labels, what, backbone.num_outputs, objective))
+
+
+def _targets(labels: NDArray[Any], what: str, num_outputs: int, objective: Objective) -> Tensor:
+    if objective.task == "regression":
+        return torch.from_numpy(labels.astype(np.float32))
+    if labels.dtype.kind == "f":
+        raise DataError(
+            f"the {what} labels are fractions such as {labels[0]:g}, not class numbers. Give "
+            "whole numbers from 0, or train with task='regression'."
+        )
+    check_labels(labels, num_outputs)
+    return torch.from_numpy(labels)
+
+
+def _check_outputs(backbone: StagedBackbone, objective: Objective) -> None:
+    shape = backbone.output_shape
+    if len(shape) == 1 and (objective.task == "classification" or shape == (1,)):
+        return
+    wanted = "(classes,)" if objective.task == "classification" else "(1,)"
+    raise ShapeError(
+        f"the backbone answers {tuple(shape)} per sample, and {objective.task} needs {wanted}. "
+        "Cut a backbone with such a top, or choose the other task."
+    )
+
+
+def _check_cut(cut: str, known: Sequence[str]) -> None:
+    if cut in known:
+        return
+    near = difflib.get_close_matches(cut, known, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise CutError(
+        f"branches are given for {cut!r}, where the backbone is not cut. {hint}"
+        f"It is cut at {list(known)}."
+    )
+
+
+def _check_distinct(cut: str, specs: Sequence[BranchSpec]) -> None:
+    keys = [key(spec) for spec in specs]
+    twice = sorted({label(spec) for spec in specs if keys.count(key(spec)) > 1})
+    if twice:
+        raise PlanError(
+            f"the branches at {cut!r} name {', '.join(twice)} twice. To train one several times, "
+            "give several seeds."
+        )

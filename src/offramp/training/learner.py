@@ -1,0 +1,181 @@
+"""Learner: one branch while it trains, with everything that its next step depends on."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offramp.branches import BranchSpec, key, label
+from offramp.compute import seeded
+from offramp.errors import DataError
+from offramp.training.objective import Objective
+from offramp.training.plateau import Plateau
+from offramp.training.settings import TrainSettings
+from offramp.trial import Epoch, Trial
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrialName:
+    """Which branch: a spec at a cut with a seed."""
+
+    cut: str
+    spec: BranchSpec
+    seed: int
+
+    @property
+    def stream(self) -> tuple[str, str, int]:
+        """What this branch's random streams start with."""
+        return self.cut, key(self.spec), self.seed
+
+    def __str__(self) -> str:
+        return f"{label(self.spec)} at {self.cut!r}, seed {self.seed}"
+
+
+class Learner:
+    """A branch, its Adam, where it stands, and its best weights so far.
+
+    Every step draws from a random stream of its own, so no other branch's work can show in it.
+    """
+
+    def __init__(
+        self, name: TrialName, branch: nn.Module, settings: TrainSettings, objective: Objective
+    ) -> None:
+        self.name, self.branch = name, branch
+        self._settings, self._objective = settings, objective
+        self._device = next(branch.parameters()).device
+        self.plateau = Plateau(settings.lr)
+        self.history: list[Epoch] = []
+        self._adam = torch.optim.Adam(
+            branch.parameters(), settings.lr, fused=self._device.type != "mps"
+        )
+        self._best: Tensors = {}
+        self._train = Average()
+        self._validation = Average()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.plateau.stopped
+
+    def begin_epoch(self) -> None:
+        """Take this epoch's learning rate and start its averages anew."""
+        for group in self._adam.param_groups:
+            group["lr"] = self.plateau.lr
+        self._train, self._validation = Average(), Average()
+
+    def learn(self, taps: tuple[Tensor, ...], targets: Tensor, step: int) -> None:
+        """One step of Adam; `step` counts from the start of training."""
+        self.branch.train()
+        with seeded(*self.name.stream, "step", step, device=self._device):
+            self._adam.zero_grad(set_to_none=True)
+            loss = self._objective.loss(self._answer(taps), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._adam.step()
+        self._train.add(len(targets), loss.detach() * len(targets))
+
+    @torch.no_grad()
+    def judge(self, taps: tuple[Tensor, ...], targets: Tensor) -> None:
+        """Take in one batch of validation samples."""
+        self.branch.eval()
+        outputs = self._answer(taps)
+        self._validation.add(
+            len(targets),
+            self._objective.loss(outputs, targets) * len(targets),
+            self._objective.score(outputs, targets),
+        )
+
+    def end_epoch(self) -> Epoch:
+        """Close the epoch: what it gave, the next learning rate, whether to stop.
+
+        Raises:
+            DataError: The first epoch already gives no finite validation loss.
+        """
+        [train_loss], [loss, score] = self._train.means(), self._validation.means()
+        lr, self.plateau = self.plateau.lr, self.plateau.after(loss, self._settings)
+        if self.plateau.best_epoch == 0:
+            raise DataError(
+                f"{self.name}: the validation loss is {loss} after the first epoch, so training "
+                f"diverged. Use a lower lr than {self._settings.lr:g}, or standardise=True."
+            )
+        if self.plateau.improved:
+            self._best = {k: v.detach().clone() for k, v in self.branch.state_dict().items()}
+        self.history.append(Epoch(self.plateau.epoch, train_loss, loss, score, lr))
+        return self.history[-1]
+
+    def trial(self) -> Trial:
+        """The trained branch with its best weights, on the CPU."""
+        self.branch.load_state_dict(self._best)
+        best = self.history[self.plateau.best_epoch - 1]
+        return Trial(
+            cut=self.name.cut,
+            spec=self.name.spec,
+            seed=self.name.seed,
+            branch=self.branch.cpu().eval(),
+            history=tuple(self.history),
+            best_epoch=best.epoch,
+            validation_loss=best.validation_loss,
+            validation_score=best.validation_score,
+        )
+
+    def state(self) -> tuple[Tensors, str]:
+        """All that going on needs: tensors, and the rest as JSON; once done, the result alone."""
+        tensors = {f"best/{name}": value for name, value in self._best.items()}
+        if not self.done:
+            tensors |= {f"now/{name}": v for name, v in self.branch.state_dict().items()}
+            for place, slots in self._adam.state_dict()["state"].items():
+                tensors |= {f"adam/{place}/{slot}": value for slot, value in slots.items()}
+        scalars = {"plateau": asdict(self.plateau), "history": [asdict(e) for e in self.history]}
+        return tensors, json.dumps(scalars)
+
+    def restore(self, tensors: Mapping[str, Tensor], scalars: str) -> None:
+        """Go on from what `state` gave."""
+        read = json.loads(scalars)
+        self.plateau = Plateau(**read["plateau"])
+        self.history = [Epoch(**epoch) for epoch in read["history"]]
+        self._best = self._part(tensors, "best/")
+        if self.done:
+            return
+        self.branch.load_state_dict(self._part(tensors, "now/"))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in self._part(tensors, "adam/").items():
+            place, slot = name.split("/")
+            slots.setdefault(int(place), {})[slot] = value
+        groups: list[Any] = self._adam.state_dict()["param_groups"]
+        self._adam.load_state_dict({"state": slots, "param_groups": groups})
+
+    def _answer(self, taps: tuple[Tensor, ...]) -> Tensor:
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"
+        ):
+            outputs: Tensor = self.branch(*taps)
+        return outputs.float()
+
+    def _part(self, tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
+        return {
+            name.removeprefix(prefix): value.to(self._device)
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+
+
+class Average:
+    """Means of some numbers over samples, read out once so that a step waits for no transfer."""
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+        self._sums: list[Tensor] = []
+
+    def add(self, count: int, *sums: Tensor) -> None:
+        """Take in a batch's sums over `count` samples."""
+        self._counts.append(count)
+        self._sums.append(torch.stack(sums))
+
+    def means(self) -> list[float]:
+        """One mean per number, in float64."""
+        total = torch.stack(self._sums).cpu().double().sum(dim=0)
+        return [float(number) / sum(self._counts) for number in total]

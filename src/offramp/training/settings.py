@@ -1,0 +1,91 @@
+"""TrainSettings: how branches are trained; the paper's profile (section 4.3) by default."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+
+from offramp.errors import PlanError
+from offramp.features import CacheDtype
+from offramp.spec import Spec
+
+Precision = Literal["fp32", "bf16"]
+RegressionLoss = Literal["mae", "mse"]
+
+
+class TrainSettings(Spec):
+    """How branches are trained.
+
+    Attributes:
+        seeds: Each trains every branch once; a seed decides initial weights and dropout only.
+        epochs: At most, for each branch.
+        batch_size: Samples per step; the last batch of an epoch may be smaller.
+        lr: Of Adam, at the start. The paper uses 1e-4.
+        lr_factor: What the learning rate is multiplied by on a plateau.
+        lr_patience: Epochs without a lower validation loss after which that happens.
+        stop_patience: Epochs without a lower validation loss after which a branch stops.
+        data_seed: Decides the order of the samples, the same for all branches and seeds.
+        regression_loss: Mean absolute error as in the paper, or mean squared error; classes
+            are trained with cross entropy.
+        precision: Of the branches' forward passes (bf16: autocast). Taps are always in fp32.
+        cache_dtype: How taps are stored; float16 has a scale per channel.
+    """
+
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    epochs: PositiveInt = 100
+    batch_size: PositiveInt = 64
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    lr_patience: PositiveInt = 2
+    stop_patience: PositiveInt = 5
+    data_seed: NonNegativeInt = 0
+    regression_loss: RegressionLoss = "mae"
+    precision: Precision = "fp32"
+    cache_dtype: CacheDtype = "float16"
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("give at least one seed, for example [0, 1, 2]")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{list(seeds)} names a seed twice; each trains once")
+        return seeds
+
+    def per_trial(self) -> dict[str, Any]:
+        """What decides one branch's training, whatever other seeds are trained."""
+        return self.model_dump(mode="json", exclude={"seeds"})
+
+
+class TrainOptions(TypedDict, total=False):
+    """The settings that `fit_branches` takes by keyword; TrainSettings has the defaults."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    lr_factor: float
+    lr_patience: int
+    stop_patience: int
+    data_seed: int
+    regression_loss: RegressionLoss
+    precision: Precision
+    cache_dtype: CacheDtype
+
+
+def read_settings(seeds: Iterable[int], options: TrainOptions) -> TrainSettings:
+    """Check keyword arguments.
+
+    Raises:
+        PlanError: Lists every one that is wrong.
+    """
+    try:
+        return TrainSettings.model_validate({"seeds": tuple(seeds), **options})
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
+            for e in error.errors()
+        ]
+        known = ", ".join(TrainSettings.model_fields)
+        raise PlanError(
+            f"the training settings are wrong: {'; '.join(wrong)}. Settings are: {known}."
+        ) from error
