@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,24 @@ from offramp.preprocess import ImagePreprocess
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
-_SHIPPED = Path(__file__).parent / "fashion_mnist"
+SHIPPED = Path(__file__).parent / "fashion_mnist"
 _PART = {"train": "train", "validation": "train", "calibration": "train", "test": "t10k"}
 
 Raw = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+class Drawn(NamedTuple):
+    """One split of Fashion-MNIST.
+
+    Attributes:
+        images: Shape (N, 28, 28).
+        labels: Shape (N,).
+        ids: Shape (N,): the official file ("train" or "t10k") and the place in it.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.str_]
 
 
 class FashionMNIST(Spec):
@@ -58,27 +72,41 @@ class FashionMNIST(Spec):
             DataError: A file is missing or damaged, or `root` does not hold Fashion-MNIST.
         """
         progress("reading images", 0, 1)
-        record = json.loads((_SHIPPED / "splits.json").read_text())
-        indices = {name: np.array(record["indices"][name]) for name in SPLIT_NAMES}
-        raw = {name: _read(_SHIPPED, name) for name in SPLIT_NAMES}
-        if self.root is not None:
-            official = {part: _read(self.root, part) for part in ("train", "t10k")}
-            _check_official(self.root, official, record, raw)
-            held_out = record["indices"]["held_out"]
-            indices["train"] = np.setdiff1d(np.arange(len(official["train"][1])), held_out)
-            indices["test"] = np.arange(len(official["t10k"][1]))
-            for name in ("train", "test"):
-                images, labels = official[_PART[name]]
-                raw[name] = images[indices[name]], labels[indices[name]]
-        parts = {name: self._images(name, raw[name], indices[name]) for name in SPLIT_NAMES}
+        drawn, class_names = read_drawn(SHIPPED, self.root and self.root.expanduser())
+        parts = {name: self._images(part) for name, part in drawn.items()}
         progress("reading images", 1, 1)
-        return Splits.of(parts, tuple(record["class_names"]), self.preprocess)
+        return Splits.of(parts, class_names, self.preprocess)
 
-    def _images(self, name: str, raw: Raw, indices: NDArray[np.int64]) -> LabelledImages:
-        images, labels = raw
-        ids = np.array([f"{_PART[name]}/{index}" for index in indices])
-        whole = LabelledImages(images, labels, ids, array_digests(images), self.preprocess)
+    def _images(self, drawn: Drawn) -> LabelledImages:
+        digests = array_digests(drawn.images)
+        whole = LabelledImages(drawn.images, drawn.labels, drawn.ids, digests, self.preprocess)
         return whole.thinned(self.limit)
+
+
+def read_drawn(shipped: Path, root: Path | None) -> tuple[dict[str, Drawn], tuple[str, ...]]:
+    """The images of each split, and the names of the classes.
+
+    Args:
+        shipped: Folder with `splits.json` and the drawn images.
+        root: Folder with the official files, or None to take only the drawn images.
+    """
+    record = json.loads((shipped / "splits.json").read_text())
+    raw = {name: _read(shipped, name) for name in SPLIT_NAMES}
+    places = {name: np.array(record["indices"][name]) for name in SPLIT_NAMES}
+    if root is not None:
+        official = {part: _read(root, part) for part in ("train", "t10k")}
+        _check_official(root, official, record, raw)
+        held_out = record["indices"]["held_out"]
+        places["train"] = np.setdiff1d(np.arange(len(official["train"][1])), held_out)
+        places["test"] = np.arange(len(official["t10k"][1]))
+        for name in ("train", "test"):
+            images, labels = official[_PART[name]]
+            raw[name] = images[places[name]], labels[places[name]]
+    drawn = {
+        name: Drawn(*raw[name], np.array([f"{_PART[name]}/{place}" for place in places[name]]))
+        for name in SPLIT_NAMES
+    }
+    return drawn, tuple(record["class_names"])
 
 
 def _read(folder: Path, part: str) -> Raw:

@@ -3,6 +3,7 @@
 import gzip
 import math
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise DataError(
             f"{path} does not exist. Point `root` at the folder that holds it."
         ) from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}. Fetch the file again.") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UBYTE:
         raise DataError(f"{path} is not an IDX file of unsigned bytes. Fetch the file again.")

@@ -1,6 +1,6 @@
 """The four splits a data kind loads: train, validation, calibration and test."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -44,6 +44,7 @@ class Splits:
         train, validation, calibration, test = (parts[name] for name in SPLIT_NAMES)
         return cls(train, validation, calibration, test, class_names, preprocess, skipped)
 
-    def items(self) -> Iterator[tuple[str, LabelledImages]]:
-        """Name and images of each split, in order."""
-        yield from ((name, getattr(self, name)) for name in SPLIT_NAMES)
+    def named(self) -> dict[str, LabelledImages]:
+        """Images of each split by its name, in order."""
+        parts = (self.train, self.validation, self.calibration, self.test)
+        return dict(zip(SPLIT_NAMES, parts, strict=True))
