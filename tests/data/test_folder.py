@@ -1,0 +1,302 @@
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from offramp.data import DataSpec, ImageFolder, RandomSplit
+from offramp.data.splits import SPLIT_NAMES
+from offramp.errors import DataError
+
+CLASSES = ("ant", "bee", "cow")
+
+
+def _picture(seed: int, width: int = 9, height: int = 7) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    """Four splits of three classes with two pictures each: one PNG, one JPEG."""
+    root = tmp_path / "photos"
+    for seed, name in enumerate(SPLIT_NAMES):
+        for place, class_name in enumerate(CLASSES):
+            folder = root / name / class_name
+            folder.mkdir(parents=True)
+            _picture(100 * seed + place).save(folder / "a.png")
+            _picture(100 * seed + place + 50).save(folder / "b.JPG")
+    return root
+
+
+@pytest.fixture
+def unsplit(tmp_path: Path) -> Path:
+    """Three classes with 20 different pictures each."""
+    root = tmp_path / "unsplit"
+    for place, class_name in enumerate(CLASSES):
+        (root / class_name).mkdir(parents=True)
+        for k in range(20):
+            _picture(100 * place + k).save(root / class_name / f"{k:02}.png")
+    return root
+
+
+def _load(root: Path, **settings: object) -> ImageFolder:
+    return ImageFolder.model_validate({"root": root, "image_size": 8, **settings})
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def test_a_folder_gives_its_splits_classes_and_names(split: Path) -> None:
+    splits = _load(split).load()
+    assert splits.class_names == CLASSES
+    assert splits.skipped == ()
+    for name, images in splits.named().items():
+        assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
+        assert images.ids.tolist()[:3] == [
+            f"{name}/ant/a.png", f"{name}/ant/b.JPG", f"{name}/bee/a.png",
+        ]  # fmt: skip
+
+
+def test_pixels_come_from_the_file_through_the_preprocessing(split: Path) -> None:
+    splits = _load(split).load()
+    values, label = splits.test[4]
+    with Image.open(split / "test/cow/a.png") as picture:
+        np.testing.assert_array_equal(values.numpy(), splits.preprocess(picture))
+    assert label == 2
+    assert values.shape == (3, 8, 8)
+
+
+def test_a_batch_of_files_has_the_bits_of_its_single_items(split: Path) -> None:
+    images = _load(split).load().train
+    values, labels = images.batch([5, 0, 2])
+    assert torch.equal(values, torch.stack([images[k][0] for k in (5, 0, 2)]))
+    assert labels.tolist() == [2, 0, 1]
+
+
+def test_grey_palette_and_transparent_pictures_become_three_channels(split: Path) -> None:
+    grey = _picture(1).convert("L")
+    for place, (mode, ending) in enumerate(
+        [("L", "png"), ("L", "bmp"), ("P", "png"), ("LA", "png"), ("RGBA", "png"), ("RGB", "webp")]
+    ):
+        grey.convert(mode).save(split / f"train/ant/{place}.{ending}", lossless=True)
+    images = _load(split, mean=(0, 0, 0), std=(1, 1, 1)).load().train
+    first, _ = images[0]
+    assert torch.equal(first[0], first[1])
+    assert torch.equal(first[0], first[2])
+    for place in range(1, 6):
+        assert torch.equal(images[place][0], first), images.ids[place]
+
+
+def test_a_picture_on_its_side_is_turned_upright(split: Path) -> None:
+    upright = Image.new("RGB", (8, 8), "black")
+    upright.paste((255, 255, 255), (0, 0, 8, 4))  # the upper half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees clockwise
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.save(split / "train/ant/0.png", exif=exif)
+    values, _ = _load(split, crop=None, mean=(0, 0, 0), std=(1, 1, 1)).load().train[0]
+    assert values[:, :4].min() == 1
+    assert values[:, 4:].max() == 0
+
+
+def test_a_truncated_picture_is_fatal_and_named(split: Path) -> None:
+    _truncate(split / "calibration/bee/b.JPG")
+    with pytest.raises(
+        DataError, match=r"1 of 24 images .*\n  calibration/bee/b\.JPG: .*truncated"
+    ):
+        _load(split).load()
+
+
+def test_the_error_names_five_bad_files_and_counts_the_others(split: Path) -> None:
+    for path in [*split.glob("*/ant/a.png"), *split.glob("*/bee/a.png")]:
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"8 of 24 images[\s\S]*and 3 more\n.*on_corrupt: skip"):
+        _load(split).load()
+
+
+def test_bad_pictures_can_be_skipped_but_never_in_silence(
+    split: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _truncate(split / "train/ant/a.png")
+    (split / "test/cow/b.JPG").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        splits = _load(split, on_corrupt="skip").load()
+    assert [line.split(":")[0] for line in splits.skipped] == ["train/ant/a.png", "test/cow/b.JPG"]
+    for name in ("train/ant/a.png", "test/cow/b.JPG"):
+        assert f"left out, since it cannot be read: {name}" in caplog.text
+    assert splits.train.ids.tolist()[0] == "train/ant/b.JPG"
+    assert splits.test.labels.tolist() == [0, 0, 1, 1, 2]
+
+
+def test_a_16_bit_picture_counts_as_unreadable(split: Path) -> None:
+    Image.fromarray(np.full((5, 5), 40_000, np.uint16)).save(split / "train/ant/a.png")
+    with pytest.raises(DataError, match=r"train/ant/a\.png: .*more than 8 bits"):
+        _load(split).load()
+
+
+def test_a_class_of_which_nothing_is_left_is_refused(split: Path) -> None:
+    for path in (split / "train/bee").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"no image of bee .* is left to train on"):
+        _load(split, on_corrupt="skip").load()
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(split: Path) -> None:
+    for path in (split / "test").glob("*/*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="test would be empty"):
+        _load(split, on_corrupt="skip").load()
+
+
+def test_a_picture_that_goes_away_later_is_named(split: Path) -> None:
+    images = _load(split).load().train
+    (split / "train/ant/a.png").unlink()
+    with pytest.raises(DataError, match=r"train/ant/a\.png could be read when"):
+        images[0]
+
+
+def test_an_image_in_two_splits_is_reported(split: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (split / "test/ant/a.png").write_bytes((split / "train/ant/a.png").read_bytes())
+    with caplog.at_level(logging.WARNING):
+        _load(split).load()
+    assert "1 images occur in more than one split" in caplog.text
+
+
+def test_the_fingerprint_follows_the_bytes_of_the_files(split: Path) -> None:
+    before = _load(split).load()
+    _picture(777).save(split / "train/ant/a.png")
+    after = _load(split).load()
+    assert after.train.fingerprint != before.train.fingerprint
+    assert after.test.fingerprint == before.test.fingerprint
+
+
+def test_a_limit_takes_every_class(split: Path) -> None:
+    few = _load(split, limit=3).load()
+    assert few.validation.labels.tolist() == [0, 1, 2]
+
+
+def test_loading_counts_the_files(split: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    _load(split).load(lambda *state: seen.append(state))
+    assert seen == [("reading images", done, 24) for done in range(25)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12])
+def test_a_random_split_takes_each_image_once_at_the_shares_asked_for(
+    unsplit: Path, seed: int
+) -> None:
+    shares = {"validation": 0.1, "calibration": 0.25, "test": 0.2, "seed": seed}
+    splits = _load(unsplit, split=shares).load()
+    sizes = {name: len(images) for name, images in splits.named().items()}
+    assert sizes == {"train": 27, "validation": 6, "calibration": 15, "test": 12}
+    ids = [name for images in splits.named().values() for name in images.ids]
+    assert len(set(ids)) == 60
+
+
+def test_a_random_split_is_the_same_again_and_differs_by_seed(unsplit: Path) -> None:
+    first = _load(unsplit, split={}).load().test.ids.tolist()
+    assert _load(unsplit, split={}).load().test.ids.tolist() == first
+    assert _load(unsplit, split={"seed": 1}).load().test.ids.tolist() != first
+
+
+def test_copies_of_an_image_are_drawn_into_one_split() -> None:
+    digests = np.array([f"{k % 30:03}" for k in range(90)])
+    drawn = RandomSplit(seed=4).draw(digests)
+    for content in set(digests.tolist()):
+        assert len(set(drawn[digests == content].tolist())) == 1
+    assert set(drawn.tolist()) == set(SPLIT_NAMES)
+
+
+def test_too_few_images_for_a_split_are_refused(unsplit: Path) -> None:
+    for path in sorted(unsplit.glob("*/*"))[4:]:
+        path.unlink()
+    for name in CLASSES[1:]:
+        (unsplit / name).rmdir()
+    with pytest.raises(DataError, match=r"validation would be empty: .* has 4 images"):
+        _load(unsplit, split={}).load()
+
+
+def test_a_missing_split_is_named_with_the_folder_that_may_be_meant(split: Path) -> None:
+    (split / "validation").rename(split / "valid")
+    with pytest.raises(DataError, match=r"no folder 'validation' \(rename 'valid' to 'validation'"):
+        _load(split).load()
+
+
+def test_an_unsplit_folder_is_told_how_to_split(unsplit: Path) -> None:
+    with pytest.raises(DataError, match=r"add `split: \{\}` to draw them at random"):
+        _load(unsplit).load()
+
+
+def test_a_split_folder_is_not_taken_for_classes(split: Path) -> None:
+    with pytest.raises(DataError, match=r"should hold the images of one class, but holds folders"):
+        _load(split, split={}).load()
+
+
+def test_classes_that_differ_between_splits_are_listed(split: Path) -> None:
+    (split / "validation/bee").rename(split / "validation/wasp")
+    with pytest.raises(DataError) as caught:
+        _load(split).load()
+    assert "train lacks wasp; validation lacks bee; calibration lacks wasp" in str(caught.value)
+
+
+def test_an_empty_class_is_refused_and_named(split: Path) -> None:
+    for path in (split / "test/cow").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"test/cow holds no image"):
+        _load(split).load()
+
+
+def test_files_that_are_no_images_are_reported(
+    split: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (split / "train/ant/notes.txt").write_text("an ant")
+    (split / "train/ant/.hidden").write_text("")
+    with caplog.at_level(logging.WARNING):
+        splits = _load(split).load()
+    assert len(splits.train) == 6
+    assert "not read, since they are no .jpg/.jpeg/.png/.bmp/.webp: 1 .txt" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "text"), [("absent", "is not a folder"), (".", "no folder")])
+def test_a_root_without_images_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "something").mkdir()
+    with pytest.raises(DataError, match=text):
+        _load(tmp_path / name).load()
+
+
+def test_an_empty_root_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is empty: it holds no folders"):
+        _load(tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"split": {"test": 0.7, "calibration": 0.3}}, "add up to 1.1, which leaves nothing"),
+        ({"on_corrupt": "ignore"}, "'raise' or 'skip'"),
+        ({"splitt": {}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, object], text: str) -> None:
+    with pytest.raises(ValidationError, match=text):
+        ImageFolder.model_validate({"root": "photos", **settings})
+
+
+def test_a_plan_names_its_kind_of_data() -> None:
+    adapter: TypeAdapter[DataSpec] = TypeAdapter(DataSpec)
+    assert adapter.validate_python({"kind": "image_folder", "root": "x"}) == ImageFolder(root="x")
+    with pytest.raises(ValidationError, match="'fashion_mnist', 'image_folder'"):
+        adapter.validate_python({"kind": "fashion_mnst"})
+
+
+def test_decoding_does_not_depend_on_the_name_of_the_file(split: Path) -> None:
+    held = io.BytesIO()
+    _picture(5).save(held, "JPEG")
+    (split / "train/ant/a.png").write_bytes(held.getvalue())  # a JPEG, whatever its name says
+    assert _load(split).load().skipped == ()
