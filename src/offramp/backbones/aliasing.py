@@ -1,7 +1,6 @@
 """In-place operations: kept where no one can see them, made out of place where a cut would."""
 
 import inspect
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from offramp.backbones.operators import OUT_OF_PLACE
 from offramp.backbones.values import Value
 from offramp.errors import CutError
-
-_OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-    operator.ifloordiv: operator.floordiv,
-    operator.imod: operator.mod,
-    operator.ipow: operator.pow,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +77,8 @@ def make_out_of_place(root: nn.Module, node: fx.Node, name: str, hazards: Hazard
 
 def _function_out_of_place(node: fx.Node, name: str) -> None:
     target: Any = node.target
-    if target in _OUT_OF_PLACE:
-        node.target = _OUT_OF_PLACE[target]
+    if target in OUT_OF_PLACE:
+        node.target = OUT_OF_PLACE[target]
     elif (twin := _without_underscore(target)) is not None:
         node.target = twin
     elif _sets_inplace(node):

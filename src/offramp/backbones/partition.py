@@ -66,14 +66,14 @@ class Flow:
         """Tensors (and packs) that `node` reads, and the sizes and weights on the way to them."""
         tensors: list[fx.Node] = []
         plain: list[fx.Node] = []
-        waiting = list(self.needs(node))
+        waiting = list(node.all_input_nodes)
         while waiting:
             source = waiting.pop()
             if source.op == "placeholder" or self.is_computed(source):
                 tensors.append(source)
             elif source not in plain:
                 plain.append(source)
-                waiting.extend(self.needs(source))
+                waiting.extend(source.all_input_nodes)
         return tensors, plain
 
 

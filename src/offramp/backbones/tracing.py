@@ -15,6 +15,7 @@ from timm.layers._fx import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
+from offramp.backbones.operators import ChangingProxy
 from offramp.errors import CutError
 
 _NUMBERED = re.compile(r"(.+)_[0-9]+")
@@ -69,6 +70,10 @@ class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no ty
             raise
         self.outputs[path].append(fx.node.map_aggregate(result, _node_of))
         return result
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A stand-in for a value that also records changes in place."""
+        return ChangingProxy(node, self)
 
     def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
         """Name a node as NodePathTracer does, without comparing it with every earlier name."""
