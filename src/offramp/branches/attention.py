@@ -15,7 +15,7 @@ class Attention(nn.Module):
     """
 
     einsum_in_keras = True
-    """The TensorFlow profiler, and so the paper's FLOPs, see nothing of what happens in here."""
+    """The TensorFlow profiler, and so the paper's FLOPs, miss the products made in here."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

@@ -1,7 +1,6 @@
 """Counts the FLOPs of a torch module by watching its operators on tensors without values."""
 
 import copy
-from collections.abc import Mapping
 from contextlib import ExitStack
 from difflib import get_close_matches
 from typing import Any, Self, get_args
@@ -16,7 +15,7 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from offramp.compute.formulas import ATTENTION, PRODUCTS, PROFILED, Formula
+from offramp.compute.formulas import ATTENTION, BIASES, PRODUCTS, PROFILED
 from offramp.compute.switches import torch_switches
 from offramp.cost import Convention
 from offramp.errors import PlanError
@@ -25,8 +24,8 @@ from offramp.errors import PlanError
 class FlopCounter:
     """Adds up the FLOPs of every operator that runs inside `with FlopCounter() as counter`.
 
-    It sees functions, methods and modules alike, a module as often as it is called, forward and
-    backward, on real and on fake tensors. What a tensor holds is not looked at.
+    It sees functions, methods and modules alike, a module as often as it is called, on real and
+    on fake tensors, and never looks at what a tensor holds. It is made for forward passes.
 
     Attributes:
         total: FLOPs so far; may be read at any time.
@@ -35,6 +34,7 @@ class FlopCounter:
     def __init__(self, convention: Convention = "2mac") -> None:
         self.total = 0
         self._paper = _known(convention) == "paper"
+        self._formulas = (PRODUCTS, BIASES, PROFILED) if self._paper else (PRODUCTS, ATTENTION)
         self._hidden = 0
         self._resources = ExitStack()
         self._watch = _Watch(self)
@@ -55,33 +55,20 @@ class FlopCounter:
     def __exit__(self, *error: object) -> None:
         self._resources.close()
 
-    def add(self, operator: str, args: tuple[Any, ...], out: Any) -> bool:
-        """Count one operator by its name, such as `aten.conv2d`; False if no formula knows it."""
-        known = [formulas[operator] for formulas in self._formulas() if operator in formulas]
-        if not self._hidden:
-            self.total += sum(formula(args, out) for formula in known)
-        return bool(known)
-
     def knows(self, operator: str) -> bool:
-        """Whether some formula counts the operator as a whole."""
-        return any(operator in formulas for formulas in self._formulas())
+        """Whether some formula counts the operator, named as `aten.conv2d`, as a whole."""
+        return any(operator in formulas for formulas in self._formulas)
 
-    def _formulas(self) -> tuple[Mapping[str, Formula], ...]:
-        return (PRODUCTS, PROFILED, _UNSEEN) if self._paper else (PRODUCTS, ATTENTION)
+    def add(self, operator: str, args: tuple[Any, ...], out: Any) -> None:
+        """Count one operator."""
+        counted = (PROFILED,) if self._hidden else self._formulas
+        self.total += sum(known[operator](args, out) for known in counted if operator in known)
 
     def _enter_module(self, module: nn.Module, args: object) -> None:
         self._hidden += _einsum_in_keras(module)
 
     def _leave_module(self, module: nn.Module, args: object, out: object) -> None:
         self._hidden -= _einsum_in_keras(module)
-
-
-def _nothing(args: object, out: object) -> int:
-    return 0
-
-
-_UNSEEN: Mapping[str, Formula] = {"aten.einsum": _nothing, **dict.fromkeys(ATTENTION, _nothing)}
-"""What Keras does by einsum, of which the TensorFlow profiler sees nothing."""
 
 
 def _einsum_in_keras(module: nn.Module) -> bool:
@@ -128,8 +115,9 @@ def count_flops(module: nn.Module, inputs: tuple[Any, ...], convention: Conventi
     them batch 1 for the cost of one sample.
 
     `2mac` is twice the multiply-adds of convolutions, dense layers, matrix products and attention.
-    `paper` is the TensorFlow profiler's count on a Keras graph (section 4.4): these without
-    attention, plus biases, pooling windows and products of two tensors.
+    `paper` is the TensorFlow profiler's count on a Keras graph (section 4.4): these without an
+    attention layer's projections and products, plus biases, pooling windows, multiplications
+    element by element, and 5 per element of a softmax.
 
     Raises:
         PlanError: The convention is unknown.

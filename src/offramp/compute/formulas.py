@@ -96,9 +96,19 @@ def _every_element(args: Sequence[Any], out: Tensor) -> int:
     return out.numel()
 
 
-def _multiplied(args: Sequence[Any], out: Tensor) -> int:
-    """Gamma times a map; a plain number is no `Mul` node of its own worth counting."""
-    return out.numel() if isinstance(args[1], Tensor) else 0
+def _nothing(args: Sequence[Any], out: Any) -> int:
+    return 0
+
+
+def _softmax(args: Sequence[Any], out: Tensor) -> int:
+    """Shift 2, exponential 1, divide by the sum 2."""
+    return 5 * out.numel()
+
+
+def _profiled_attention(args: Sequence[Any], out: Any) -> int:
+    """The softmax and the scaling of the queries; the products are einsums, which it misses."""
+    query, key = args[:2]
+    return int(5 * prod(query.shape[:-1]) * key.shape[-2] + query.numel())
 
 
 def _pooling(axes: int) -> Formula:
@@ -110,16 +120,23 @@ def _pooling(axes: int) -> Formula:
     return window_per_output
 
 
-PROFILED: Mapping[str, Formula] = {
+BIASES: Mapping[str, Formula] = {
     **{name: _bias_of_third for name in PRODUCTS if "conv" in name or name == "aten.linear"},
     "aten.addmm": _every_element,
-    "aten.mul": _multiplied,
-    "aten.mul_": _multiplied,
+}
+"""One addition per element where a convolution or dense layer has a bias: `BiasAdd`."""
+
+PROFILED: Mapping[str, Formula] = {
+    "aten.mul": _every_element,
+    "aten.mul_": _every_element,
     **{f"aten.max_pool{n}d": _pooling(n) for n in (1, 2, 3)},
     **{f"aten.max_pool{n}d_with_indices": _pooling(n) for n in (2, 3)},
     **{f"aten.avg_pool{n}d": _pooling(n) for n in (1, 2, 3)},
+    **dict.fromkeys(("aten.softmax", "aten._softmax", "aten._safe_softmax"), _softmax),
+    **dict.fromkeys(ATTENTION, _profiled_attention),
+    "aten.einsum": _nothing,
 }
-"""What the TensorFlow profiler counts on top: biases, pooling windows, multiplications.
+"""What else the TensorFlow profiler counts: multiplications, pooling windows, softmax.
 
-Not batch norm, activations, additions of two maps, concatenation, global pooling.
+Not batch norm, activations, additions of two maps, concatenation, global pooling, einsum.
 """

@@ -1,0 +1,127 @@
+"""The paper's total FLOPs and accelerations: 24 classification scenarios, tables 4 to 7 and 11.
+
+Total means the backbone up to the branch and the branch; ResNet152 is Keras' own form.
+"""
+
+import csv
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from offramp.backbones import zoo
+from offramp.backbones.staged import StagedBackbone, cut
+from offramp.branches import BranchSpec, ConvBranch, SLViT
+from offramp.compute import count_flops
+from offramp.cost import Convention, own_path
+from offramp.spec import FeatureShape
+
+PRINTED: dict[str, Any] = json.loads(Path(__file__).with_name("tables.json").read_text())
+COMPUTED = [
+    row
+    for row in csv.DictReader(Path(__file__).with_name("computed.csv").read_text().splitlines())
+    if row["dataset"] != "disco"
+]
+TABLES = {
+    "cifar10": ("table4_cifar10", 10),
+    "cifar100": ("table5_cifar100", 100),
+    "sc": ("table6_speech_commands", 12),
+    "gtzan": ("table7_gtzan", 10),
+}
+PLACES = {
+    "ResNet152": ["layer2.0.conv1", "layer2.7.conv3"],  # the 12th and the 36th of all convolutions
+    "DenseNet201": ["features.transition1.pool", "features.transition2.conv"],
+    "InceptionV3": ["Mixed_5c", "Mixed_5d"],
+}
+
+
+def top(features: int, classes: int) -> nn.Sequential:
+    """Two dense layers with dropout between (section 4.2), 256 units wide."""
+    return nn.Sequential(
+        nn.Linear(features, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, classes)
+    )
+
+
+def backbone(name: str) -> nn.Module:
+    if name == "ResNet152":
+        return zoo.build("paper:resnet152", num_outputs=10)
+    model: nn.Module
+    if name == "DenseNet201":
+        model = torchvision.models.densenet201()
+        model.classifier = top(1920, 10)
+    else:
+        model = torchvision.models.inception_v3(aux_logits=False, init_weights=False)
+        model.fc = top(2048, 10)
+    return model.eval()
+
+
+@cache
+def staged(name: str) -> StagedBackbone:
+    return cut(backbone(name), PLACES[name], torch.zeros(1, 3, 224, 224))
+
+
+@cache
+def stage_flops(name: str, classes: int, convention: Convention) -> tuple[int, ...]:
+    *early, last = staged(name).stage_flops(convention)
+    features = torch.zeros(1, 1920 if name == "DenseNet201" else 2048)
+    ten, wanted = (
+        count_flops(top(features.shape[1], k), (features,), convention) for k in (10, classes)
+    )
+    return (*early, last - ten + wanted)
+
+
+def specs(dataset: str, location: str) -> dict[str, BranchSpec]:
+    """Table 3."""
+    spec = SLViT()
+    if location.startswith("InceptionV3"):
+        spec = SLViT(patch=5, dim=36, heads=8) if dataset == "cifar100" else SLViT(patch=5)
+    if location == "ResNet152 2" and dataset in ("sc", "gtzan"):
+        spec = SLViT(heads=24)
+    return {"cnn": ConvBranch(), "slvit": spec}
+
+
+def totals(row: dict[str, str], convention: Convention) -> dict[str, float]:
+    """GFLOPs of the backbone as a whole and of each kind of branch on its own path."""
+    name, place = row["location"].split()
+    classes, index = TABLES[row["dataset"]][1], int(place) - 1
+    stages = stage_flops(name, classes, convention)
+    (shape,) = staged(name).tap_shapes[PLACES[name][index]]
+    assert isinstance(shape, FeatureShape)
+    tap = torch.zeros(1, shape.channels, shape.height, shape.width)
+    found = {"whole": sum(stages) / 1e9}
+    for kind, spec in specs(row["dataset"], row["location"]).items():
+        branches = [0] * len(stages)
+        branches[index] = count_flops(spec.build(shape, classes), (tap,), convention)
+        found[kind] = float(own_path(stages, branches)[index]) / 1e9
+    return found
+
+
+def printed(row: dict[str, str]) -> dict[str, Any]:
+    name, place = row["location"].split()
+    rows = PRINTED[TABLES[row["dataset"]][0]]
+    found: dict[str, Any] = next(r for r in rows if (r["backbone"], r["branch"]) == (name, place))
+    return found
+
+
+def names(row: dict[str, str]) -> str:
+    return f"{row['dataset']}-{row['location']}"
+
+
+def test_there_are_24_classification_scenarios() -> None:
+    assert len(COMPUTED) == 24
+
+
+@pytest.mark.parametrize("row", COMPUTED, ids=names)
+def test_total_flops_and_acceleration_are_the_printed_ones(row: dict[str, str]) -> None:
+    found, paper = totals(row, "paper"), printed(row)
+    for kind in ("cnn", "slvit"):
+        assert f"{found[kind]:.4f}" == row[f"{kind}_total_gflop"]
+        assert f"{found[kind]:.2f}" == f"{paper[kind]['flops_b']:.2f}"
+    whole, early = round(found["whole"], 2), round(found["slvit"], 2)  # the paper divides these
+    assert f"{whole / early:.2f}" == f"{paper['acceleration_slvit']:.2f}"
+    assert f"{found['whole'] / found['slvit']:.3f}" == row["acceleration_unrounded"]
