@@ -6,15 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from offramp.errors import OfframpError
 from offramp.progress import Progress
-
-if TYPE_CHECKING:
-    from offramp.run import RunResult
 
 app = typer.Typer(
     help="Early exits for pretrained CNNs: attach, train on the frozen backbone, compare.",
@@ -58,9 +55,9 @@ def demo(
     plan = story.demo_plan(settings or ())
     with progress_bars() as progress:
         result = run.train(plan, out, device=device, threads=threads, progress=progress)
-    report(result)
+    show(result, as_json=False)
     for one in story.answers(result, pictures):
-        typer.echo(one)
+        typer.echo(f"\n{one}")
 
 
 @app.command()
@@ -97,11 +94,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train every branch of a plan on the frozen backbone and evaluate the run."""
-    from offramp import run
     from offramp.plan import load_plan
 
-    quicken_allocator()
     loaded = load_plan(plan, settings or ())
+    from offramp import run  # after the plan, so that a mistake in it is told at once
+
+    quicken_allocator()
     with progress_bars() as progress:
         result = run.train(
             loaded,
@@ -111,7 +109,7 @@ def train(
             threads=threads,
             progress=progress,
         )
-    report(result, as_json)
+    show(result, as_json)
 
 
 @app.command()
@@ -134,7 +132,7 @@ def evaluate(
             threads=threads,
             progress=progress,
         )
-    report(result, as_json)
+    show(result, as_json)
 
 
 @app.command()
@@ -158,13 +156,6 @@ def show(value: Any, as_json: bool) -> None:
     typer.echo(json.dumps(value.as_json(), indent=1) if as_json else str(value))
 
 
-def report(result: "RunResult", as_json: bool = False) -> None:
-    """Print the table of a run and where its files are."""
-    show(result.comparison, as_json)
-    if not as_json:
-        typer.echo(result.summary())
-
-
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """Bars on standard error: one per kind of work, with the time that is left."""
@@ -177,9 +168,10 @@ def progress_bars() -> Iterator[Progress]:
     with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
 
         def advance(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+            work = what.partition(":")[0]  # "layer1: epoch 2/15" is one work with many epochs
+            if work not in tasks:
+                tasks[work] = bars.add_task(what, total=total)
+            bars.update(tasks[work], description=what, completed=done, total=total)
 
         yield advance
 

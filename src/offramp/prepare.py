@@ -90,7 +90,7 @@ def prepare(plan: Plan, backbone_file: str | None = None) -> Prepared:
 
 
 def _check_classes(backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes) -> None:
-    for name, images in splits.items():
+    for name, images in splits.named().items():
         check = partial(check_labels, images.labels, backbone.num_outputs, splits.class_names)
         mistakes.attempt(f"data, {name}", check)
 

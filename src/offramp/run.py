@@ -1,68 +1,36 @@
 """A plan to a run folder: the order of the steps; stop it anywhere, and the same call goes on."""
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from offramp.archive import read_arrays, write_arrays
 from offramp.atomic import make_folder, write_bytes
-from offramp.bundle import MANIFEST, read_file, read_manifest
+from offramp.bundle import MANIFEST
 from offramp.compute import torch_switches
 from offramp.data import Splits
 from offramp.environment import environment
 from offramp.errors import PlanError
-from offramp.evaluation import (
-    Comparison,
-    ExitMix,
-    Rival,
-    Tradeoff,
-    TrialOutputs,
-    compare,
-    fixed_threshold,
-    tradeoff,
-)
 from offramp.measure import collect_trials, measure_model
 from offramp.multiexit import MultiExit
-from offramp.outputs import ExitOutputs
-from offramp.plan import Plan, load_plan
-from offramp.prepare import build_backbone, prepare
+from offramp.plan import EvaluatePlan, Plan
+from offramp.prepare import prepare
 from offramp.progress import Progress, silent
+from offramp.results import PLAN, SPLITS, Answered, RunResult, load_result, load_run, write_result
 from offramp.rivals import static_rivals
 from offramp.training import fit_branches
 
-PLAN, METRICS, ENVIRONMENT, REPORT = "plan.yaml", "metrics.json", "environment.json", "report.html"
-TRIALS, RIVALS = "outputs/trials.npz", "outputs/rivals.npz"
-_RIVALS_SCHEMA = "offramp rivals 1"
-SPLITS = ("validation", "calibration", "test")
 WORK = "work"
 """Folder of the cache and of the training state; may be deleted once the run is done."""
 
 
-@dataclass(frozen=True, eq=False)
-class RunResult:
-    """A finished run.
+@dataclass(frozen=True)
+class _How:
+    """Where and how a run computes."""
 
-    Attributes:
-        comparison: Every branch over all seeds, and the static rivals, on the test images.
-        exits: The chosen branches, on the test images.
-        mix: Which exit answers at the plan's fixed threshold, on the test images.
-    """
-
-    folder: Path
-    plan: Plan
-    model: MultiExit
-    comparison: Comparison
-    exits: Tradeoff
-    mix: ExitMix
-
-    def summary(self) -> str:
-        """What the table does not say, and where the files are."""
-        return f"{self.mix}\n\nreport: {self.folder / REPORT}"
+    device: str
+    progress: Progress
+    clock: Callable[[], float]
 
 
 def train(
@@ -95,8 +63,8 @@ def train(
     if (folder / MANIFEST).exists():
         return load_result(folder, backbone_file)
     prepared = prepare(plan, backbone_file)
+    started = clock()
     with torch_switches(threads=threads):
-        started = clock()
         model = fit_branches(
             prepared.backbone,
             plan.branches,
@@ -108,8 +76,8 @@ def train(
             **plan.train.model_dump(),
         )
         model.info = prepared.info
-        seconds = {"training": clock() - started}
-        return _finish(folder, plan, model, prepared.splits, device, progress, clock, seconds)
+        how = _How(device, progress, clock)
+        return _evaluate(folder, plan, model, prepared.splits, how, clock() - started)
 
 
 def evaluate(
@@ -127,33 +95,10 @@ def evaluate(
         BundleError: The run is unfinished, or a file of it was changed.
     """
     folder = Path(folder)
-    plan = _stored_plan(folder)
-    model = _stored_model(folder, plan, backbone_file).to(device)
+    plan, model = load_run(folder, backbone_file)
+    how = _How(device, progress, clock)
     with torch_switches(threads=threads):
-        return _finish(folder, plan, model, plan.data.load(), device, progress, clock, {})
-
-
-def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResult:
-    """Read a finished run; nothing is computed but the intervals of the table.
-
-    Raises:
-        BundleError: The run is unfinished, or a file of it was changed.
-    """
-    folder = Path(folder)
-    plan = _stored_plan(folder)
-    manifest = read_manifest(folder)
-    for name in ("outputs/test.npz", TRIALS, RIVALS, METRICS):
-        read_file(folder, manifest, name)
-    metrics = json.loads((folder / METRICS).read_text())
-    test = ExitOutputs.load(folder / "outputs" / "test.npz")
-    return RunResult(
-        folder,
-        plan,
-        _stored_model(folder, plan, backbone_file),
-        _compared(plan, TrialOutputs.load(folder / TRIALS), _stored_rivals(folder, metrics)),
-        tradeoff(test),
-        fixed_threshold(test, threshold=plan.evaluate.threshold),
-    )
+        return _evaluate(folder, plan, model.to(device), plan.data.load(), how, None)
 
 
 def _claim(folder: Path, plan: Plan) -> None:
@@ -167,107 +112,48 @@ def _claim(folder: Path, plan: Plan) -> None:
     write_bytes(path, text.encode())
 
 
-def _stored_rivals(folder: Path, metrics: Mapping[str, Any]) -> list[Rival]:
-    known = [Rival(**facts) for facts in metrics["rivals"]]
-    values = read_arrays(folder / RIVALS, _RIVALS_SCHEMA, [rival.name for rival in known])
-    return [replace(r, values=values[r.name].astype(np.float64)) for r in known]
-
-
-def _stored_plan(folder: Path) -> Plan:
-    manifest = read_manifest(folder)
-    read_file(folder, manifest, PLAN)
-    return load_plan(folder / PLAN)
-
-
-def _stored_model(folder: Path, plan: Plan, backbone_file: str | None) -> MultiExit:
-    by_flag = build_backbone(plan, backbone_file) if backbone_file is not None else None
-    return MultiExit.load(folder, backbone=by_flag)
-
-
-def _finish(
+def _evaluate(
     folder: Path,
     plan: Plan,
     model: MultiExit,
     splits: Splits,
-    device: str,
-    progress: Progress,
-    clock: Callable[[], float],
-    seconds: dict[str, float],
+    how: _How,
+    training_seconds: float | None,
 ) -> RunResult:
-    """Measure, answer every split, compare, report; the manifest comes last and ends the run."""
-    started = clock()
-    wanted = plan.evaluate
-    timings = None
+    started = how.clock()
+    seen = _answered(model, splits, plan.evaluate, how)
+    result = RunResult.judged(folder, plan, model, seen)
+    seconds = {"evaluation": round(how.clock() - started, 1)}
+    if training_seconds is not None:
+        seconds = {"training": round(training_seconds, 1), **seconds}
+    write_result(result, seen, splits, {**environment(how.device), "seconds": seconds})
+    return result
+
+
+def _answered(model: MultiExit, splits: Splits, wanted: EvaluatePlan, how: _How) -> Answered:
+    """Time the model, then let it, its trials and its rivals answer."""
+    timings = exit_timings = None
     if wanted.timing_repeats:
         timings = measure_model(
             model,
             warmup=wanted.timing_warmup,
             repeats=wanted.timing_repeats,
-            clock=clock,
-            progress=progress,
+            clock=how.clock,
+            progress=how.progress,
         )
-    exit_timings = None if timings is None else timings.of_exits(model)
+        exit_timings = timings.of_exits(model)
+    parts = splits.named()
     outputs = {
-        name: model.collect(images, timings=exit_timings, split=name, progress=progress)
-        for name, images in splits.items()
-        if name in SPLITS
+        name: model.collect(parts[name], timings=exit_timings, split=name, progress=how.progress)
+        for name in SPLITS
     }
-    trials = collect_trials(model, splits.test, timings=timings, progress=progress)
-    rivals = tuple(
-        static_rivals(
-            model,
-            splits.train,
-            splits.test,
-            wanted.rival_sizes,
-            train_images=wanted.rival_images,
-            progress=progress,
-        )
-    )
-    test = outputs["test"]
-    result = RunResult(
-        folder,
-        plan,
+    trials = collect_trials(model, splits.test, timings=timings, progress=how.progress)
+    rivals = static_rivals(
         model,
-        _compared(plan, trials, rivals),
-        tradeoff(test),
-        fixed_threshold(test, threshold=wanted.threshold),
+        splits.train,
+        splits.test,
+        wanted.rival_sizes,
+        train_images=wanted.rival_images,
+        progress=how.progress,
     )
-    seconds = {**seconds, "evaluation": clock() - started}
-    facts = {**environment(device), "seconds": {k: round(v, 1) for k, v in seconds.items()}}
-    _write(result, outputs, trials, facts, splits)
-    return result
-
-
-def _compared(plan: Plan, trials: TrialOutputs, rivals: Sequence[Rival]) -> Comparison:
-    wanted = plan.evaluate
-    return compare(trials, rivals, draws=wanted.bootstrap_draws, seed=wanted.bootstrap_seed)
-
-
-def _write(
-    result: RunResult,
-    outputs: dict[str, ExitOutputs],
-    trials: TrialOutputs,
-    facts: dict[str, Any],
-    splits: Splits,
-) -> None:
-    folder = result.folder
-    make_folder(folder / "outputs")
-    for name, answers in outputs.items():
-        answers.save(folder / "outputs" / f"{name}.npz")
-    trials.save(folder / TRIALS)
-    rivals = [row.rival for row in result.comparison.rivals]
-    write_arrays(folder / RIVALS, _RIVALS_SCHEMA, {r.name: np.asarray(r.values) for r in rivals})
-    metrics = {
-        "comparison": result.comparison.as_json(),
-        "exits": result.exits.as_json(),
-        "fixed_threshold": result.mix.as_json(),
-        "rivals": [row.rival.as_json() for row in result.comparison.rivals],
-        "samples": {name: len(images) for name, images in splits.items()},
-        "skipped_images": list(splits.skipped),
-    }
-    write_bytes(folder / METRICS, _json(metrics))
-    write_bytes(folder / ENVIRONMENT, _json(facts))
-
-
-def _json(content: object) -> bytes:
-    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+    return Answered(outputs, trials, rivals)

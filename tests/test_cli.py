@@ -1,0 +1,99 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from offramp import cli
+
+PLAN = """
+backbone: {name: "torchvision:squeezenet1_1", num_outputs: 10}
+data: {kind: fashion_mnist, image_size: 48, limit: 70}
+branches:
+  features.4: [{kind: slvit, patch: 5, dim: 4, heads: 1}, {kind: conv, filters: 2}]
+train: {lr: 1e-3, seeds: [0, 1], epochs: 1, batch_size: 35}
+evaluate: {rival_sizes: [40], rival_images: 64, timing_repeats: 2, bootstrap_draws: 50}
+"""
+
+
+def offramp(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    code = "from offramp.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"},
+    )
+
+
+def test_help_imports_neither_torch_nor_numpy_nor_matplotlib() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from offramp.cli import app;"
+        "result = CliRunner().invoke(app, ['--help']); assert result.exit_code == 0;"
+        "print(sorted({'torch', 'numpy', 'matplotlib', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("verb", ["demo", "cuts", "train", "evaluate", "tradeoff"])
+def test_every_verb_says_what_it_does(verb: str) -> None:
+    result = CliRunner().invoke(cli.app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert verb in result.output
+
+
+def test_our_errors_exit_with_1_and_one_message(tmp_path: Path) -> None:
+    done = offramp("tradeoff", str(tmp_path / "none.npz"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "none.npz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = offramp("--debug", "tradeoff", str(tmp_path / "none.npz"))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    done = offramp("train")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("epochs: 1", "epoch: 1"))
+    done = offramp("train", "plan.yaml", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "train.epoch: no such setting, did you mean 'epochs'?" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_train_evaluate_and_tradeoff_as_a_user_runs_them(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    trained = offramp("train", "plan.yaml", "--out", "run", "--set", "train.epochs=2", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "features.4" in trained.stdout
+    assert "no promise" in trained.stdout
+
+    table = offramp("tradeoff", "run", "--json", cwd=tmp_path)
+    assert [row["name"] for row in json.loads(table.stdout)["exits"]] == ["features.4", "final"]
+
+    before = (tmp_path / "run" / "outputs" / "test.npz").read_bytes()
+    again = offramp("evaluate", "run", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["comparison"]["samples"] == 70
+    assert len((tmp_path / "run" / "outputs" / "test.npz").read_bytes()) == len(before)
+
+    other = offramp("train", "plan.yaml", "--out", "run", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "another plan" in other.stderr
