@@ -27,6 +27,8 @@ model = orp.fit_branches(
     data.train,
     data.validation,
     seeds=range(2),
+    epochs=10,
+    lr=1e-3,
 )
 for trial in model.trials:
     print(f"{trial.cut} {trial.spec.kind} seed {trial.seed}: {trial.validation_score:.1%} valid.")

@@ -21,12 +21,13 @@ class StripeNet(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
         self.second = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
-        self.third = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU())
-        self.top = nn.Linear(32, 4)
+        self.third = nn.Sequential(nn.Conv2d(16, 64, 3, padding=1), nn.ReLU())
+        self.fourth = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())
+        self.top = nn.Linear(64, 4)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images: (B, 1, 32, 32) to logits (B, 4)."""
-        features = self.third(self.second(self.first(images)))
+        features = self.fourth(self.third(self.second(self.first(images))))
         logits: Tensor = self.top(features.mean((2, 3)))
         return logits
 
@@ -38,11 +39,11 @@ def stripes(count: int, seed: int) -> Arrays:
     row, column = np.mgrid[:32, :32]
     angle = (labels * np.pi / 4)[:, None, None]
     wave = np.sin(row * np.cos(angle) + column * np.sin(angle) + rng.uniform(0, 6, (count, 1, 1)))
-    noisy = wave + rng.normal(0, 1, wave.shape)
+    noisy = wave + rng.normal(0, 2, wave.shape)
     return noisy[:, None].astype(np.float32), labels
 
 
-def pretrain(network: nn.Module, data: Arrays, epochs: int = 12) -> None:
+def pretrain(network: nn.Module, data: Arrays, epochs: int = 6) -> None:
     """Stand in for the training that your network already had."""
     loader = DataLoader(TensorDataset(*map(torch.from_numpy, data)), 64, shuffle=True)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
@@ -66,15 +67,18 @@ for name in backbone.cuts:
     (tap,) = backbone.tap_shapes[name]
     print(f"{name}: a branch reads {tap}")
 
+small = {"hidden": 32, "standardise": True}  # a small network calls for small branches
 model = orp.fit_branches(
     backbone,
     {
-        "first": [orp.SLViT(patch=4, dim=16, heads=2), orp.ConvBranch()],
-        "second": [orp.SLViT(patch=2, dim=16, heads=2), orp.ConvBranch()],
+        "first": [orp.SLViT(patch=4, dim=16, heads=2, **small), orp.ConvBranch(**small)],
+        "second": [orp.SLViT(patch=2, dim=16, heads=2, **small), orp.ConvBranch(**small)],
     },
     train,
     validation,
     seeds=[0],
+    epochs=12,
+    lr=1e-3,
 )
 print(orp.tradeoff(model.collect(test)))
 

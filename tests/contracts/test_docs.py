@@ -1,6 +1,7 @@
 """The documentation covers every module and every page can be reached."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,10 @@ def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r"[\w/-]+\.md", str(nav)))
     docs = ROOT / "docs"
     assert {str(page.relative_to(docs)) for page in docs.rglob("*.md")} == listed
+
+
+def test_the_design_page_shows_the_layers_that_are_enforced() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contract = settings["tool"]["importlinter"]["contracts"][0]
+    shown = (ROOT / "docs/design.md").read_text().split("```text\n")[1].split("\n```")[0]
+    assert shown.splitlines() == [layer.strip("()") for layer in contract["layers"]]

@@ -23,7 +23,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands() -> list[str]:
     """Every `$ ...` line of a console block, continued lines joined."""
     joined = "\n".join(block for page in PAGES for block in blocks(page, "console"))
-    return sorted(set(re.findall(r"^\$ (.+)$", joined.replace("\\\n", " "), re.MULTILINE)))
+    shown = re.findall(r"^\$ (.+)$", joined.replace("\\\n", " "), re.MULTILINE)
+    return sorted({shlex.join(shlex.split(line, comments=True)) for line in shown})
 
 
 @pytest.mark.slow
@@ -38,15 +39,14 @@ def test_the_python_blocks_of_a_page_run_in_order(
     assert len(names) > 2
 
 
-@pytest.mark.parametrize("line", [c for c in commands() if c.startswith("offramp ")])
+@pytest.mark.parametrize(
+    "line", [c for c in commands() if c.startswith("offramp ") and "--help" not in c]
+)
 def test_a_shown_offramp_command_is_understood(line: str) -> None:
-    verb, *arguments = shlex.split(line, comments=True)[1:]
-    group = typer.main.get_command(app)
-    context = group.make_context("offramp", [verb, *arguments], resilient_parsing=True)
-    command = group.get_command(context, verb)  # type: ignore[attr-defined]
-    assert command is not None, f"there is no verb {verb}"
-    if arguments != ["--help"]:
-        command.make_context(verb, arguments)  # raises on anything it does not know
+    verb, *arguments = shlex.split(line)[1:]
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert verb in verbs
+    verbs[verb].make_context(verb, arguments)  # raises on anything it does not know
 
 
 @pytest.mark.parametrize("line", [c for c in commands() if c.startswith("make ")])
