@@ -139,8 +139,10 @@ def test_normalising_floats_is_refused() -> None:
     ("settings", "text"),
     [
         ({"mean": (0.5,)}, "mean has 1 and std 3 numbers, but there are 3 channels"),
-        ({"std": (1, 0, 1)}, "std must be positive"),
+        ({"std": (1, 0, 1)}, r"greater than or equal to (0\.000001|1e-0?6)"),
+        ({"std": (1, float("inf"), 1)}, "finite number"),
         ({"mean": (0, 0, float("nan"))}, "finite number"),
+        ({"mean": (123.7, 116.3, 103.5)}, "less than or equal to 1"),
         ({"crop": 1.5}, "less than or equal to 1"),
         ({"height": 0}, "greater than 0"),
         ({"interpolation": "lanczos"}, "'nearest', 'bilinear' or 'bicubic'"),
@@ -150,6 +152,11 @@ def test_normalising_floats_is_refused() -> None:
 def test_wrong_settings_are_refused(settings: dict[str, object], text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         ImagePreprocess.model_validate({"height": 5, "width": 7, **settings})
+
+
+def test_the_least_deviation_gives_finite_values() -> None:
+    spec = ImagePreprocess(height=5, width=7, mean=(0, 0.5, 1), std=(1e-6, 1e-6, 1e-6))
+    assert np.isfinite(spec(_noise(5, 7, 3))).all()
 
 
 def test_settings_survive_storage() -> None:

@@ -5,12 +5,12 @@ is stored with the model.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, FiniteFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from offramp.errors import ShapeError
 from offramp.spec import Spec
@@ -20,6 +20,12 @@ _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+
+Mean = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+"""Of one channel on the [0, 1] scale, so that 123.7 of 255 is refused, not subtracted."""
+
+Deviation = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
+"""Of one channel on the [0, 1] scale; the least keeps every result finite."""
 
 
 class ImagePreprocess(Spec):
@@ -42,8 +48,8 @@ class ImagePreprocess(Spec):
     channels: Literal[1, 3] = 3
     crop: float | None = Field(default=None, gt=0, le=1)
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    mean: tuple[FiniteFloat, ...] = (0.5, 0.5, 0.5)
-    std: tuple[FiniteFloat, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[Mean, ...] = (0.5, 0.5, 0.5)
+    std: tuple[Deviation, ...] = (0.5, 0.5, 0.5)
 
     @model_validator(mode="after")
     def _one_number_per_channel(self) -> Self:
@@ -52,8 +58,6 @@ class ImagePreprocess(Spec):
                 f"mean has {len(self.mean)} and std {len(self.std)} numbers, "
                 f"but there are {self.channels} channels"
             )
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
         return self
 
     def resize(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:

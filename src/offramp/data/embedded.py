@@ -7,13 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import FiniteFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from offramp.data.idx import read_idx
 from offramp.data.images import LabelledImages, array_digests
 from offramp.data.splits import SPLIT_NAMES, Splits
 from offramp.errors import DataError
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import Deviation, ImagePreprocess, Mean
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
@@ -54,8 +54,8 @@ class FashionMNIST(Spec):
     kind: Literal["fashion_mnist"] = "fashion_mnist"
     root: Path | None = None
     image_size: PositiveInt = 112
-    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.5, 0.5, 0.5)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
+    mean: tuple[Mean, Mean, Mean] = (0.5, 0.5, 0.5)
+    std: tuple[Deviation, Deviation, Deviation] = (0.5, 0.5, 0.5)
     limit: PositiveInt | None = None
 
     @property

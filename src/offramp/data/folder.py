@@ -12,13 +12,13 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from offramp.data.images import LabelledImages
 from offramp.data.layout import ImageFile, list_split, list_unsplit
 from offramp.data.splits import SPLIT_NAMES, Splits
 from offramp.errors import DataError
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import Deviation, ImagePreprocess, Mean
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
@@ -88,8 +88,8 @@ class ImageFolder(Spec):
     image_size: PositiveInt = 224
     crop: float | None = Field(default=0.875, gt=0, le=1)
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.485, 0.456, 0.406)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+    mean: tuple[Mean, Mean, Mean] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
     on_corrupt: Literal["raise", "skip"] = "raise"
     limit: PositiveInt | None = None
 
