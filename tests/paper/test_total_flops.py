@@ -66,8 +66,12 @@ def staged(name: str) -> StagedBackbone:
 
 
 @cache
+def ten_classes(name: str, convention: Convention) -> tuple[int, ...]:
+    return staged(name).stage_flops(convention)
+
+
 def stage_flops(name: str, classes: int, convention: Convention) -> tuple[int, ...]:
-    *early, last = staged(name).stage_flops(convention)
+    *early, last = ten_classes(name, convention)
     features = torch.zeros(1, 1920 if name == "DenseNet201" else 2048)
     ten, wanted = (
         count_flops(top(features.shape[1], k), (features,), convention) for k in (10, classes)
@@ -125,3 +129,47 @@ def test_total_flops_and_acceleration_are_the_printed_ones(row: dict[str, str]) 
     whole, early = round(found["whole"], 2), round(found["slvit"], 2)  # the paper divides these
     assert f"{whole / early:.2f}" == f"{paper['acceleration_slvit']:.2f}"
     assert f"{found['whole'] / found['slvit']:.3f}" == row["acceleration_unrounded"]
+
+
+HONEST = {
+    # whole; then per place the prefix, with CNN, with SL-ViT, acceleration: CIFAR-10, 2 x MAC
+    "ResNet152": (22.562, (1.6233, 1.6497, 1.6396, 13.76), (5.2199, 5.3211, 5.2554, 4.29)),
+    "DenseNet201": (8.580, (2.5224, 2.5489, 2.5387, 3.38), (4.1538, 4.2051, 4.1765, 2.05)),
+    "InceptionV3": (5.673, (2.1200, 2.1650, 2.1357, 2.66), (2.4752, 2.5202, 2.4909, 2.28)),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_the_2mac_count_counts_attention_and_nothing_but_products(name: str) -> None:
+    whole, *places = HONEST[name]
+    stages = stage_flops(name, 10, "2mac")
+    for index, (prefix, cnn, slvit, acceleration) in enumerate(places):
+        row = {"dataset": "cifar10", "location": f"{name} {index + 1}"}
+        found = totals(row, "2mac")
+        assert f"{found['whole']:.3f}" == f"{whole:.3f}"
+        assert f"{sum(stages[: index + 1]) / 1e9:.4f}" == f"{prefix:.4f}"
+        assert f"{found['cnn']:.4f}" == f"{cnn:.4f}"
+        assert f"{found['slvit']:.4f}" == f"{slvit:.4f}"
+        assert f"{found['whole'] / found['slvit']:.2f}" == f"{acceleration:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "row"),
+    [
+        *((SLViT(heads=h), f"SL-ViT ({h} heads)") for h in (2, 4, 8, 12, 16)),
+        (SLViT(heads=1), "SL-ViT (1 head)"),
+        (SLViT(layers=2), "SL-ViT (2 layers)"),
+        (ConvBranch(), "CNN (3x3 kernel)"),
+        (ConvBranch(kernel=11, filters=12, padding=4), "CNN (11x11 kernel)"),
+        (ConvBranch(kernel=15, filters=10, padding=6), "CNN (15x15 kernel)"),
+        (ConvBranch(dilation=2, padding=1), "CNN (dilation 2)"),
+        (ConvBranch(dilation=3, padding=2), "CNN (dilation 3)"),
+        (ConvBranch(layers=2, padding=(1, 0)), "CNN (2 layers)"),
+    ],
+)
+def test_the_variants_of_table_11_cost_what_is_printed(spec: BranchSpec, row: str) -> None:
+    rows = PRINTED["table11_ablation_cifar10_resnet152_branch1"]
+    shape = FeatureShape(128, 28, 28)
+    branch = count_flops(spec.build(shape, 10), (torch.zeros(1, 128, 28, 28),), "paper")
+    total = (stage_flops("ResNet152", 10, "paper")[0] + branch) / 1e9
+    assert f"{total:.2f}" == f"{next(r['flops_b'] for r in rows if r['row'] == row):.2f}"
