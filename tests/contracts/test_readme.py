@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from offramp.cli import app
+from offramp.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,6 +48,15 @@ def test_a_shown_offramp_command_is_understood(line: str) -> None:
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert verb in verbs
     verbs[verb].make_context(verb, arguments)  # raises on anything it does not know
+
+
+@pytest.mark.parametrize(
+    "plan", [b for page in PAGES for b in blocks(page, "yaml") if b.startswith("# offramp train")]
+)
+def test_a_shown_plan_loads(plan: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan)
+    assert load_plan(path).branches
 
 
 @pytest.mark.parametrize("line", [c for c in commands() if c.startswith("make ")])
