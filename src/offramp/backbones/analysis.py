@@ -7,8 +7,8 @@ from torch import Tensor, fx, nn
 
 from offramp.backbones.aliasing import Hazards, read_what_was_written
 from offramp.backbones.frozen import frozen_copy
+from offramp.backbones.names import Names, name_places
 from offramp.backbones.partition import Flow, unpack
-from offramp.backbones.places import Names, name_places
 from offramp.backbones.tracing import trace
 from offramp.backbones.values import Value, observe
 from offramp.errors import CutError

@@ -157,7 +157,8 @@ def _replaced(argument: fx.Node, *, node: fx.Node, items: list[fx.Node]) -> Argu
 
 
 def _has_effect(flow: Flow, node: fx.Node) -> bool:
-    return node.is_impure() or bool(flow.values[node].written)
+    is_check = node.op == "call_function" and node.is_impure()
+    return is_check or bool(flow.values[node].written)
 
 
 def _live(

@@ -1,0 +1,107 @@
+"""Names for places in a backbone, and which tensor each of them means."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from offramp.backbones.tracing import Traced
+from offramp.backbones.values import Value
+from offramp.errors import CutError
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """Every name that means one tensor, and why the others do not.
+
+    Attributes:
+        nodes: The node behind each usable name; a module's name means its output.
+        modules: Those names that are module paths.
+        refused: Module paths that do not name one tensor, each with the reason and the cure.
+    """
+
+    nodes: Mapping[str, fx.Node]
+    modules: frozenset[str]
+    refused: Mapping[str, str]
+
+    def find(self, name: str) -> fx.Node:
+        """The node that `name` means.
+
+        Raises:
+            CutError: No such place, or it does not name one tensor.
+        """
+        if name in self.nodes:
+            return self.nodes[name]
+        if name in self.refused:
+            raise CutError(self.refused[name])
+        near = difflib.get_close_matches(name, [*self.nodes, *self.refused], n=4, cutoff=0.4)
+        hint = f"Nearest: {', '.join(near)}. " if near else ""
+        raise CutError(
+            f"The backbone has no place {name!r}. {hint}`offramp cuts` (or "
+            "offramp.backbones.places.places) lists all of them."
+        )
+
+
+def name_places(traced: Traced, values: Mapping[fx.Node, Value]) -> Names:
+    """Collect the names of all tensors in a traced model."""
+    repeated = {path for path, calls in traced.outputs.items() if len(calls) > 1}
+    nodes: dict[str, fx.Node] = {}
+    refused: dict[str, str] = {}
+    for path, calls in traced.outputs.items():
+        if path in repeated:
+            spelled = [", ".join(_spell(call, traced.names, repeated)) for call in calls]
+            refused[path] = (
+                f"{path!r} is called {len(calls)} times, so it does not name one tensor. "
+                f"Use one of its nodes: {', '.join(name for name in spelled if name)}."
+            )
+        elif isinstance(calls[0], fx.Node) and values[calls[0]].kind == "tensor":
+            nodes[path] = calls[0]
+        else:
+            refused[path] = _not_one_tensor(path, calls[0], traced, repeated, values)
+    modules = frozenset(nodes)
+    for node, implicit in traced.names.items():
+        name = _explicit(implicit, repeated)
+        if node in values and name not in nodes and name not in refused:
+            if values[node].kind == "tensor":
+                nodes[name] = node
+            else:
+                refused[name] = _not_one_tensor(name, node, traced, repeated, values)
+    return Names(nodes, modules, refused)
+
+
+def _explicit(name: str, repeated: set[str]) -> str:
+    """The first call's node bears the module's own path; `_0` tells the two apart."""
+    return f"{name}_0" if name in repeated else name
+
+
+def _spell(output: Any, names: Mapping[fx.Node, str], repeated: set[str]) -> Iterator[str]:
+    """Names of all nodes in what a module returned."""
+    if isinstance(output, fx.Node):
+        yield _explicit(names[output], repeated)
+    elif isinstance(output, dict):
+        output = tuple(output.values())
+    if isinstance(output, tuple | list):
+        for item in output:
+            yield from _spell(item, names, repeated)
+
+
+def _not_one_tensor(
+    name: str,
+    output: Any,
+    traced: Traced,
+    repeated: set[str],
+    values: Mapping[fx.Node, Value],
+) -> str:
+    if isinstance(output, fx.Node):
+        if values[output].kind == "weight":
+            return f"{name!r} is a parameter or buffer; there is nothing to compute before it."
+        members = [user for user in output.users if values[output].kind == "pack"]
+        spelled = [traced.names[user] for user in members if user in traced.names]
+        gives = values[output].about
+    else:
+        spelled = list(_spell(output, traced.names, repeated))
+        gives = f"a {type(output).__name__}"
+    hint = f"Use one of its tensors: {', '.join(spelled)}." if spelled else "Cut elsewhere."
+    return f"{name!r} gives {gives}, not one tensor, so no branch can read it. {hint}"
