@@ -5,6 +5,7 @@ A cache is a folder `<root>/<first 16 digits of its key>/` with one raw file per
 under its own name is complete; sizes and SHA-256 are checked all the same whenever it is opened.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,11 +28,11 @@ from offramp.data.batches import as_dataset, content_key
 from offramp.data.samples import MapDataset
 from offramp.errors import BundleError, DataError
 from offramp.features.extraction import (
-    BATCH_SIZE,
     SCALE_SAMPLES,
     SCALE_SEED,
     Scales,
     TapSource,
+    batch_size_on,
     find_scales,
     write_taps,
 )
@@ -168,7 +169,7 @@ def _key_parts(
         "data": data,
         "dtype": dtype,
         "scales": sample if scales_of is None else scales_of.meta.parts["scales"],
-        "batch_size": BATCH_SIZE,
+        "batch_size": batch_size_on(torch.device(device)),
         "device": device,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
@@ -189,12 +190,20 @@ def _fill(
     )
     _check_space(folder, needed)
     scales = _scales(source, dataset, scales_of, dtype, progress)
-    try:
+    with _full_disk_explained(folder.parent, needed):
         return write_taps(source, dataset, folder, scales, dtype, progress)
+
+
+@contextmanager
+def _full_disk_explained(root: Path, needed: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise
         raise DataError(
-            f"writing the feature cache in {folder.parent} failed: {error.strerror}. It needs "
-            f"{_readable(needed)}; free that much there, lift the limit on file sizes, choose "
+            f"writing the feature cache in {root} failed: {error.strerror}. It needs "
+            f"{_readable(needed)}: free that much there, lift the limit on file sizes, choose "
             "another output folder, or train on fewer samples or cuts. What was written of it is "
             "removed, earlier caches are untouched."
         ) from error
@@ -226,7 +235,9 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _readable(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB"
+    if num_bytes >= 10**9:
+        return f"{num_bytes / 10**9:.1f} GB"
+    return f"{num_bytes / 10**6:.3g} MB" if num_bytes >= 10**6 else f"{num_bytes:,} bytes"
 
 
 def _float64(values: tuple[float, ...]) -> Tensor:

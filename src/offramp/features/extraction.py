@@ -22,7 +22,6 @@ from offramp.spec import dims
 
 SCALE_SAMPLES = 512
 SCALE_SEED = 0
-BATCH_SIZE = 64
 
 Taps = dict[str, tuple[Tensor, ...]]
 Scales = Mapping[str, tuple[Tensor, ...]]
@@ -57,6 +56,11 @@ class TapSource:
         names = tuple(backbone.cuts[: last + 1])
         return cls(tuple(stages), names, shapes, backbone.input_shapes, device)
 
+    @property
+    def batch_size(self) -> int:
+        """Samples per pass."""
+        return batch_size_on(self.device)
+
     @torch.inference_mode()
     def taps(self, inputs: tuple[Tensor, ...]) -> Taps:
         """Taps of every wanted cut for a batch of inputs.
@@ -75,10 +79,15 @@ class TapSource:
     def walk(self, dataset: MapDataset, order: NDArray[np.int64]) -> Iterator[tuple[Taps, int]]:
         """Taps of the samples at `order` batch by batch, with the number of samples done."""
         done = 0
-        for batch in batches(dataset, BATCH_SIZE, order=order):
+        for batch in batches(dataset, self.batch_size, order=order):
             taps = self.taps(batch.inputs)
             done += len(batch.indices)
             yield taps, done
+
+
+def batch_size_on(device: torch.device) -> int:
+    """Samples per pass: few on a CPU, whose caches hold the large early maps of few samples."""
+    return 16 if device.type == "cpu" else 128
 
 
 def check_inputs(inputs: tuple[Tensor, ...], expected: tuple[tuple[int, ...], ...]) -> None:

@@ -40,6 +40,8 @@ def save_checkpoint(path: Path, learner: Learner) -> None:
 
 def load_checkpoint(path: Path, learner: Learner) -> bool:
     """Give a learner the state it had, if there is a whole one; say whether there was."""
+    for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        leftover.unlink()  # of a run that was killed while writing
     if not path.exists():
         return False
     try:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -173,6 +174,7 @@ class _Job:
         """All that decides a branch's result but its own name; other cuts do not."""
         [place] = [place for place in self.backbone.places if place.name == cut]
         return {
+            "offramp": version("offramp"),
             "place": repr(place),
             "taps": [cache.origin for cache in caches],
             "settings": self.settings.per_trial(),

@@ -1,0 +1,300 @@
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from offramp.backbones.staged import StagedBackbone, cut
+from offramp.errors import BundleError, DataError, ShapeError
+from offramp.features import FeatureCache
+
+Images = tuple[Tensor, Tensor]
+ALL = np.arange(19)
+
+
+def expected_taps(backbone: StagedBackbone, inputs: Tensor) -> dict[str, tuple[Tensor, ...]]:
+    live: tuple[Tensor, ...] = (inputs,)
+    found = {}
+    for name, stage in zip(backbone.cuts, list(backbone.stages)[:-1], strict=True):
+        live, found[name] = stage(live)
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_taps_of_every_kind_and_number_are_those_of_the_stages(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    cache = FeatureCache.of(backbone, images, tmp_path, dtype="float32")
+    expected = expected_taps(backbone, images[0])
+    assert [len(expected[name]) for name in ("1", "two", "5")] == [1, 2, 1]
+    assert expected["5"][0].shape == (19, 5)
+    for name in backbone.cuts:
+        # batches differ in size, and so may the last bits of a convolution
+        torch.testing.assert_close(cache.batch(name, ALL), expected[name])
+
+
+def test_a_second_opening_computes_nothing(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    first = FeatureCache.of(backbone, images, tmp_path)
+    before = contents(first.folder)
+    events: list[str] = []
+    again = FeatureCache.of(
+        backbone, images, tmp_path, progress=lambda *event: events.append(event[0])
+    )
+    assert events == []
+    assert again.folder == first.folder
+    assert contents(again.folder) == before
+
+
+def test_the_backbone_is_not_run_past_the_last_cut_that_is_needed(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    run = []
+    for place, stage in enumerate(backbone.stages):
+        stage.register_forward_hook(lambda *_, place=place: run.append(place))
+    FeatureCache.of(backbone, images, tmp_path, cuts=["two"])
+    assert set(run) == {0, 1}
+
+
+def test_the_backbone_keeps_every_bit(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    FeatureCache.of(backbone, images, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert all(value.grad is None for value in backbone.parameters())
+
+
+def test_validation_taps_take_the_scales_of_training(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    train = FeatureCache.of(backbone, images, tmp_path)
+    larger = (images[0] * 9, images[1])
+    validation = FeatureCache.of(backbone, larger, tmp_path, scales_of=train)
+    alone = FeatureCache.of(backbone, larger, tmp_path)
+
+    def scales(cache: FeatureCache) -> tuple[float, ...]:
+        return cache.taps["1"][0].meta.scale
+
+    assert scales(validation) == scales(train) != scales(alone)
+    assert validation.folder != alone.folder
+
+
+def test_the_statistics_are_those_of_the_taps(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    cache = FeatureCache.of(backbone, images, tmp_path)
+    [taps], [(mean, std)] = cache.batch("1", ALL), cache.statistics("1")
+    torch.testing.assert_close(mean, taps.double().mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(std, taps.double().std(dim=(0, 2, 3), correction=0))
+
+
+class Change(NamedTuple):
+    backbone: StagedBackbone
+    images: Images
+    options: dict[str, Any]
+
+
+def other_weights(given: Change) -> Change:
+    model = given.backbone.original
+    nn.init.ones_(model.get_parameter("0.bias"))
+    return given._replace(
+        backbone=cut(model, list(given.backbone.places), torch.zeros(2, 3, 12, 8))
+    )
+
+
+def other_image(given: Change) -> Change:
+    given.images[0][5, 1, 2, 3] += 1
+    return given
+
+
+def other_dtype(given: Change) -> Change:
+    return given._replace(options={"dtype": "float32"})
+
+
+def other_cuts(given: Change) -> Change:
+    return given._replace(options={"cuts": ["1", "5"]})
+
+
+@pytest.mark.parametrize("change", [other_weights, other_image, other_dtype, other_cuts])
+def test_anything_that_changes_taps_makes_another_cache_and_leaves_the_old(
+    backbone: StagedBackbone,
+    images: Images,
+    tmp_path: Path,
+    change: Callable[[Change], Change],
+) -> None:
+    old = FeatureCache.of(backbone, images, tmp_path)
+    before = contents(old.folder)
+    changed = change(Change(backbone, images, {}))
+    new = FeatureCache.of(changed.backbone, changed.images, tmp_path, **changed.options)
+    assert new.folder != old.folder
+    assert contents(old.folder) == before
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("harm", [flip, shorten, Path.unlink])
+@pytest.mark.parametrize("file", ["0-0.bin", "1-1.bin", "meta.json"])
+def test_a_damaged_cache_is_found_out_and_computed_again(
+    backbone: StagedBackbone,
+    images: Images,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    harm: Callable[[Path], None],
+    file: str,
+) -> None:
+    whole = FeatureCache.of(backbone, images, tmp_path)
+    before = contents(whole.folder)
+    harm(whole.folder / file)
+    with caplog.at_level(logging.WARNING):
+        FeatureCache.of(backbone, images, tmp_path)
+    assert contents(whole.folder) == before
+    assert "computed again" in caplog.text
+
+
+def test_a_meta_file_that_says_another_thing_under_a_right_digest_of_its_own_is_refused(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    one = FeatureCache.of(backbone, images, tmp_path)
+    other = FeatureCache.of(backbone, images, tmp_path, dtype="float32")
+    before = contents(one.folder)
+    shutil.rmtree(one.folder)
+    shutil.copytree(other.folder, one.folder)
+    FeatureCache.of(backbone, images, tmp_path)
+    assert contents(one.folder) == before
+
+
+def test_what_a_killed_run_left_half_written_is_removed(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    whole = FeatureCache.of(backbone, images, tmp_path)
+    before = contents(whole.folder)
+    left = tmp_path / f".{whole.folder.name}.tmp"
+    whole.folder.rename(left)
+    shorten(left / "0-0.bin")
+    FeatureCache.of(backbone, images, tmp_path)
+    assert contents(whole.folder) == before
+    assert not left.exists()
+
+
+def test_an_interrupted_extraction_leaves_nothing_behind(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "taps":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FeatureCache.of(backbone, images, tmp_path, progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_too_little_space_is_found_before_anything_is_computed(
+    backbone: StagedBackbone, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=31_415)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    events: list[str] = []
+    with pytest.raises(DataError, match=r"needs 34,846 bytes .* 31,415 bytes are free\. Free some"):
+        FeatureCache.of(backbone, images, tmp_path, progress=lambda *e: events.append(e[0]))
+    assert events == []
+
+
+UNDER_A_LIMIT = """
+import resource, sys
+import torch
+from torch import nn
+from offramp.backbones.staged import cut
+from offramp.errors import DataError
+from offramp.features import FeatureCache
+
+torch.manual_seed(0)
+backbone = cut(nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU()), ["0"], torch.zeros(2, 3, 12, 8))
+images = torch.randn(90, 3, 12, 8), torch.zeros(90, dtype=torch.int64)
+few = tuple(part[:20] for part in images)
+FeatureCache.of(backbone, few, sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+try:
+    FeatureCache.of(backbone, images, sys.argv[1])
+except DataError as error:
+    print(error)
+FeatureCache.of(backbone, few, sys.argv[1], progress=lambda *event: print("not kept", event))
+"""
+
+
+def test_a_write_that_fails_midway_is_one_clear_error_and_harms_no_earlier_cache(
+    tmp_path: Path,
+) -> None:
+    said = subprocess.run(
+        [sys.executable, "-W", "error", "-c", UNDER_A_LIMIT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "File too large. It needs 75,600 bytes: free that much" in said
+    assert "not kept" not in said
+    [kept] = [path for path in tmp_path.iterdir() if path.name != ".lock"]
+    assert json.loads((kept / "meta.json").read_text())["num_samples"] == 20
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BundleError, match="cannot be created"):
+        FeatureCache.of(backbone, images, tmp_path / "file" / "cache")
+
+
+def test_data_of_another_size_is_refused_with_both_shapes(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    with pytest.raises(ShapeError, match=r"\(\(3, 8, 8\),\).*\(\(3, 12, 8\),\)"):
+        FeatureCache.of(backbone, (images[0][:, :, :8], images[1]), tmp_path)
+
+
+def test_a_value_too_large_for_fp16_is_named_and_fits_float32(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    train = FeatureCache.of(backbone, images, tmp_path)
+    images[0][17] *= 1e6
+    with pytest.raises(DataError, match=r"the tap at '1', channel \d, of sample 17 is"):
+        FeatureCache.of(backbone, images, tmp_path, scales_of=train)
+    FeatureCache.of(backbone, images, tmp_path, dtype="float32")
+
+
+def test_progress_counts_every_sample(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    events: list[tuple[str, int, int]] = []
+    FeatureCache.of(backbone, images, tmp_path, progress=lambda *event: events.append(event))
+    assert events[-1] == ("taps", 19, 19)
+
+
+@pytest.mark.gpu
+def test_taps_computed_on_cuda_are_close_to_the_cpu_s(
+    backbone: StagedBackbone, images: Images, tmp_path: Path
+) -> None:
+    cache = FeatureCache.of(backbone, images, tmp_path, device="cuda", dtype="float32")
+    assert next(backbone.parameters()).device.type == "cpu"
+    for name, taps in expected_taps(backbone, images[0]).items():
+        torch.testing.assert_close(cache.batch(name, ALL), taps, rtol=1e-3, atol=1e-4)
