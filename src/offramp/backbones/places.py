@@ -1,6 +1,6 @@
 """All places where a backbone can be cut, with what a single cut there carries and costs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -192,14 +192,3 @@ class _Counting(fx.Interpreter):
         if self._counter.total > before:
             self.flops[n] = self._counter.total - before
         return result
-
-
-def nearest(found: Sequence[Place], shares: Sequence[float]) -> Iterator[Place]:
-    """For each share of the FLOPs the nearest place not yet taken, fewer live tensors on ties."""
-    left = list(found)
-    for share in shares:
-        if not left:
-            return
-        best = min(left, key=lambda place: (abs(place.flops_share - share), place.live_tensors))
-        left = [place for place in left if place.flops != best.flops]
-        yield best

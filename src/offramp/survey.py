@@ -1,0 +1,230 @@
+"""The survey of a backbone: where it can be cut, what that costs, which branches fit there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offramp.backbones.places import Place, list_places
+from offramp.backbones.zoo import PYTHON, architecture
+from offramp.branches import BranchSpec, ConvBranch, SLViT, label
+from offramp.compute import count_params
+from offramp.errors import PlanError, ShapeError
+from offramp.spec import FeatureShape
+
+
+@dataclass(frozen=True)
+class SurveyedPlace:
+    """A place with the branches that fit there.
+
+    Attributes:
+        patches: Sides of patches that divide the map into at least 2x2; empty where it is no map.
+        branch_params: Parameters of the default branches that fit, by label: an SL-ViT with the
+            largest of these patches up to 4, and the convolutional baseline.
+    """
+
+    place: Place
+    patches: tuple[int, ...]
+    branch_params: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """One row of `offramp cuts --json`."""
+        place = self.place
+        return {
+            "name": place.name,
+            "aliases": list(place.aliases),
+            "kind": place.kind,
+            "shape": list(place.shape),
+            "live_tensors": place.live_tensors,
+            "live_bytes": place.live_bytes,
+            "flops_share": place.flops_share,
+            "patches": list(self.patches),
+            "branch_params": dict(self.branch_params),
+        }
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Places of one backbone for one size of input.
+
+    Attributes:
+        backbone: Its name.
+        inputs: Shapes of the inputs, without the batch axis.
+        total_flops: Of the whole network with its top, one sample, 2mac.
+        cuts: In graph order.
+    """
+
+    backbone: str
+    inputs: tuple[tuple[int, ...], ...]
+    total_flops: int
+    cuts: tuple[SurveyedPlace, ...]
+
+    def suggest(self, shares: Sequence[float]) -> "Survey":
+        """Only the places nearest to these shares of the FLOPs, one for each.
+
+        Only maps that a patch divides into at least 2x2 patches count. Each place is taken once,
+        no two of them with the same FLOPs; on ties fewer live tensors win, then the later place.
+
+        Raises:
+            PlanError: A share is not between 0 and 1, or there are fewer such places.
+        """
+        if not shares or not all(0 < share < 1 for share in shares):
+            raise PlanError(f"Shares of the FLOPs lie between 0 and 1; got {list(shares)}.")
+        left = [cut for cut in reversed(self.cuts) if cut.patches and 0 < cut.place.flops_share < 1]
+        chosen: list[SurveyedPlace] = []
+        for share in shares:
+            if not left:
+                raise PlanError(
+                    f"{self.backbone} has only {len(chosen)} places for {len(shares)} shares: "
+                    "maps that a patch divides, with FLOPs of their own. Ask for fewer, or give a "
+                    "larger input."
+                )
+            best = min(left, key=partial(_distance, share=share))
+            left = [cut for cut in left if cut.place.flops != best.place.flops]
+            chosen.append(best)
+        return replace(self, cuts=tuple(cut for cut in self.cuts if cut in chosen))
+
+    def as_json(self) -> dict[str, Any]:
+        """What `offramp cuts --json` prints."""
+        return {
+            "backbone": self.backbone,
+            "input": ", ".join(_by(shape) for shape in self.inputs),
+            "total_flops": self.total_flops,
+            "cuts": [cut.as_json() for cut in self.cuts],
+        }
+
+    def __str__(self) -> str:
+        """A table, modules first: their names are the ones to prefer in plans."""
+        rows = sorted(self.cuts, key=lambda cut: cut.place.kind)
+        width = max([len("place"), *(len(cut.place.name) for cut in rows)])
+        head = f"{'place':<{width}}  {'shape':>12}  {'FLOPs':>6}  {'live':>4}  {'bytes':>10}"
+        lines = [
+            f"{self.backbone}, input {', '.join(map(_by, self.inputs))}: "
+            f"{self.total_flops / 1e9:.3f} GFLOP (2 per multiply-add), {len(rows)} places",
+            f"{head}  patches; parameters of branches",
+            *(_row(cut, width) for cut in rows),
+        ]
+        return "\n".join(lines)
+
+
+def survey(
+    model: nn.Module, sample: Tensor | tuple[Tensor, ...], *, name: str | None = None
+) -> Survey:
+    """Survey a model; what it holds as weights does not matter.
+
+    Raises:
+        CutError: It cannot be traced or run on the sample.
+    """
+    listing = list_places(model, sample)
+    inputs = sample if isinstance(sample, tuple) else (sample,)
+    sizes = _BranchSizes(listing.num_outputs)
+    return Survey(
+        backbone=name or type(model).__name__,
+        inputs=tuple(tuple(tensor.shape[1:]) for tensor in inputs),
+        total_flops=listing.total_flops,
+        cuts=tuple(
+            SurveyedPlace(
+                place,
+                place.features.patches if place.features else (),
+                sizes.at(place.features) if place.features else {},
+            )
+            for place in listing.places
+        ),
+    )
+
+
+def survey_backbone(
+    name: str | None,
+    backbone_file: str | None,
+    inputs: Sequence[str],
+    suggest: str | None = None,
+) -> Survey:
+    """Survey a backbone by name, as `offramp cuts` does; no weights are loaded.
+
+    Args:
+        name: As in `offramp.backbones.zoo.build`; None with a `backbone_file`.
+        backbone_file: `path/to/file.py:function` in its place.
+        inputs: `CxHxW` of each input.
+        suggest: How many places to pick, at even shares of the FLOPs, or the shares: `0.2,0.5`.
+
+    Raises:
+        PlanError: An argument is wrong.
+        CutError: The backbone cannot be traced or run on such inputs.
+    """
+    if (name in (None, PYTHON)) != (backbone_file is not None):
+        raise PlanError("Give a backbone's name or --backbone path/to/file.py:function, not both.")
+    shares = None if suggest is None else _shares(suggest)
+    sample = tuple(torch.zeros(1, *_shape(text)) for text in inputs)
+    model = architecture(name or PYTHON, backbone_file=backbone_file)
+    found = survey(model, sample, name=backbone_file or name)
+    return found if shares is None else found.suggest(shares)
+
+
+class _BranchSizes:
+    """Parameters of the default branches, each shape counted once."""
+
+    def __init__(self, num_outputs: int) -> None:
+        self._num_outputs = num_outputs
+        self._known: dict[FeatureShape, dict[str, int]] = {}
+
+    def at(self, features: FeatureShape) -> dict[str, int]:
+        if features not in self._known:
+            self._known[features] = {
+                label(spec): size
+                for spec in _defaults(features)
+                if (size := self._size(spec, features)) is not None
+            }
+        return self._known[features]
+
+    def _size(self, spec: BranchSpec, features: FeatureShape) -> int | None:
+        try:
+            with torch.device("meta"):
+                return count_params(spec.build(features, self._num_outputs))
+        except ShapeError:  # the map is too small for this branch
+            return None
+
+
+def _defaults(features: FeatureShape) -> list[BranchSpec]:
+    patches = [patch for patch in features.patches if patch <= 4]
+    return [*(SLViT(patch=patch) for patch in patches[-1:]), ConvBranch()]
+
+
+def _distance(cut: SurveyedPlace, *, share: float) -> tuple[float, int]:
+    return (abs(cut.place.flops_share - share), cut.place.live_tensors)
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise PlanError(
+            f"--suggest {text!r} is neither a count such as 3 nor shares such as 0.25,0.5."
+        ) from None
+    if len(numbers) == 1 and numbers[0] >= 1 and numbers[0].is_integer():
+        count = int(numbers[0])
+        return [(index + 1) / (count + 1) for index in range(count)]
+    return numbers
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = text.lower().split("x")
+    if not all(size.isdigit() and int(size) for size in sizes):
+        raise PlanError(f"--input {text!r} is not a shape. Write CxHxW, such as 3x224x224.")
+    return tuple(map(int, sizes))
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _row(cut: SurveyedPlace, width: int) -> str:
+    place = cut.place
+    branches = ", ".join(f"{name} {size:,}" for name, size in cut.branch_params.items())
+    patches = " ".join(map(str, cut.patches)) or "-"
+    return (
+        f"{place.name:<{width}}  {_by(place.shape):>12}  {place.flops_share:>6.1%}  "
+        f"{place.live_tensors:>4}  {place.live_bytes:>10,}  {patches}; {branches or '-'}"
+    )
