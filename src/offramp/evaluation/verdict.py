@@ -37,18 +37,14 @@ def _rival(row: RivalRow, duel: Duel, measure: Measure) -> str:
     unit, (exit_flops, rival_flops) = scaled_flops([duel.flops, row.rival.flops])
     name = f"the {kind_name(duel.kind)} exit at {duel.cut}"
     return (
-        f"Against the static rival {_rival_name(row)} ({rival_flops} {unit}), {name} "
+        f"Against the static rival {row.rival.name} ({rival_flops} {unit}), {name} "
         f"({exit_flops} {unit}): {_size(duel.difference, duel.interval, measure)}: "
         f"{_finding('the exit', duel.interval, measure)}."
     )
 
 
 def _unrivalled(row: RivalRow) -> str:
-    return f"No exit is as cheap as the static rival {_rival_name(row)}."
-
-
-def _rival_name(row: RivalRow) -> str:
-    return f"{row.rival.name}, {row.rival.note}" if row.rival.note else row.rival.name
+    return f"No exit is as cheap as the static rival {row.rival.name}."
 
 
 def _impractical(comparison: Comparison) -> list[str]:

@@ -1,0 +1,244 @@
+"""The figures: accuracy against FLOPs, paired differences, how the branches trained."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from offramp.evaluation import BranchRow, Comparison, RivalRow
+from offramp.evaluation.comparison import difference_head, kind_name, measure_head
+from offramp.report.image import house_style
+from offramp.report.inputs import Curve
+from offramp.report.palette import INK, MUTED, PAGE, styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH = 4.8  # inches; with 9 point letters still readable on a phone
+_RIVAL_MARKERS = ("X", "D", "*", "p")
+
+
+def plot_tradeoff(comparison: Comparison) -> "Figure":
+    """Accuracy against FLOPs on the own path, with 95 % intervals, final layer and rivals.
+
+    Exits that are impractical are hollow.
+    """
+    from matplotlib.figure import Figure
+
+    with house_style():
+        figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        for name, (colour, marker) in _series_styles(comparison).items():
+            rows = [row for row in comparison.rows if row.series == name]
+            _draw_series(axes, comparison, rows, colour, marker)
+        _draw_rivals(axes, comparison)
+        _draw_final(axes, comparison)
+        _name_cuts(axes, comparison)
+        axes.set_xlim(0, 1.06 * comparison.final.flops / 1e6)
+        axes.set_xlabel("MFLOPs per sample, own path (a multiply-add is 2)")
+        axes.set_ylabel(measure_head(comparison.measure))
+        axes.margins(y=0.12)
+        handles, _ = axes.get_legend_handles_labels()
+        figure.legend(handles=handles, loc="outside lower left", fontsize=8)
+    return figure
+
+
+def plot_differences(comparison: Comparison) -> "Figure":
+    """Each paired difference with its 95 % interval, one line each, and where zero is."""
+    from matplotlib.figure import Figure
+
+    items = comparison.differences
+    with house_style():
+        figure = Figure(figsize=(_WIDTH, 0.8 + 0.42 * len(items)), layout="constrained")
+        axes = figure.add_subplot()
+        scale = comparison.measure.scale
+        axes.axvline(0, color=MUTED, linewidth=1)
+        for place, item in enumerate(items):
+            low, high = scale * item.interval.low, scale * item.interval.high
+            axes.plot([low, high], [place, place], color=INK, linewidth=1.6)
+            axes.plot(scale * item.difference, place, "o", color=INK, markersize=6)
+        several = len({(item.kind, item.baseline) for item in items}) > 1
+        axes.set_yticks(
+            range(len(items)),
+            [
+                f"{item.cut}\n{item.branch} - {item.baseline}" if several else item.cut
+                for item in items
+            ],
+        )
+        axes.set_ylim(len(items) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(_difference_label(comparison, several=several))
+    return figure
+
+
+def plot_training(curves: Sequence[Curve], comparison: Comparison) -> "Figure":
+    """Validation loss per epoch (solid) and training loss (dotted), one panel per cut."""
+    from matplotlib.figure import Figure
+
+    colours = {
+        (row.cut, row.branch): style
+        for name, style in _series_styles(comparison).items()
+        for row in comparison.rows
+        if row.series == name
+    }
+    cuts = list(dict.fromkeys(curve.cut for curve in curves))
+    with house_style():
+        figure = Figure(figsize=(_WIDTH, 0.9 + 1.6 * len(cuts)), layout="constrained")
+        panels = figure.subplots(len(cuts), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, cut in zip(panels, cuts, strict=True):
+            axes.set_title(cut)
+            axes.set_ylabel("loss")
+            for curve in curves:
+                if curve.cut == cut:
+                    _draw_curve(axes, curve, colours[cut, curve.branch][0])
+        panels[-1].set_xlabel("epoch")
+        panels[-1].xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(
+            handles=_training_legend(comparison), loc="outside lower left", ncols=2, fontsize=8
+        )
+    return figure
+
+
+def _series_styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
+    return styles(row.series for row in comparison.rows)
+
+
+def _series_label(row: BranchRow) -> str:
+    return kind_name(row.series) if row.series == row.kind else row.series
+
+
+def _draw_series(
+    axes: "Axes", comparison: Comparison, rows: Sequence[BranchRow], colour: str, marker: str
+) -> None:
+    axes.plot(
+        [row.flops / 1e6 for row in rows],
+        [comparison.measure.scale * row.value for row in rows],
+        color=colour,
+        linewidth=1.4,
+        marker=marker,
+        markersize=6.5,
+        label=_series_label(rows[0]),
+    )
+    for row in rows:
+        _draw_interval(axes, comparison, row, colour)
+        if not row.practical:
+            axes.plot(
+                row.flops / 1e6,
+                comparison.measure.scale * row.value,
+                marker=marker,
+                markersize=6.5,
+                markerfacecolor=PAGE,
+                color=colour,
+                zorder=3,
+            )
+
+
+def _draw_interval(axes: "Axes", comparison: Comparison, row: BranchRow, colour: str) -> None:
+    scale, flops = comparison.measure.scale, row.flops / 1e6
+    axes.plot(
+        [flops, flops],
+        [scale * row.interval.low, scale * row.interval.high],
+        color=colour,
+        linewidth=1.2,
+    )
+
+
+def _draw_final(axes: "Axes", comparison: Comparison) -> None:
+    final = comparison.final
+    value = comparison.measure.scale * final.value
+    _draw_interval(axes, comparison, final, INK)
+    face = INK if final.practical else PAGE
+    axes.plot(final.flops / 1e6, value, "s", color=INK, markersize=7, markerfacecolor=face)
+    _say(axes, f"final layer {comparison.measure.text(final.value)}", final.flops, value, "right")
+    if not all(row.practical for row in (*comparison.rows, final)):
+        axes.plot([], [], "o", color=INK, markerfacecolor=PAGE, label="hollow: impractical")
+
+
+def _draw_rivals(axes: "Axes", comparison: Comparison) -> None:
+    notes = list(dict.fromkeys(row.rival.note for row in comparison.rivals))
+    for place, note in enumerate(notes):
+        rows = [row for row in comparison.rivals if row.rival.note == note]
+        marker = _RIVAL_MARKERS[place % len(_RIVAL_MARKERS)]
+        _draw_rival_group(axes, comparison, rows, marker)
+
+
+def _draw_rival_group(
+    axes: "Axes", comparison: Comparison, rows: Sequence[RivalRow], marker: str
+) -> None:
+    scale = comparison.measure.scale
+    axes.plot(
+        [row.rival.flops / 1e6 for row in rows],
+        [scale * row.rival.value for row in rows],
+        marker,
+        color=MUTED,
+        markersize=5.5,
+        zorder=1.9,
+        label=_wrapped(f"static rival: {rows[0].rival.note}"),
+    )
+    for row in rows:
+        text = f"{row.rival.resolution} px"
+        _say(axes, text, row.rival.flops, scale * row.rival.value, "left")
+
+
+def _say(axes: "Axes", text: str, flops: int, value: float, side: str) -> None:
+    """Write beside a point, on a halo that keeps lines off the letters."""
+    from matplotlib.patheffects import withStroke
+
+    axes.annotate(
+        text,
+        (flops / 1e6, value),
+        xytext=(6, 0) if side == "left" else (-8, 0),
+        textcoords="offset points",
+        ha=side,
+        va="center",
+        fontsize=8,
+        path_effects=[withStroke(linewidth=2.5, foreground=PAGE)],
+    )
+
+
+def _name_cuts(axes: "Axes", comparison: Comparison) -> None:
+    """Name the cuts on top, each at its cheapest exit."""
+    cheapest: dict[str, float] = {}
+    for row in comparison.rows:
+        cheapest[row.cut] = min(row.flops / 1e6, cheapest.get(row.cut, row.flops / 1e6))
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(list(cheapest.values()), list(cheapest), rotation=35, ha="left", fontsize=8)
+    top.tick_params(length=3, pad=1)
+    top.spines["top"].set_visible(False)
+
+
+def _difference_label(comparison: Comparison, *, several: bool) -> str:
+    head = difference_head(comparison.measure)
+    item = comparison.differences[0]
+    which = "branch - baseline"
+    if not several:
+        which = f"{kind_name(item.kind)} minus {kind_name(item.baseline_kind)}"
+    better = "right" if comparison.measure.higher_is_better else "left"
+    return f"{which}, {head} (better to the {better})"
+
+
+def _draw_curve(axes: "Axes", curve: Curve, colour: str) -> None:
+    epochs = range(1, len(curve.validation_loss) + 1)
+    axes.plot(epochs, curve.train_loss, color=colour, linewidth=0.9, linestyle=":")
+    axes.plot(epochs, curve.validation_loss, color=colour, linewidth=1.2)
+    best = curve.validation_loss[curve.best_epoch - 1]
+    axes.plot(curve.best_epoch, best, "o", color=colour, markersize=4.5)
+
+
+def _training_legend(comparison: Comparison) -> list[object]:
+    from matplotlib.lines import Line2D
+
+    names = {row.series: _series_label(row) for row in comparison.rows}
+    return [
+        *(
+            Line2D([], [], color=colour, label=f"{names[name]}, one line per seed")
+            for name, (colour, _) in _series_styles(comparison).items()
+        ),
+        Line2D([], [], color=MUTED, marker="o", markersize=4.5, label="validation, kept epoch"),
+        Line2D([], [], color=MUTED, linestyle=":", label="training"),
+    ]
+
+
+def _wrapped(text: str, width: int = 74) -> str:
+    from textwrap import fill
+
+    return fill(text, width)

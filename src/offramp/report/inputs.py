@@ -1,0 +1,77 @@
+"""What a report is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.evaluation import Comparison, ExitMix, Tradeoff
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one branch trained from one seed.
+
+    Attributes:
+        cut: Where it sits.
+        branch: Label of its settings.
+        seed: Of its initialisation and dropout.
+        train_loss: One per epoch.
+        validation_loss: One per epoch.
+        best_epoch: Counted from 1, the one whose weights were kept.
+    """
+
+    cut: str
+    branch: str
+    seed: int
+    train_loss: tuple[float, ...]
+    validation_loss: tuple[float, ...]
+    best_epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture and the answer it got.
+
+    Attributes:
+        image: (H, W) or (H, W, 3) uint8.
+        answer: Class that was answered.
+        truth: Class it has.
+        exit: Which exit answered.
+        confidence: Maximum softmax of the answer, 0 to 1.
+        saved: Share of the backbone's FLOPs not spent; negative when more were spent.
+    """
+
+    image: NDArray[np.uint8]
+    answer: str
+    truth: str
+    exit: str
+    confidence: float
+    saved: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReportInputs:
+    """All that the page shows.
+
+    Attributes:
+        title: Of the page, plain text.
+        comparison: Every branch over its seeds, with the static rivals.
+        exits: The exits of the saved model.
+        mix: Which exit answers at a fixed threshold; None leaves it out, as for regression.
+        curves: One per trial.
+        pictures: A few samples, answered one by one.
+        facts: What else belongs to the numbers, such as versions, hardware and how times were
+            measured; shown in this order.
+        plan: The plan as YAML.
+    """
+
+    title: str
+    comparison: Comparison
+    exits: Tradeoff
+    mix: ExitMix | None = None
+    curves: Sequence[Curve] = ()
+    pictures: Sequence[Picture] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    plan: str = ""
