@@ -13,13 +13,12 @@ from offramp.evaluation.table import scaled_flops
 
 
 def verdict(comparison: Comparison) -> tuple[str, ...]:
-    """One sentence per paired difference, per impractical exit and per rival."""
+    """One sentence per paired difference, per impractical exit and per static rival."""
     measure = comparison.measure
     return (
         *(_difference(item, measure) for item in comparison.differences),
         *_impractical(comparison),
-        *(_rival(row, duel, measure) for row in comparison.rivals for duel in row.duels),
-        *(_unrivalled(row) for row in comparison.rivals if not row.duels),
+        *(_rival(row, measure) for row in comparison.rivals),
     )
 
 
@@ -33,18 +32,22 @@ def _difference(item: PairedDifference, measure: Measure) -> str:
     )
 
 
-def _rival(row: RivalRow, duel: Duel, measure: Measure) -> str:
-    unit, (exit_flops, rival_flops) = scaled_flops([duel.flops, row.rival.flops])
-    name = f"the {kind_name(duel.kind)} exit at {duel.cut}"
-    return (
-        f"Against the static rival {row.rival.name} ({rival_flops} {unit}), {name} "
-        f"({exit_flops} {unit}): {_size(duel.difference, duel.interval, measure)}: "
-        f"{_finding('the exit', duel.interval, measure)}."
+def _rival(row: RivalRow, measure: Measure) -> str:
+    unit, (flops,) = scaled_flops([row.rival.flops])
+    name = f"static rival {row.rival.name} ({flops} {unit})"
+    if not row.duels:
+        return f"No exit is as cheap as the {name}."
+    kinds = [duel.kind for duel in row.duels]
+    duels = "; ".join(
+        _duel(duel, kind_name(duel.kind) if kinds.count(duel.kind) == 1 else duel.branch, measure)
+        for duel in row.duels
     )
+    return f"The dearest exits within the cost of the {name}, minus it: {duels}."
 
 
-def _unrivalled(row: RivalRow) -> str:
-    return f"No exit is as cheap as the static rival {row.rival.name}."
+def _duel(duel: Duel, name: str, measure: Measure) -> str:
+    size = _size(duel.difference, duel.interval, measure)
+    return f"{name} at {duel.cut} {size}, {_finding('the exit', duel.interval, measure)}"
 
 
 def _impractical(comparison: Comparison) -> list[str]:
@@ -71,6 +74,6 @@ def _finding(name: str, interval: Interval | None, measure: Measure) -> str:
     if interval is None:
         return "no interval, so nothing is shown"
     if 0.0 in interval:
-        return "no difference shown, the interval includes 0"
+        return "no difference shown (the interval includes 0)"
     wins = measure.better(interval.low, 0.0) and measure.better(interval.high, 0.0)
-    return f"{name} {'is better' if wins else 'is worse'}, the interval excludes 0"
+    return f"{name} {'is better' if wins else 'is worse'} (the interval excludes 0)"

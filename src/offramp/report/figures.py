@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH = 4.8  # inches; with 9 point letters still readable on a phone
-_RIVAL_MARKERS = ("X", "D", "*", "p")
+_RIVAL_MARKERS = ("x", "D", "*", "p")
 
 
 def plot_tradeoff(comparison: Comparison) -> "Figure":
@@ -171,6 +171,7 @@ def _draw_rival_group(
         marker,
         color=MUTED,
         markersize=5.5,
+        markeredgewidth=1.8,
         zorder=1.9,
         label=_wrapped(f"static rival: {rows[0].rival.note}"),
     )

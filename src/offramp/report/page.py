@@ -85,7 +85,8 @@ def _figures(comparison: Comparison) -> str:
         alt = "Paired differences with 95 % intervals; the verdict below states each in words."
         caption = "Paired differences at each cut, same samples and same seeds, 95 % intervals."
         parts.append(_figure(inline_svg(figure, "differences", alt), caption))
-    return "\n".join(parts)
+    figures = "\n".join(parts)
+    return f'<div class="figures">\n{figures}\n</div>'
 
 
 def _tradeoff_words(comparison: Comparison) -> str:
@@ -140,8 +141,8 @@ def _pictures(inputs: ReportInputs) -> str:
 def _picture(picture: Picture) -> str:
     answer, truth = html.escape(picture.answer), html.escape(picture.truth)
     right = "right" if picture.answer == picture.truth else f"wrong, it is {truth}"
-    saved = f"{100 * abs(picture.saved):.0f} % of the FLOPs "
-    saved += "saved" if picture.saved >= 0 else "more than without exits"
+    share = f"{100 * abs(picture.saved):.0f} %"
+    saved = f"{share} of FLOPs saved" if picture.saved >= 0 else f"{share} more FLOPs"
     return (
         f'<li><img src="{picture_uri(picture.image)}" alt="test picture of class {truth}">'
         f"<strong>{answer}</strong> {right}<br>{html.escape(picture.exit)}, "

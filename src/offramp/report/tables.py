@@ -29,9 +29,9 @@ def html_table(
         for row in rows
     )
     return (
+        f'<figure class="tabled"><figcaption>{html.escape(caption)}</figcaption>'
         f'<div class="table" role="region" tabindex="0" aria-label="{html.escape(caption)}">'
-        f"<table><caption>{html.escape(caption)}</caption>"
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+        f"<table><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div></figure>"
     )
 
 
@@ -41,8 +41,8 @@ def branch_table(comparison: Comparison) -> str:
     unit, own = scaled_flops([row.flops for row in rows])
     _, passed = scaled_flops([row.flops_with_passed or row.flops for row in rows])
     head = ["exit", "branch", f"{measure_head(comparison.measure)}, mean ± std"]
-    head += ["95 % interval", "minus baseline, 95 % interval", "branch parameters", unit]
-    head += ["with branches passed", "acceleration", "ms", "with branches passed, ms", "practical"]
+    head += ["95 % interval", "minus baseline, 95 % interval", "parameters", unit]
+    head += ["with branches passed", "acceleration", "ms", ""]
     lines = [
         [
             row.cut,
@@ -55,8 +55,7 @@ def branch_table(comparison: Comparison) -> str:
             passed[place] if row.flops_with_passed is not None else "",
             f"{row.acceleration:.2f}x",
             _ms(row.ms),
-            _ms(row.ms_with_passed),
-            "yes" if row.practical else "impractical",
+            "" if row.practical else "impractical",
         ]
         for place, row in enumerate(rows)
     ]
@@ -103,7 +102,7 @@ def exit_table(exits: Tradeoff) -> str:
     unit, own = scaled_flops([point.flops for point in exits])
     _, passed = scaled_flops([point.flops_with_passed for point in exits])
     head = ["exit", measure_head(exits.measure), "95 % interval", unit, "with branches passed"]
-    head += ["acceleration", "ms", "practical"]
+    head += ["acceleration", "ms", ""]
     lines = [
         [
             point.name,
@@ -113,7 +112,7 @@ def exit_table(exits: Tradeoff) -> str:
             passed[point.exit],
             f"{point.acceleration:.2f}x",
             _ms(point.ms),
-            "yes" if point.practical else "impractical",
+            "" if point.practical else "impractical",
         ]
         for point in exits
     ]
