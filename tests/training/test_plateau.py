@@ -1,0 +1,40 @@
+import math
+
+import pytest
+
+from offramp.training.plateau import Plateau
+from offramp.training.settings import TrainSettings
+
+SETTINGS = TrainSettings(lr=1.0, lr_factor=0.5, lr_patience=2, stop_patience=5, epochs=20)
+
+
+def run(losses: list[float], settings: TrainSettings = SETTINGS) -> list[Plateau]:
+    states = [Plateau(settings.lr)]
+    for loss in losses:
+        states.append(states[-1].after(loss, settings))
+    return states[1:]
+
+
+def test_the_second_epoch_in_a_row_that_is_no_better_lowers_the_learning_rate() -> None:
+    states = run([3.0, 2.0, 2.0, 2.5, 2.1, 2.2])
+    assert [state.lr for state in states] == [1, 1, 1, 0.5, 0.5, 0.25]
+
+
+def test_a_lower_loss_starts_both_counts_anew() -> None:
+    states = run([3.0, 4.0, 2.9, 4.0, 4.0, 4.0, 4.0, 4.0])
+    assert [state.lr for state in states] == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert [state.stopped for state in states] == [False] * 7 + [True]
+    assert {state.best_epoch for state in states[2:]} == {3}
+
+
+def test_training_stops_at_the_last_epoch() -> None:
+    states = run([3.0, 2.0, 1.0], SETTINGS.model_copy(update={"epochs": 3}))
+    assert [state.stopped for state in states] == [False, False, True]
+    assert all(state.improved for state in states)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_at_once_and_is_never_best(loss: float) -> None:
+    last = run([3.0, loss])[-1]
+    assert last.stopped
+    assert (last.best_epoch, last.best_loss) == (1, 3.0)
