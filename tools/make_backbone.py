@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import json
 import math
-import os
 import platform
 import time
 from pathlib import Path
@@ -69,8 +68,11 @@ def main() -> None:
         "test_images": 10_000,
         "bytes": target.stat().st_size,
         "settings": {k: v for k, v in vars(args).items() if k not in ("source", "work", "to")},
-        "versions": {"torch": torch.__version__, "timm": timm.__version__,
-                     "python": platform.python_version()},  # fmt: skip
+        "versions": {
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "python": platform.python_version(),
+        },
         "log": [json.loads(line) for line in (args.work / "log.jsonl").read_text().splitlines()],
     }
     (args.to / "training_log.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -121,8 +123,14 @@ def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
                         for i, (t, s) in enumerate(zip(top, left, strict=True))])  # fmt: skip
 
 
-def fine_tune(model: nn.Module, images: Tensor, labels: Tensor,
-              taken: NDArray[Any], kept: NDArray[Any], args: argparse.Namespace) -> None:  # fmt: skip
+def fine_tune(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    taken: NDArray[Any],
+    kept: NDArray[Any],
+    args: argparse.Namespace,
+) -> None:
     """AdamW, warm-up and cosine; the epoch best on `kept` is left in best.safetensors."""
     optimiser = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
     per_epoch = len(taken) // args.batch_size
@@ -171,7 +179,7 @@ def fine_tune(model: nn.Module, images: Tensor, labels: Tensor,
             torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(),
                         "scheduler": scheduler.state_dict(), "step": step, "best": best},
                        checkpoint.with_suffix(".tmp"))  # fmt: skip
-            os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+            checkpoint.with_suffix(".tmp").replace(checkpoint)
 
 
 def compact(name: str, value: Tensor) -> Tensor:

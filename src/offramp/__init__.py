@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from offramp.backbones.staged import Cut, StagedBackbone, cut
     from offramp.branches import ConvBranch, SLViT
     from offramp.errors import OfframpError
-    from offramp.evaluation import tradeoff
+    from offramp.evaluation.tradeoff import tradeoff
     from offramp.features import FeatureCache
     from offramp.multiexit import MultiExit
     from offramp.outputs import ExitOutputs
