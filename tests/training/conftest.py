@@ -71,7 +71,13 @@ def fit(
     """`fit_branches` on all of these, in a few short epochs."""
 
     def call(branches: Branches = branches, **changes: object) -> MultiExit:
-        options = {"seeds": [3, 5], "epochs": 3, "batch_size": 11, "lr": 3e-3} | changes
+        options = {
+            "seeds": [3, 5],
+            "epochs": 3,
+            "batch_size": 11,
+            "lr": 3e-3,
+            "tensorboard": False,
+        } | changes
         data = [options.pop("train", train), options.pop("validation", validation)]
         return fit_branches(backbone, branches, *data, **options)  # type: ignore[arg-type]
 

@@ -84,19 +84,19 @@ def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objec
     try:
         dataset = as_dataset(data)
         first = next(iter(batches(dataset, 1, order=[0])))
-        labels = labels_of(dataset)
+        targets = _targets(labels_of(dataset), backbone.num_outputs, objective)
     except DataError as error:
         raise DataError(f"the {what} data cannot be used: {error}") from error
     check_inputs(first.inputs, backbone.input_shapes)
-    return Split(what, dataset, _targets(labels, what, backbone.num_outputs, objective))
+    return Split(what, dataset, targets)
 
 
-def _targets(labels: NDArray[Any], what: str, num_outputs: int, objective: Objective) -> Tensor:
+def _targets(labels: NDArray[Any], num_outputs: int, objective: Objective) -> Tensor:
     if objective.task == "regression":
         return torch.from_numpy(labels.astype(np.float32))
     if labels.dtype.kind == "f":
         raise DataError(
-            f"the {what} labels are fractions such as {labels[0]:g}, not class numbers. Give "
+            f"the labels are fractions such as {labels[0]:g}, not class numbers. Give "
             "whole numbers from 0, or train with task='regression'."
         )
     check_labels(labels, num_outputs)

@@ -1,0 +1,83 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from offramp.backbones.staged import StagedBackbone, cut
+from offramp.branches import ConvBranch, SLViT
+from offramp.errors import CutError, DataError, OfframpError, PlanError, ShapeError
+from offramp.multiexit import MultiExit
+
+Images = tuple[Tensor, Tensor]
+Fit = Callable[..., MultiExit]
+
+
+@pytest.mark.parametrize(
+    ("branches", "error", "text"),
+    [
+        ({}, PlanError, r"no branches are given for any cut"),
+        ({"2": []}, PlanError, r"no branches are given for \['2'\]"),
+        ({"22": [ConvBranch()]}, CutError, r"'22'.*Did you mean '2'\?.*\['2', '4'\]"),
+        ({"2": [SLViT(patch=5)]}, ShapeError, r"patch=5 does not divide the 12x8.*\[1, 2, 4\]"),
+        ({"2": [ConvBranch(), SLViT(), ConvBranch()]}, PlanError, r"conv-k3-f16 twice"),
+    ],
+)
+def test_branches_that_cannot_be_trained_are_refused(
+    fit: Fit, branches: object, error: type[OfframpError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        fit(branches)
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [("gpu0", "'gpu0' is no device of torch"), ("cuda:99", "'cuda:99' is not available here.*cpu")],
+)
+def test_a_device_that_is_not_there_is_refused(fit: Fit, device: str, text: str) -> None:
+    with pytest.raises(PlanError, match=text):
+        fit(device=device)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_bad_data_is_refused_in_either_split(fit: Fit, train: Images, split: str) -> None:
+    images, labels = train
+    spoilt = images.clone()
+    spoilt[31, 1, 2, 3] = float("nan")
+    bad: list[tuple[object, type[OfframpError], str]] = [
+        ((images[:0], labels[:0]), DataError, "data cannot be used: the data set is empty"),
+        ((spoilt, labels), DataError, r"sample 31 .*holds NaN"),
+        ((images, labels + 1), DataError, "labels run from 1 to 4, but the model has 4 outputs"),
+        ((images, labels / 2), DataError, "not class numbers.*task='regression'"),
+        ((images[..., :6], labels), ShapeError, r"\(\(3, 12, 6\),\).*\(\(3, 12, 8\),\)"),
+        ((images[:, :2], labels), ShapeError, r"\(\(2, 12, 8\),\)"),
+    ]
+    for data, error, text in bad:
+        with pytest.raises(error, match=text):
+            fit(**{split: data})
+
+
+def test_the_split_of_a_wrong_label_is_named(fit: Fit, train: Images) -> None:
+    with pytest.raises(DataError, match="validation"):
+        fit(validation=(train[0], train[1] + 1))
+
+
+def test_a_regression_needs_a_backbone_with_one_output(fit: Fit) -> None:
+    with pytest.raises(ShapeError, match=r"answers \(4,\) per sample, and regression needs \(1,\)"):
+        fit(task="regression")
+
+
+def test_a_backbone_that_answers_with_a_map_is_refused(train: Images) -> None:
+    from offramp.training import fit_branches
+
+    net = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Conv2d(7, 4, 3))
+    backbone: StagedBackbone = cut(net, ["0"], train[0][:2])
+    with pytest.raises(ShapeError, match=r"answers \(4, 8, 4\)"):
+        fit_branches(backbone, {"0": [ConvBranch()]}, train, train, seeds=[0])
+
+
+def test_arrays_of_numpy_do_as_well(fit: Fit, train: Images) -> None:
+    as_numpy = (train[0].numpy(), train[1].numpy().astype(np.int16))
+    one, other = fit(train=train), fit(train=as_numpy)
+    assert torch.equal(one(train[0]), other(train[0]))
