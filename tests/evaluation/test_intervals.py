@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from offramp.evaluation.intervals import Bootstrap, Interval, percentile_interval, wilson
+
+VALUES = st.tuples(st.integers(1, 4), st.integers(2, 11)).flatmap(
+    lambda shape: arrays(np.float64, shape, elements=st.floats(-5, 5, width=16))
+)
+
+
+def interval(values: np.ndarray, ids: np.ndarray | None = None, seed: int = 0) -> Interval:
+    return percentile_interval(Bootstrap(400, seed).means([values], ids)[:, 0])
+
+
+def test_wilson_by_hand() -> None:
+    assert wilson(0.5, 10).low == pytest.approx(0.2366, abs=1e-4)  # Wilson 1927, 5 of 10
+    assert wilson(0.5, 10).high == pytest.approx(0.7634, abs=1e-4)
+    assert wilson(1.0, 20).low == pytest.approx(0.8389, abs=1e-4)
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_wilson_holds_its_share_and_stays_a_share(samples: int, part: float) -> None:
+    share = round(part * samples) / samples
+    found = wilson(share, samples)
+    assert share in found
+    assert -1e-12 <= found.low <= found.high <= 1 + 1e-12
+
+
+@given(VALUES)
+@settings(max_examples=50, deadline=None)
+def test_resampled_means_stay_between_the_extremes(values: np.ndarray) -> None:
+    means = Bootstrap(100).means([values])
+    assert means.shape == (100, 1)
+    assert values.min() - 1e-9 <= means.min() <= means.max() <= values.max() + 1e-9
+
+
+@given(VALUES)
+@settings(max_examples=50, deadline=None)
+def test_the_interval_holds_the_mean(values: np.ndarray) -> None:
+    found = interval(values)
+    assert found.low - 1e-9 <= values.mean() <= found.high + 1e-9
+
+
+@given(VALUES)
+@settings(max_examples=20, deadline=None)
+def test_no_difference_in_any_sample_is_no_difference_in_any_draw(values: np.ndarray) -> None:
+    assert not Bootstrap(50).means([values - values, values])[:, 0].any()
+
+
+def test_one_draw_serves_all_columns() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 30))
+    means = Bootstrap(50).means([values, values + 2.0])
+    np.testing.assert_allclose(means[:, 1] - means[:, 0], 2.0)
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 30))
+    assert interval(values) == interval(values)
+    assert interval(values) != interval(values, seed=1)
+
+
+def test_samples_that_share_an_id_are_drawn_together() -> None:
+    values = np.array([[0.0, 0.0, 6.0, 6.0]])
+    means = Bootstrap(300).means([values], np.array(["a", "a", "b", "b"]))
+    assert set(means.ravel()) == {0.0, 3.0, 6.0}
+
+
+def test_groups_of_unequal_size_weigh_by_their_samples() -> None:
+    values = np.array([[0.0, 0.0, 0.0, 6.0]])
+    means = Bootstrap(300).means([values], np.array(["a", "a", "a", "b"]))
+    assert set(means.ravel()) == {0.0, 1.5, 6.0}
+
+
+def test_the_spread_over_samples_is_the_standard_error() -> None:
+    values = np.random.default_rng(0).normal(size=(1, 900))
+    spread = Bootstrap(4000).means([values]).std()
+    assert spread == pytest.approx(values.std() / 30, rel=0.05)
+
+
+def test_seeds_are_resampled_too() -> None:
+    values = np.repeat([[0.0], [3.0]], 5, axis=1)  # all spread lies between two seeds
+    means = Bootstrap(2000).means([values]).ravel()
+    assert set(means) == {0.0, 1.5, 3.0}
+    assert np.mean(means == 1.5) == pytest.approx(0.5, abs=0.05)
+
+
+def test_draws_do_not_depend_on_how_many_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 13))
+    at_once = Bootstrap(40).means([values])
+    monkeypatch.setattr("offramp.evaluation.intervals._CHUNK", 30)
+    np.testing.assert_allclose(Bootstrap(40).means([values]), at_once, rtol=1e-12)
+
+
+def coverage(seed_spread: float, seeds: int, worlds: int = 400) -> float:
+    """Share of simulated worlds whose interval holds the true difference, 0.02."""
+    hits = 0
+    for world in range(worlds):
+        random = np.random.default_rng(world)
+        per_image = random.normal(0.0, 0.3, 500)
+        per_seed = random.normal(0.0, seed_spread, (seeds, 1))
+        noise = random.normal(0.0, 0.2, (seeds, 500))
+        values = 0.02 + per_image + per_seed + noise
+        hits += 0.02 in percentile_interval(Bootstrap(500, world).means([values])[:, 0])
+    return hits / worlds
+
+
+@pytest.mark.slow
+def test_95_in_100_intervals_hold_the_truth_where_images_make_the_spread() -> None:
+    assert 0.92 <= coverage(seed_spread=0.005, seeds=3) <= 0.985
+
+
+@pytest.mark.slow
+def test_three_seeds_that_differ_much_make_intervals_too_narrow() -> None:
+    assert 0.6 <= coverage(seed_spread=0.05, seeds=3) <= 0.9

@@ -1,0 +1,107 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offramp.errors import OfframpError
+from offramp.evaluation import tradeoff
+from offramp.outputs import ExitOutputs
+
+RIGHT = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]])  # exits x samples
+
+
+def outputs(right: np.ndarray = RIGHT, **changes: Any) -> ExitOutputs:
+    given: dict[str, Any] = {
+        "outputs": np.stack([1 - right, right], axis=-1),
+        "labels": np.ones(right.shape[1], int),
+        "stage_flops": [1, 1, 10],
+        "branch_flops": [1, 1, 0],
+    }
+    return ExitOutputs(**(given | changes))
+
+
+def test_a_dearer_exit_that_is_no_better_is_impractical() -> None:
+    points = tradeoff(outputs())
+    assert [point.practical for point in points] == [True, False, True]
+    assert [point.flops for point in points] == [2, 3, 12]
+    assert [point.flops_with_passed for point in points] == [2, 4, 14]
+    assert [point.acceleration for point in points] == [6.0, 4.0, 1.0]
+    assert points[1].accuracy == pytest.approx(1 / 3)
+
+
+def test_exits_of_the_same_cost_and_accuracy_are_both_practical() -> None:
+    points = tradeoff(outputs(RIGHT[[0, 0, 2]], stage_flops=[1, 0, 10]))
+    assert [point.practical for point in points] == [True, True, True]
+
+
+def test_less_error_is_better_in_a_regression() -> None:
+    values = np.array([[2.0, 2.0], [4.0, 4.0], [1.0, 1.0]], np.float32)[..., np.newaxis]
+    points = tradeoff(outputs(outputs=values, labels=[0.0, 0.0], task="regression"))
+    assert [point.value for point in points] == [2.0, 4.0, 1.0]
+    assert [point.practical for point in points] == [True, False, True]
+    assert "MAE" in str(points)
+    assert points.as_json()["exits"][0]["mae"] == 2.0
+    with pytest.raises(OfframpError, match="no accuracy"):
+        _ = points[0].accuracy
+
+
+@given(st.permutations(range(11)), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_samples_changes_nothing(order: list[int], seed: int) -> None:
+    right = np.random.default_rng(seed).integers(0, 2, (3, 11))
+    assert tradeoff(outputs(right[:, order])).points == tradeoff(outputs(right)).points
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_the_last_exit_costs_the_whole_backbone_and_intervals_hold_the_value(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    points = tradeoff(
+        outputs(
+            random.integers(0, 2, (3, 7)),
+            stage_flops=random.integers(1, 99, 3),
+            branch_flops=[*random.integers(0, 99, 2), 0],
+        )
+    )
+    assert points[-1].acceleration == 1.0
+    assert all(point.value in point.interval for point in points)
+
+
+def test_repeated_ids_widen_the_interval() -> None:
+    right = np.repeat(np.random.default_rng(0).integers(0, 2, (3, 40)), 10, axis=1)
+    single = tradeoff(outputs(right))
+    repeated = tradeoff(outputs(right, ids=np.repeat(np.arange(40), 10)))
+    assert "Wilson" in single.method
+    assert "bootstrap" in repeated.method
+    for one, other in zip(single, repeated, strict=True):
+        assert other.interval.high - other.interval.low > 2 * (one.interval.high - one.interval.low)
+
+
+def test_the_table_shows_milliseconds_only_where_measured() -> None:
+    timed = outputs(stage_ms=[1, 2, 3], branch_ms=[0.5, 0.5, 0])
+    assert [point.ms for point in tradeoff(timed)] == [1.5, 3.5, 6.0]
+    assert [point.ms_with_passed for point in tradeoff(timed)] == [1.5, 4.0, 7.0]
+    assert " ms" in str(tradeoff(timed))
+    assert " ms" not in str(tradeoff(outputs()))
+
+
+def test_the_printed_table_is_what_it_says() -> None:
+    assert str(tradeoff(outputs(names=("early", "late", "final")))).splitlines() == [
+        "exit   accuracy %  95 % interval  FLOPs  with passed  acceleration",
+        "-----  ----------  -------------  -----  -----------  ------------  -----------",
+        "early        66.7   20.8 to 93.9      2            2         6.00x",
+        "late         33.3    6.1 to 79.2      3            4         4.00x  impractical",
+        "final       100.0  43.9 to 100.0     12           14         1.00x",
+        "3 samples; intervals: Wilson.",
+    ]
+
+
+def test_json_holds_every_exit_even_one_that_costs_nothing() -> None:
+    free = outputs(stage_flops=[0, 0, 10], branch_flops=[0, 1, 0])
+    plain = json.loads(json.dumps(tradeoff(free).as_json(), allow_nan=False))
+    assert plain["samples"] == 3
+    assert [row["accuracy"] for row in plain["exits"]] == [2 / 3, 1 / 3, 1.0]
+    assert [row["acceleration"] for row in plain["exits"]] == [None, 10.0, 1.0]
