@@ -430,3 +430,10 @@ def test_cuts_that_make_no_stage_are_refused(after: list[str | Cut], expected: s
 def test_a_cut_without_proper_places_is_refused(make: Callable[[], Cut], expected: str) -> None:
     with pytest.raises(CutError, match=expected):
         make()
+
+
+def test_cutting_and_running_in_inference_mode_gives_the_same() -> None:
+    with torch.inference_mode():
+        model = seeded(SmallNet)
+        backbone = cut(model, ["block1.bn1"], images(1))
+        equal_bits(backbone(images(2)), model.eval()(images(2)))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, fx, nn
 
 from offramp.backbones.aliasing import Hazards, read_what_was_written
@@ -51,12 +52,13 @@ def analyse(
     Raises:
         CutError: It cannot be copied, traced or run, or it does not give one tensor.
     """
-    root = frozen_copy(model)
-    traced = trace(root, len(sample), leaves)
-    code = traced.graph.python_code("self").src
-    values = observe(root, traced.graph, sample)
-    if unpack(traced.graph, values):
+    with torch.inference_mode(False), torch.no_grad():  # tensors made there count no versions
+        root = frozen_copy(model)
+        traced = trace(root, len(sample), leaves)
+        code = traced.graph.python_code("self").src
         values = observe(root, traced.graph, sample)
+        if unpack(traced.graph, values):
+            values = observe(root, traced.graph, sample)
     _answer(traced.graph, values)
     names = name_places(traced, values)
     hazards = read_what_was_written(traced.graph, values)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import CutError
@@ -47,20 +46,19 @@ def observe(root: nn.Module, graph: fx.Graph, sample: tuple[Tensor, ...]) -> dic
     Raises:
         CutError: The run fails, or the model changes a buffer of its own in evaluation mode.
     """
-    versions = {name: buffer._version for name, buffer in root.named_buffers()}
-    with torch.inference_mode(False), torch.no_grad():
-        inputs = [tensor.clone() for tensor in sample]
-        observer = _Observer(root, graph)
-        try:
-            observer.run(*inputs)
-        except Exception as error:
-            shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in sample)
-            raise CutError(
-                f"The model does not run on the sample ({shapes}): {error} The sample is what "
-                "forward gets, batch axis included: check its size, channels, type and device."
-            ) from error
+    versions = {name: _version(buffer) for name, buffer in root.named_buffers()}
+    observer = _Observer(root, graph)
+    try:
+        observer.run(*(tensor.clone() for tensor in sample))
+    except Exception as error:
+        shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in sample)
+        first = str(error).strip().partition("\n")[0]
+        raise CutError(
+            f"The model does not run on the sample ({shapes}): {first} The sample is what "
+            "forward gets, batch axis included: check its size, channels, type and device."
+        ) from error
     for name, buffer in root.named_buffers():
-        if versions[name] != buffer._version:
+        if versions[name] != _version(buffer):
             raise CutError(
                 f"The model changes its buffer {name!r} in evaluation mode, so its answers depend "
                 "on what ran before, and no frozen stage can equal it. Keep that state outside."
@@ -95,7 +93,7 @@ class _Observer(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         read = [t for node in n.all_input_nodes for t in flat_tensors(self.env[node])]
-        versions = [tensor._version for tensor in read]
+        versions = [_version(tensor) for tensor in read]
         result = super().run_node(n)
         if n.op == "output":
             return result
@@ -105,7 +103,7 @@ class _Observer(fx.Interpreter):
         written = frozenset(
             known[_address(tensor)]
             for tensor, version in zip(read, versions, strict=True)
-            if tensor._version != version
+            if _version(tensor) != version
         )
         self._blocks[n] = self._number(flat_tensors(result), known)
         self.values[n] = self._value(n, result, written)
@@ -158,6 +156,11 @@ def _length(result: Any) -> int | None:
     if isinstance(result, tuple | list) and all(isinstance(item, Tensor) for item in result):
         return len(result)
     return None
+
+
+def _version(tensor: Tensor) -> int:
+    """How often the tensor was changed; a weight made in inference mode does not count."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _address(tensor: Tensor) -> int:

@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from offramp.branches import ConvBranch, SLViT, label
+from offramp.compute import count_params
+from offramp.errors import CutError, PlanError
+from offramp.spec import FeatureShape
+from offramp.survey import survey, survey_backbone
+
+
+class Steps(nn.Module):
+    """Four equal convolutions, so that each is a known share of the FLOPs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+        self.drop = nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.a(x))
+        skip = x
+        x = self.b(x)
+        x = self.c(x) + skip
+        result: Tensor = self.d(x).mean((2, 3))
+        return result
+
+
+def test_rows_tell_name_aliases_shape_liveness_flops_patches_and_branches() -> None:
+    found = survey(Steps(), torch.zeros(5, 3, 12, 8))
+    assert found.total_flops == 4 * 2 * 3 * 3 * 9 * 12 * 8
+    rows = {row["name"]: row for row in found.as_json()["cuts"]}
+    assert list(rows) == ["a", "b", "c", "add", "d"]
+    sizes = {
+        label(spec): count_params(spec.build(FeatureShape(3, 12, 8), 3))
+        for spec in (SLViT(patch=4), ConvBranch())
+    }
+    assert rows["a"] == {
+        "name": "a",
+        "aliases": ["drop"],
+        "kind": "module",
+        "shape": [3, 12, 8],
+        "live_tensors": 1,
+        "live_bytes": 4 * 3 * 12 * 8,
+        "flops_share": 0.25,
+        "patches": [1, 2, 4],
+        "branch_params": sizes,
+    }
+    assert rows["b"]["live_tensors"] == 2
+    assert rows["b"]["live_bytes"] == 2 * 4 * 3 * 12 * 8
+    assert rows["add"]["kind"] == "node"
+    assert rows["add"]["live_tensors"] == 1
+
+
+def test_resnet18_has_the_issue_s_shares() -> None:
+    found = survey_backbone("torchvision:resnet18", None, ["3x224x224"])
+    shares = {cut.place.name: cut.place.flops_share for cut in found.cuts}
+    assert shares["layer2"] == pytest.approx(0.547, abs=5e-4)
+    assert shares["layer3"] == pytest.approx(0.773, abs=5e-4)
+
+
+def test_suggestions_are_nearest_to_their_shares_with_few_live_tensors_on_ties() -> None:
+    found = survey(Steps(), torch.zeros(1, 3, 12, 8))
+    assert [cut.place.name for cut in found.suggest([0.26, 0.5, 0.7]).cuts] == ["a", "b", "add"]
+    assert [cut.place.name for cut in found.suggest([0.24, 0.26]).cuts] == ["a", "b"]
+
+
+def test_suggestions_need_a_map_that_a_patch_divides() -> None:
+    found = survey(
+        nn.Sequential(Steps(), nn.Linear(3, 300), nn.Linear(300, 7)), torch.zeros(1, 3, 1, 9)
+    )
+    assert all(cut.patches == () for cut in found.cuts)
+    with pytest.raises(PlanError, match="has only 0 places for 1 shares"):
+        found.suggest([0.5])
+
+
+@pytest.mark.parametrize("shares", [[], [0.0], [1.0], [0.5, 1.2]])
+def test_shares_outside_zero_to_one_are_refused(shares: list[float]) -> None:
+    with pytest.raises(PlanError, match="between 0 and 1"):
+        survey(Steps(), torch.zeros(1, 3, 12, 8)).suggest(shares)
+
+
+FILE = """
+import torch
+from torch import nn
+
+def make():
+    return nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(4)))
+"""
+
+
+def test_a_python_file_stands_in_for_a_name_and_suggest_takes_a_count_or_shares(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "net.py").write_text(FILE)
+    place = f"{tmp_path / 'net.py'}:make"
+    found = survey_backbone(None, place, ["3x6x5"])
+    assert found.backbone == place
+    assert [cut.place.name for cut in found.cuts] == ["0", "1", "2"]
+    chosen = survey_backbone(None, place, ["3x6x5"], "3")
+    assert [cut.place.name for cut in chosen.cuts] == ["0", "1", "2"]
+    chosen = survey_backbone(None, place, ["3x6x5"], "0.5,.3")
+    assert [cut.place.name for cut in chosen.cuts] == ["0", "1"]
+    assert json.loads(json.dumps(chosen.as_json()))["input"] == "3x6x5"
+
+
+def test_the_table_names_every_place_and_branch() -> None:
+    text = str(survey(Steps(), torch.zeros(1, 3, 12, 8), name="steps"))
+    assert text.startswith("steps, input 3x12x8: 0.000 GFLOP")
+    for word in ("add", "25.0%", "slvit-p4-d32-h12", "1 2 4"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "size", "suggest", "expected"),
+    [
+        (None, None, "3x8x8", None, "name or --backbone"),
+        ("torchvision:resnet18", "x.py:f", "3x8x8", None, "not both"),
+        ("torchvision:resnet18", None, "3,8,8", None, "CxHxW"),
+        ("torchvision:resnet18", None, "3x8x8", "few", "neither a count"),
+        ("torchvision:resnet18", None, "3x8x8", "0", "between 0 and 1"),
+        ("torchvision:resnet81", None, "3x8x8", None, "torchvision:resnet18"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    name: str | None, file: str | None, size: str, suggest: str | None, expected: str
+) -> None:
+    with pytest.raises(PlanError, match=expected):
+        survey_backbone(name, file, [size], suggest)
+
+
+def test_wrong_channels_are_told_with_the_sample_s_shape() -> None:
+    with pytest.raises(CutError, match=r"does not run on the sample \(1x4x64x64\)"):
+        survey_backbone("torchvision:resnet18", None, ["4x64x64"])
