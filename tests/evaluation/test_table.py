@@ -23,4 +23,8 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     ],
 )
 def test_the_largest_cost_sets_the_unit(flops: list[float], unit: str, texts: list[str]) -> None:
-    assert scaled_flops(flops) == (unit, texts)
+    assert scaled_flops(flops) == (unit, [texts])
+
+
+def test_all_columns_share_the_unit() -> None:
+    assert scaled_flops([9e8], [1.1e9]) == ("GFLOPs", [["0.90"], ["1.10"]])

@@ -124,8 +124,9 @@ class Comparison:
 
     def _branch_table(self) -> str:
         rows = (*self.rows, self.final)
-        unit, own = scaled_flops([row.flops for row in rows])
-        _, passed = scaled_flops([row.flops_with_passed or row.flops for row in rows])
+        unit, (own, passed) = scaled_flops(
+            [row.flops for row in rows], [row.flops_with_passed or row.flops for row in rows]
+        )
         timed = self.final.ms is not None
         head = ["exit", "branch", measure_head(self.measure), "seeds", "params", unit]
         head += ["with passed", "acceleration", *(["ms"] if timed else []), ""]
@@ -160,7 +161,7 @@ class Comparison:
         return text_table(head, lines, left=2)
 
     def _rival_table(self) -> str:
-        unit, flops = scaled_flops([row.rival.flops for row in self.rivals])
+        unit, (flops,) = scaled_flops([row.rival.flops for row in self.rivals])
         head = ["static rival", "how", measure_head(self.measure), unit]
         lines = [
             [row.rival.name, row.rival.note, self.measure.text(row.rival.value), own]

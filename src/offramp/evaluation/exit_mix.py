@@ -64,7 +64,7 @@ class ExitMix:
 
     def summary(self) -> str:
         """One sentence with the numbers."""
-        unit, (mean, whole) = scaled_flops([self.mean_flops, self.whole_flops])
+        unit, ((mean, whole),) = scaled_flops([self.mean_flops, self.whole_flops])
         return (
             f"An exit fires at maximum softmax >= {self.threshold:g}: {100 * self.accuracy:.1f} % "
             f"right for {mean} {unit} on average, branches passed included, against "

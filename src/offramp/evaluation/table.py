@@ -16,11 +16,12 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
     )
 
 
-def scaled_flops(flops: Sequence[float]) -> tuple[str, list[str]]:
-    """A unit that fits the largest of the FLOPs, and all of them in it."""
+def scaled_flops(*columns: Sequence[float]) -> tuple[str, list[list[str]]]:
+    """A unit that fits the largest of the FLOPs, and all columns of them in it."""
+    most = max(max(column) for column in columns)
     size, unit = next(
-        ((size, unit) for size, unit in ((1e9, "GFLOPs"), (1e6, "MFLOPs")) if max(flops) >= size),
+        ((size, unit) for size, unit in ((1e9, "GFLOPs"), (1e6, "MFLOPs")) if most >= size),
         (1.0, "FLOPs"),
     )
-    digits = 0 if size == 1.0 else 2 if max(flops) < 100 * size else 1
-    return unit, [f"{value / size:,.{digits}f}" for value in flops]
+    digits = 0 if size == 1.0 else 2 if most < 100 * size else 1
+    return unit, [[f"{value / size:,.{digits}f}" for value in column] for column in columns]

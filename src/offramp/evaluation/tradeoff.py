@@ -92,8 +92,10 @@ class Tradeoff(Sequence[ExitPoint]):
         return {"samples": self.samples, "interval_method": self.method, "exits": rows}
 
     def __str__(self) -> str:
-        unit, flops = scaled_flops([point.flops for point in self.points])
-        _, passed = scaled_flops([point.flops_with_passed for point in self.points])
+        unit, (flops, passed) = scaled_flops(
+            [point.flops for point in self.points],
+            [point.flops_with_passed for point in self.points],
+        )
         timed = self.points[0].ms is not None
         head = ["exit", f"{self.measure.name} {self.measure.unit}".strip(), "95 % interval"]
         head += [unit, "with passed", "acceleration", *(["ms"] if timed else []), ""]

@@ -33,7 +33,7 @@ def _difference(item: PairedDifference, measure: Measure) -> str:
 
 
 def _rival(row: RivalRow, measure: Measure) -> str:
-    unit, (flops,) = scaled_flops([row.rival.flops])
+    unit, ((flops,),) = scaled_flops([row.rival.flops])
     name = f"static rival {row.rival.name} ({flops} {unit})"
     if not row.duels:
         return f"No exit is as cheap as the {name}."

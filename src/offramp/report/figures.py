@@ -33,7 +33,7 @@ def plot_tradeoff(comparison: Comparison) -> "Figure":
         _draw_rivals(axes, comparison)
         _draw_final(axes, comparison)
         _name_cuts(axes, comparison)
-        axes.set_xlim(0, 1.06 * comparison.final.flops / 1e6)
+        axes.set_xlim(0, 1.06 * _dearest(comparison) / 1e6)
         axes.set_xlabel("MFLOPs per sample, own path (a multiply-add is 2)")
         axes.set_ylabel(measure_head(comparison.measure))
         axes.margins(y=0.12)
@@ -96,6 +96,11 @@ def plot_training(curves: Sequence[Curve], comparison: Comparison) -> "Figure":
             handles=_training_legend(comparison), loc="outside lower left", ncols=2, fontsize=8
         )
     return figure
+
+
+def _dearest(comparison: Comparison) -> int:
+    rivals = [row.rival.flops for row in comparison.rivals]
+    return max(comparison.final.flops, *(row.flops for row in comparison.rows), *rivals)
 
 
 def _series_styles(comparison: Comparison) -> dict[str, tuple[str, str]]:

@@ -38,8 +38,9 @@ def html_table(
 def branch_table(comparison: Comparison) -> str:
     """Every branch over its seeds, then the final layer."""
     rows = (*comparison.rows, comparison.final)
-    unit, own = scaled_flops([row.flops for row in rows])
-    _, passed = scaled_flops([row.flops_with_passed or row.flops for row in rows])
+    unit, (own, passed) = scaled_flops(
+        [row.flops for row in rows], [row.flops_with_passed or row.flops for row in rows]
+    )
     head = ["exit", "branch", f"{measure_head(comparison.measure)}, mean ± std"]
     head += ["95 % interval", "minus baseline, 95 % interval", "parameters", unit]
     head += ["with branches passed", "acceleration", "ms", ""]
@@ -82,7 +83,7 @@ def difference_table(comparison: Comparison) -> str:
 
 def rival_table(comparison: Comparison) -> str:
     """The backbone without exits on smaller inputs."""
-    unit, flops = scaled_flops([row.rival.flops for row in comparison.rivals])
+    unit, (flops,) = scaled_flops([row.rival.flops for row in comparison.rivals])
     lines = [
         [
             row.rival.name,
@@ -99,8 +100,9 @@ def rival_table(comparison: Comparison) -> str:
 
 def exit_table(exits: Tradeoff) -> str:
     """The exits of the saved model."""
-    unit, own = scaled_flops([point.flops for point in exits])
-    _, passed = scaled_flops([point.flops_with_passed for point in exits])
+    unit, (own, passed) = scaled_flops(
+        [point.flops for point in exits], [point.flops_with_passed for point in exits]
+    )
     head = ["exit", measure_head(exits.measure), "95 % interval", unit, "with branches passed"]
     head += ["acceleration", "ms", ""]
     lines = [
