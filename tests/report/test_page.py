@@ -155,6 +155,25 @@ def test_what_is_not_given_is_left_out(inputs: ReportInputs) -> None:
     assert "Every exit" in text
 
 
+def test_several_baselines_get_a_table_of_their_own(inputs: ReportInputs) -> None:
+    found = inputs.comparison.differences
+    pool = replace(found[0], baseline="pool")
+    both = replace(inputs.comparison, differences=(*found, pool))
+    page = Page(report_page(replace(inputs, comparison=both)))
+    assert "Paired differences: same samples, same seeds" in page.text
+    assert "against pool" in page.text
+    assert "Paired differences: same samples" not in Page(report_page(inputs)).text
+
+
+def test_without_differences_and_rivals_the_rest_is_shown(inputs: ReportInputs) -> None:
+    rows = tuple(replace(row, practical=True) for row in inputs.comparison.rows)
+    alone = replace(inputs.comparison, differences=(), rivals=(), rows=rows)
+    page = Page(report_page(replace(inputs, comparison=alone)))
+    assert len(page.attributes("svg")) == 2
+    assert "What this shows" not in page.text
+    assert "Static rivals" not in page.text
+
+
 def test_the_same_inputs_write_the_same_three_files(tmp_path: Path, inputs: ReportInputs) -> None:
     written = write_report(tmp_path / "run", inputs)
     assert written == tmp_path / "run" / "report.html"
