@@ -1,0 +1,63 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from offramp.backbones.places import list_places, places
+from offramp.backbones.staged import cut
+from offramp.backbones.zoo import architecture
+from offramp.compute import count_flops
+
+
+class Net(nn.Module):
+    """Dense links, a size read late, a tensor in pieces, an in-place change: all in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 3, padding=1)
+        self.b = nn.Conv2d(4, 4, 3, padding=1)
+        self.c = nn.Conv2d(4, 4, 1)
+        self.top = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = F.relu(self.a(x), inplace=True)
+        left, right = self.b(first).chunk(2, dim=1)
+        y = torch.cat([right, left], 1)
+        y += first
+        y = self.c(y.relu_()).flatten(2).mean(2) / x.shape[3]
+        logits: Tensor = self.top(y)
+        return logits
+
+
+def efficientnet() -> nn.Module:
+    return architecture("offramp:demo")
+
+
+@pytest.mark.parametrize("make", [Net, efficientnet])
+def test_what_the_listing_says_is_what_a_cut_there_carries_and_costs(
+    make: Callable[[], nn.Module],
+) -> None:
+    model, sample = make(), torch.randn(1, 3, 32, 32)
+    listing = list_places(model, sample)
+    assert listing.total_flops == count_flops(model, (sample,))
+    for place in listing.places[:: max(1, len(listing.places) // 12)]:
+        backbone = cut(model, [place.name], sample)
+        live, (tap,) = backbone.stages[0]((sample,))
+        assert place.live_tensors == len(live)
+        assert place.live_bytes == sum(t.numel() * t.element_size() for t in live)
+        assert place.shape == tuple(tap.shape[1:])
+        assert place.flops == backbone.stage_flops()[0]
+        assert place.flops_share == place.flops / listing.total_flops
+
+
+def test_places_are_in_graph_order_each_tensor_once_input_and_answer_left_out() -> None:
+    found = places(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(), nn.ReLU(), nn.Flatten()),
+                   torch.zeros(3, 3, 2, 5))  # fmt: skip
+    assert [(place.name, place.aliases) for place in found] == [("0", ("1",)), ("2", ())]
+
+
+def test_densenet201_carries_up_to_49_tensors() -> None:
+    found = places(architecture("torchvision:densenet201"), torch.zeros(1, 3, 32, 32))
+    assert max(place.live_tensors for place in found) == 49
