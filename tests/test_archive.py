@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from offramp.archive import read_arrays, write_arrays, write_file
+from offramp.archive import read_arrays, write_arrays
 from offramp.errors import BundleError
 
 ARRAYS: dict[str, ArrayLike] = {
@@ -104,13 +104,3 @@ def test_a_text_file_and_a_missing_file_are_named(tmp_path: Path) -> None:
         read_arrays(path, "x", [])
     with pytest.raises(BundleError, match=r"cannot read .*gone\.npz"):
         read_arrays(tmp_path / "gone.npz", "x", [])
-
-
-def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(BundleError, match=r"cannot write .*taken"):
-        write_file(tmp_path / "taken", b"content")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BundleError, match="file"):
-        write_file(tmp_path / "file" / "below", b"content")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]

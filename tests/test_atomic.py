@@ -37,3 +37,13 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
 def test_the_digest_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     assert sha256_of(tmp_path / "empty").startswith("e3b0c44298fc1c14")
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(BundleError, match=r"cannot write .*taken"):
+        write_bytes(tmp_path / "taken", b"content")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="file"):
+        write_bytes(tmp_path / "file" / "below", b"content")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]

@@ -13,7 +13,7 @@ PLAN = """
 backbone: {name: "torchvision:squeezenet1_1", num_outputs: 10}
 data: {kind: fashion_mnist, image_size: 48, limit: 70}
 branches:
-  features.4: [{kind: slvit, patch: 5, dim: 4, heads: 1}, {kind: conv, filters: 2}]
+  features.4: [{kind: slvit, patch: 11, dim: 4, heads: 1}, {kind: conv, filters: 2}]
 train: {lr: 1e-3, seeds: [0, 1], epochs: 1, batch_size: 35}
 evaluate: {rival_sizes: [40], rival_images: 64, timing_repeats: 2, bootstrap_draws: 50}
 """

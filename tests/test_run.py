@@ -18,7 +18,7 @@ SETTINGS = {
     "data": {"kind": "fashion_mnist", "image_size": 48, "limit": 70},
     "branches": {
         "features.4": [
-            {"kind": "slvit", "patch": 5, "dim": 4, "heads": 1},
+            {"kind": "slvit", "patch": 11, "dim": 4, "heads": 1},
             {"kind": "conv", "filters": 2},
         ]
     },
@@ -154,7 +154,7 @@ def test_a_single_mistake_keeps_its_own_error(plan: Plan) -> None:
 
 def test_a_patch_that_does_not_fit_is_named_with_its_cut(plan: Plan) -> None:
     spec = plan.branches["features.4"][0].model_copy(update={"patch": 4})
-    with pytest.raises(OfframpError, match="patch=4 does not divide the 5x5"):
+    with pytest.raises(OfframpError, match="patch=4 does not divide the 11x11"):
         prepare(plan.model_copy(update={"branches": {"features.4": (spec,)}}))
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offramp.atomic import make_folder, write_bytes
+from offramp.atomic import write_bytes
 from offramp.errors import BundleError, ShapeError
 
 V = TypeVar("V")
@@ -48,7 +48,7 @@ def write_arrays(path: Path | str, schema: str, arrays: Mapping[str, ArrayLike])
             entry = zipfile.ZipInfo(f"{name}.npy", _LONG_AGO)
             entry.create_system = 3  # or the bytes would depend on the operating system
             archive.writestr(entry, _as_npy(np.asarray(values)))
-    write_file(Path(path), buffer.getvalue())
+    write_bytes(Path(path), buffer.getvalue())
 
 
 def read_arrays(
@@ -101,22 +101,6 @@ def load_value(kind: type[V], path: Path | str, schema: str) -> V:
         return kind(**given)
     except (ShapeError, ValueError, TypeError) as error:
         raise BundleError(f"{path} holds values that disagree: {error} Write it again.") from error
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a whole file, or nothing, and say what is wrong if it cannot be.
-
-    Raises:
-        BundleError: The file cannot be written; what stood there before still stands.
-    """
-    make_folder(path.parent)
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        raise BundleError(
-            f"cannot write {path}: {error.strerror}. Choose a folder that can be written and has "
-            "room."
-        ) from error
 
 
 def _as_npy(values: NDArray[np.generic]) -> bytes:

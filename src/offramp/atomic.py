@@ -29,9 +29,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file, or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    """Write a whole file, or nothing; its folder is made where it is missing.
+
+    Raises:
+        BundleError: The file cannot be written; what stood there before still stands.
+    """
+    make_folder(path.parent)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write {path}: {error.strerror}. Choose a folder that can be written and has "
+            "room."
+        ) from error
 
 
 def make_folder(path: Path) -> Path:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load as read_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
-from offramp.atomic import make_folder, replacing
+from offramp.atomic import make_folder, write_bytes
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.zoo import build
 from offramp.branches import BranchSpec, label
@@ -67,8 +67,7 @@ def save_model(parts: ModelParts, folder: Path, extra_files: Sequence[str]) -> N
             f"backbone.{key}": tensor.detach().cpu().contiguous().clone()
             for key, tensor in parts.backbone.original.state_dict().items()
         }
-    with replacing(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary)
+    write_bytes(folder / WEIGHTS, tensor_bytes(tensors))
     write_manifest(folder, _description(parts, every), [WEIGHTS, *extra_files])
 
 

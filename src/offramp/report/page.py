@@ -5,8 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from offramp.archive import write_file
-from offramp.atomic import make_folder
+from offramp.atomic import make_folder, write_bytes
 from offramp.evaluation import Comparison, ExitMix, verdict
 from offramp.evaluation.comparison import kind_name
 from offramp.evaluation.exit_mix import NO_PROMISE
@@ -33,9 +32,9 @@ def write_report(folder: Path | str, inputs: ReportInputs) -> Path:
     """
     place = make_folder(Path(folder))
     figure = plot_tradeoff(inputs.comparison)
-    write_file(place / "tradeoff.png", png_bytes(figure))
-    write_file(place / "tradeoff.svg", svg_bytes(figure))
-    write_file(place / "report.html", report_page(inputs).encode())
+    write_bytes(place / "tradeoff.png", png_bytes(figure))
+    write_bytes(place / "tradeoff.svg", svg_bytes(figure))
+    write_bytes(place / "report.html", report_page(inputs).encode())
     return place / "report.html"
 
 
