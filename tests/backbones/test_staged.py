@@ -287,7 +287,7 @@ def targets(stage: nn.Module) -> set[object]:
 def test_in_place_operations_that_no_cut_sees_stay_in_place() -> None:
     backbone = cut(seeded(SmallNet), ["block1"], images(1))
     inplace = {n: m.inplace for n, m in backbone.named_modules() if isinstance(m, nn.ReLU)}
-    assert inplace == {"stages.0.body.block1.relu": True, "stages.1.body.block2.relu": True}
+    assert inplace == {"stages.0.body.block1_relu": True, "stages.1.body.block2_relu": True}
     assert all(operator.iadd in targets(stage) for stage in backbone.stages)
 
 
@@ -437,3 +437,23 @@ def test_cutting_and_running_in_inference_mode_gives_the_same() -> None:
         model = seeded(SmallNet)
         backbone = cut(model, ["block1.bn1"], images(1))
         equal_bits(backbone(images(2)), model.eval()(images(2)))
+
+
+class Namesake(nn.Module):
+    """Modules whose names are taken in a graph module, or the same once dots are gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph = nn.Sequential(nn.Conv2d(3, 4, 1))
+        self.graph_0 = nn.Conv2d(4, 4, 1)
+        self.code = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.code(self.graph_0(self.graph(x)))
+        return result
+
+
+def test_awkward_module_names_do_not_collide() -> None:
+    model = seeded(Namesake)
+    for places in (["graph"], ["graph_0"]):
+        equal_bits(cut(model, places, images(1))(images(2)), answer(model, images(2)))

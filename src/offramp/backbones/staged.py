@@ -12,13 +12,11 @@ from torch import Tensor, fx, nn
 from offramp.backbones.aliasing import make_out_of_place
 from offramp.backbones.analysis import Analysis, analyse, as_tuple
 from offramp.backbones.partition import Flow, Partition, partition
+from offramp.backbones.stage import Live, make_stage
 from offramp.compute import count_flops
 from offramp.cost import Convention
 from offramp.errors import CutError
 from offramp.spec import FeatureShape, TapShape
-
-Live = tuple[Tensor, ...]
-"""The tensors alive between two stages; before the first one, the inputs."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +48,6 @@ class Cut:
         return tuple(dict.fromkeys((*self.after, *self.taps)))
 
 
-class Stage(nn.Module):
-    """The part of a backbone between two cuts.
-
-    Shape:
-        live, a tuple of tensors -> (live, taps), both tuples: what later stages need, and what
-        branches read after this stage. The last stage gives ((output,), ()).
-    """
-
-    def __init__(self, body: fx.GraphModule) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, live: Live) -> tuple[Live, Live]:
-        """Run the stage on what the one before left alive."""
-        live, taps = self.body(*live)
-        return live, taps
-
-
 class StagedBackbone(nn.Module):
     """A frozen backbone as a list of stages.
 
@@ -93,7 +73,7 @@ class StagedBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            Stage(_body(analysis, parts, stage)) for stage in range(len(parts.bodies))
+            make_stage(analysis, parts, stage) for stage in range(len(parts.bodies))
         )
         self.places = tuple(cuts)
         values = analysis.values
@@ -269,20 +249,3 @@ def _to_change(analysis: Analysis, flow: Flow, parts: Partition) -> list[fx.Node
 
 def _tap_shape(shape: tuple[int, ...]) -> TapShape:
     return FeatureShape(*shape) if len(shape) == 3 else shape
-
-
-def _body(analysis: Analysis, parts: Partition, stage: int) -> fx.GraphModule:
-    """One stage as a module: (*live in) -> (live out, taps)."""
-    graph = fx.Graph()
-    inner: dict[fx.Node, fx.Node] = {
-        node: graph.placeholder(node.name) for node in parts.live[stage]
-    }
-    for node in parts.bodies[stage]:
-        inner[node] = graph.node_copy(node, inner.__getitem__)
-    if stage + 1 < len(parts.bodies):
-        live = tuple(inner[node] for node in parts.live[stage + 1])
-        taps = tuple(inner[node] for node in parts.taps[stage])
-    else:
-        live, taps = (inner[analysis.answer],), ()
-    graph.output((live, taps))
-    return fx.GraphModule(analysis.root, graph, class_name="StageBody")
