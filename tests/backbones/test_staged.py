@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import operator
 from collections.abc import Callable, Sequence
@@ -171,6 +172,7 @@ def test_a_cut_may_have_several_taps() -> None:
     equal_bits(first, answer(nn.Sequential(stem, block1), images(2)))
     equal_bits(second, answer(stem, images(2)))
     equal_bits(walk_and_check(backbone, [images(2)]), answer(model, images(2)))
+    assert backbone.places[1] == both
     assert backbone.tap_shapes["both"] == (FeatureShape(7, 6, 5), FeatureShape(7, 6, 5))
 
 
@@ -201,6 +203,7 @@ def test_a_stage_runs_only_what_its_taps_need_and_keeps_a_late_input_alive() -> 
     assert any(tensor is sound for tensor in live)
     equal_bits(walk_and_check(backbone, [images(2), sound]), answer(model, images(2), sound))
     assert backbone.input_shapes == ((3, 12, 10), (6,))
+    assert backbone.places[2] == Cut("both", after=("look", "hear"), taps=("look", "hear"))
 
 
 def inplace_seen_through_a_name(a: nn.Module, b: nn.Module, x: Tensor) -> Tensor:
@@ -457,3 +460,17 @@ def test_awkward_module_names_do_not_collide() -> None:
     model = seeded(Namesake)
     for places in (["graph"], ["graph_0"]):
         equal_bits(cut(model, places, images(1))(images(2)), answer(model, images(2)))
+
+
+def test_a_staged_backbone_can_be_copied_and_moved_without_touching_the_user_s_model() -> None:
+    model = seeded(SmallNet)
+    backbone = cut(model, ["block1"], images(1))
+    double = copy.deepcopy(backbone).double()
+    torch.testing.assert_close(double(images(2).double()).float(), backbone(images(2)))
+    backbone.double()
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert (
+        double.stage_flops()
+        == backbone.stage_flops()
+        == cut(model, ["block1"], images(3)).stage_flops()
+    )

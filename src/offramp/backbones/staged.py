@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -48,6 +47,22 @@ class Cut:
         return tuple(dict.fromkeys((*self.after, *self.taps)))
 
 
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """What a staged backbone remembers that is no part of its state, so not in its registry."""
+
+    original: nn.Module
+    root: nn.Module
+    code: str
+    sample: Live
+    precision: torch.dtype | None
+
+
+def _precision(module: nn.Module) -> torch.dtype | None:
+    weight = next(module.parameters(), None)
+    return None if weight is None else weight.dtype
+
+
 class StagedBackbone(nn.Module):
     """A frozen backbone as a list of stages.
 
@@ -57,7 +72,7 @@ class StagedBackbone(nn.Module):
 
     Attributes:
         stages: One more than there are cuts, in graph order.
-        places: The cuts in graph order, taps spelled out.
+        places: The cuts in graph order, each with places and taps.
         tap_shapes: Shapes of each cut's taps, by its name.
         input_shapes: Shapes of the inputs, without the batch axis.
         output_shape: Shape of the answer, without the batch axis.
@@ -77,21 +92,19 @@ class StagedBackbone(nn.Module):
         )
         self.places = tuple(cuts)
         values = analysis.values
-        self.tap_shapes: Mapping[str, tuple[TapShape, ...]] = MappingProxyType(
-            {
-                cut.name: tuple(_tap_shape(values[node].shape[1:]) for node in taps)
-                for cut, taps in zip(cuts, parts.taps, strict=True)
-            }
-        )
+        self.tap_shapes: Mapping[str, tuple[TapShape, ...]] = {
+            cut.name: tuple(_tap_shape(values[node].shape[1:]) for node in taps)
+            for cut, taps in zip(cuts, parts.taps, strict=True)
+        }
         self.input_shapes = tuple(tuple(tensor.shape[1:]) for tensor in sample)
         self.output_shape = values[analysis.answer].shape[1:]
-        # Kept outside the registry: neither is part of this module's state.
-        self._beside = (original, analysis.root, analysis.code, tuple(t[:1] for t in sample))
+        first = tuple(tensor[:1].clone() for tensor in sample)
+        self._kept = _Kept(original, analysis.root, analysis.code, first, _precision(self))
 
     @property
     def original(self) -> nn.Module:
         """The model that was cut, the user's own object."""
-        return self._beside[0]
+        return self._kept.original
 
     @property
     def cuts(self) -> tuple[str, ...]:
@@ -121,19 +134,30 @@ class StagedBackbone(nn.Module):
     def stage_flops(self, convention: Convention = "2mac") -> tuple[int, ...]:
         """FLOPs of each stage alone, at batch 1."""
         costs = []
-        live: Live = self._beside[3]
+        live = self._sample()
         with torch.no_grad():
             for stage in self.stages:
                 costs.append(count_flops(stage, (live,), convention))
                 live, _ = stage(live)
         return tuple(costs)
 
+    def _sample(self) -> Live:
+        """The first sample, where the weights are now and as exact as they are now."""
+        weight, sample = next(self.parameters(), None), self._kept.sample
+        if weight is None:
+            return sample
+        changed = weight.dtype != self._kept.precision
+        return tuple(
+            t.to(weight.device, weight.dtype if changed and t.is_floating_point() else t.dtype)
+            for t in sample
+        )
+
     def weights_digest(self) -> str:
         """SHA-256 of the architecture and of every parameter and buffer; the cuts do not count."""
-        digest = hashlib.sha256(self._beside[2].encode())
+        digest = hashlib.sha256(self._kept.code.encode())
         state = {
-            **dict(self._beside[1].named_parameters()),
-            **dict(self._beside[1].named_buffers()),
+            **dict(self._kept.root.named_parameters()),
+            **dict(self._kept.root.named_buffers()),
         }
         for name, tensor in sorted(state.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -166,7 +190,7 @@ def cut(
         CutError: The model cannot be traced, or cannot be cut there.
     """
     inputs = as_tuple(sample)
-    cuts = [place if isinstance(place, Cut) else Cut(place, (place,), (place,)) for place in after]
+    cuts = [_spelled(place) for place in after]
     _check_names(cuts)
     analysis = analyse(model, inputs, leaves)
     flow = analysis.flow
@@ -175,6 +199,13 @@ def cut(
     for node in _to_change(analysis, flow, parts):
         make_out_of_place(analysis.root, node, analysis.node_names[node], analysis.hazards)
     return StagedBackbone(model, inputs, analysis, cuts, parts)
+
+
+def _spelled(place: str | Cut) -> Cut:
+    """The cut with both its places and its taps."""
+    if isinstance(place, str):
+        return Cut(place, (place,), (place,))
+    return Cut(place.name, place.after or place.taps, place.taps or place.after)
 
 
 def _check_names(cuts: Sequence[Cut]) -> None:
@@ -227,7 +258,7 @@ def _end(analysis: Analysis, place: str) -> fx.Node:
 
 def _divide(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> Partition:
     ends = [[_end(analysis, place) for place in each.places] for each in cuts]
-    taps = [tuple(_end(analysis, place) for place in each.taps or each.after) for each in cuts]
+    taps = [tuple(_end(analysis, place) for place in each.taps) for each in cuts]
     return partition(flow, ends, taps)
 
 
