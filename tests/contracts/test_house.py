@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 CODE = [
@@ -36,27 +34,30 @@ def is_overload_or_override(node: ast.FunctionDef | ast.ClassDef) -> bool:
     return bool(names & {"overload", "override", "setter"})
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_source_file_asserts(path: Path) -> None:
-    asserts = [n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)]
+def test_no_source_file_asserts() -> None:
+    asserts = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+    ]
     assert asserts == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_source_file_is_longer_than_350_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 350
+def test_no_source_file_is_longer_than_350_lines() -> None:
+    assert [name_of(p) for p in SOURCES if len(p.read_text().splitlines()) > 350] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_source_file_starts_with_a_sentence_on_what_it_is(path: Path) -> None:
-    first = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
-    assert first.endswith((".", ":"))
+def test_a_source_file_starts_with_a_sentence_on_what_it_is() -> None:
+    starts = {p: (ast.get_docstring(ast.parse(p.read_text())) or "") for p in SOURCES}
+    silent = [p for p, text in starts.items() if not text.split("\n\n")[0].endswith((".", ":"))]
+    assert [name_of(path) for path in silent] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_every_public_function_and_class_says_what_it_does(path: Path) -> None:
+def test_every_public_function_and_class_says_what_it_does() -> None:
     silent = [
-        node.name
+        f"{name_of(path)}: {node.name}"
+        for path in SOURCES
         for node in definitions(path)
         if not ast.get_docstring(node) and not is_overload_or_override(node)
     ]
