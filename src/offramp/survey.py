@@ -97,8 +97,8 @@ class Survey:
         }
 
     def __str__(self) -> str:
-        """A table, modules first: their names are the ones to prefer in plans."""
-        rows = sorted(self.cuts, key=lambda cut: cut.place.kind)
+        """A table in graph order."""
+        rows = self.cuts
         width = max([len("place"), *(len(cut.place.name) for cut in rows)])
         head = f"{'place':<{width}}  {'shape':>12}  {'FLOPs':>6}  {'live':>4}  {'bytes':>10}"
         lines = [
