@@ -92,6 +92,14 @@ def test_a_branch_trains_alone_as_it_does_beside_others(fit: Fit) -> None:
         assert all_same(fit({trial.cut: [trial.spec]}, seeds=[trial.seed]), together)
 
 
+def test_the_number_of_threads_changes_no_bit(fit: Fit, tmp_path: Path) -> None:
+    assert all_same(fit(threads=3), fit(threads=1))
+    events: list[str] = []
+    fit(out=tmp_path, threads=1)
+    fit(out=tmp_path, threads=2, progress=lambda what, *_: events.append(what))
+    assert events == []
+
+
 def test_branches_that_stop_at_different_epochs_do_not_disturb_each_other(fit: Fit) -> None:
     options = {"epochs": 30, "lr": 3e-2, "stop_patience": 2, "lr_patience": 1}
     together = fit(**options)

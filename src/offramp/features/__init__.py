@@ -2,5 +2,6 @@
 
 from offramp.features.cache import FeatureCache
 from offramp.features.tap import CacheDtype
+from offramp.features.workers import Workers, start_workers
 
-__all__ = ["CacheDtype", "FeatureCache"]
+__all__ = ["CacheDtype", "FeatureCache", "Workers", "start_workers"]

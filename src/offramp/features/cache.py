@@ -44,6 +44,7 @@ from offramp.features.tap import (
     bytes_per_sample,
     channel_count,
 )
+from offramp.features.workers import start_workers
 from offramp.progress import Progress, silent
 
 _FORMAT = 1
@@ -75,6 +76,7 @@ class FeatureCache:
         scales_of: "FeatureCache | None" = None,
         dtype: CacheDtype = "float16",
         device: str = "cpu",
+        threads: int | None = None,
         progress: Progress = silent,
     ) -> Self:
         """Open the cache of these taps, or make it where there is none that is whole.
@@ -88,6 +90,8 @@ class FeatureCache:
                 the training data and a sample of it gives them.
             dtype: float16 with a scale per channel, or float32 as it is.
             device: Where the backbone runs.
+            threads: Batches that the CPU computes at once, each on one core; as many as torch has
+                threads where None. No bit of a result depends on it.
             progress: Told after each batch.
 
         Raises:
@@ -104,8 +108,9 @@ class FeatureCache:
             folder = root / key[:16]
             found = cls._whole(folder, key)
             if found is None:
-                source = TapSource.of(backbone, wanted, torch.device(device))
-                with _made_whole(folder) as temporary:
+                place = torch.device(device)
+                with _made_whole(folder) as temporary, start_workers(threads, place) as workers:
+                    source = TapSource.of(backbone, wanted, place, workers)
                     taps = _fill(temporary, source, dataset, scales_of, dtype, progress)
                     meta = CacheMeta(key=key, parts=parts, num_samples=len(dataset), taps=taps)
                     write_meta(temporary, meta)
@@ -159,7 +164,7 @@ def _key_parts(
     dtype: CacheDtype,
     device: str,
 ) -> dict[str, Any]:
-    """Everything that decides a bit of the cache; the number of threads does on the CPU."""
+    """Everything that decides a bit of the cache."""
     data = content_key(dataset)
     sample = {"data": data, "samples": SCALE_SAMPLES, "seed": SCALE_SEED, "dtype": dtype}
     return {
@@ -171,7 +176,6 @@ def _key_parts(
         "scales": sample if scales_of is None else scales_of.meta.parts["scales"],
         "batch_size": batch_size_on(torch.device(device)),
         "device": device,
-        "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
     }
 

@@ -17,6 +17,7 @@ from offramp.data.batches import batches
 from offramp.data.samples import MapDataset
 from offramp.errors import ShapeError
 from offramp.features.tap import CacheDtype, TapMeta, TapWriter, by_channel, scale_for
+from offramp.features.workers import Workers
 from offramp.progress import Progress
 from offramp.spec import dims
 
@@ -42,9 +43,16 @@ class TapSource:
     shapes: Mapping[str, tuple[tuple[int, ...], ...]]
     input_shapes: tuple[tuple[int, ...], ...]
     device: torch.device
+    workers: Workers
 
     @classmethod
-    def of(cls, backbone: StagedBackbone, cuts: Sequence[str], device: torch.device) -> Self:
+    def of(
+        cls,
+        backbone: StagedBackbone,
+        cuts: Sequence[str],
+        device: torch.device,
+        workers: Workers,
+    ) -> Self:
         """Take the stages up to the last of `cuts`; the backbone itself stays where it is."""
         last = max(backbone.cuts.index(name) for name in cuts)
         stages = [_on(stage, device) for stage in list(backbone.stages)[: last + 1]]
@@ -54,7 +62,7 @@ class TapSource:
             if name in cuts
         }
         names = tuple(backbone.cuts[: last + 1])
-        return cls(tuple(stages), names, shapes, backbone.input_shapes, device)
+        return cls(tuple(stages), names, shapes, backbone.input_shapes, device, workers)
 
     @property
     def batch_size(self) -> int:
@@ -79,9 +87,9 @@ class TapSource:
     def walk(self, dataset: MapDataset, order: NDArray[np.int64]) -> Iterator[tuple[Taps, int]]:
         """Taps of the samples at `order` batch by batch, with the number of samples done."""
         done = 0
-        for batch in batches(dataset, self.batch_size, order=order):
-            taps = self.taps(batch.inputs)
-            done += len(batch.indices)
+        inputs = (batch.inputs for batch in batches(dataset, self.batch_size, order=order))
+        for taps in self.workers.stream(self.taps, inputs):
+            done = min(done + self.batch_size, len(order))
             yield taps, done
 
 

@@ -14,14 +14,14 @@ from offramp.atomic import make_folder
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
 from offramp.branches.tap import Standardise
-from offramp.compute import seeded, torch_switches
-from offramp.features import FeatureCache
+from offramp.compute import seeded
+from offramp.features import FeatureCache, Workers, start_workers
 from offramp.multiexit import MultiExit
 from offramp.progress import Progress, silent
 from offramp.training.checks import Split, check_branches, check_device, check_split
 from offramp.training.learner import Learner, TrialName
 from offramp.training.ledger import Ledger
-from offramp.training.lockstep import TapSet, train_together
+from offramp.training.lockstep import Bench, TapSet, train_together
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainOptions, TrainSettings, read_settings
 from offramp.trial import Task, Trial
@@ -57,7 +57,8 @@ def fit_branches(
         out: Keeps cache, state and curves; None is a temporary folder.
         task: Labels are class numbers, or values.
         device: cpu, cuda or mps, where taps are computed and branches trained.
-        threads: Of torch on the CPU; results may differ between numbers of threads.
+        threads: Branches that train at once on the CPU, each on one core; as many as torch has
+            threads where None. No bit of a result depends on it.
         tensorboard: Write curves to `out`/tensorboard.
         progress: Told after each batch.
         options: Fields of TrainSettings.
@@ -80,9 +81,9 @@ def fit_branches(
         check_split(data, what, backbone, objective)
         for what, data in (("training", train), ("validation", val))
     )
-    with _folder(out) as root, torch_switches(threads=threads, deterministic=True):
+    with _folder(out) as root, start_workers(threads, place) as workers:
         curves = tensorboard and out is not None
-        job = _Job(backbone, branches, settings, objective, place, root, curves, progress)
+        job = _Job(backbone, branches, settings, objective, place, root, workers, curves, progress)
         trials = job.run(*sets)
     return MultiExit(backbone, best_per_cut(trials), trials, task=task)
 
@@ -120,6 +121,7 @@ class _Job:
     objective: Objective
     device: torch.device
     root: Path
+    workers: Workers
     curves: bool
     progress: Progress
 
@@ -146,6 +148,7 @@ class _Job:
             scales_of=scales_of,
             dtype=self.settings.cache_dtype,
             device=str(self.device),
+            threads=self.workers.count,
             progress=lambda what, *counts: self.progress(f"{what} of {split.what} data", *counts),
         )
 
@@ -159,7 +162,8 @@ class _Job:
         with closing(Ledger(self.root, given, tensorboard=self.curves)) as ledger:
             for learner in learners:
                 ledger.resume(learner)
-            train_together(learners, train, validation, self.settings, ledger, self.progress)
+            bench = Bench(train, validation, self.settings, self.workers, ledger, self.progress)
+            train_together(learners, bench)
         return learners
 
     def _learner(self, name: TrialName, cache: FeatureCache) -> Learner:

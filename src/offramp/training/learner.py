@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from offramp.branches import BranchSpec, key, label
-from offramp.compute import seeded
+from offramp.compute import random_stream
 from offramp.errors import DataError
+from offramp.training.dropout import own_dropout, plain_dropout
 from offramp.training.objective import Objective
 from offramp.training.plateau import Plateau
 from offramp.training.settings import TrainSettings
@@ -48,6 +49,8 @@ class Learner:
         self.name, self.branch = name, branch
         self._settings, self._objective = settings, objective
         self._device = next(branch.parameters()).device
+        self._generator = torch.Generator(self._device)
+        own_dropout(branch, self._generator)
         self.plateau = Plateau(settings.lr)
         self.history: list[Epoch] = []
         self._adam = torch.optim.Adam(
@@ -71,11 +74,11 @@ class Learner:
     def learn(self, taps: tuple[Tensor, ...], targets: Tensor, step: int) -> None:
         """One step of Adam; `step` counts from the start of training."""
         self.branch.train()
-        with seeded(*self.name.stream, "step", step, device=self._device):
-            self._adam.zero_grad(set_to_none=True)
-            loss = self._objective.loss(self._answer(taps), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._adam.step()
+        self._generator.manual_seed(random_stream(*self.name.stream, "step", step))
+        self._adam.zero_grad(set_to_none=True)
+        loss = self._objective.loss(self._answer(taps), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._adam.step()
         self._train.add(len(targets), loss.detach() * len(targets))
 
     @torch.no_grad()
@@ -110,6 +113,7 @@ class Learner:
     def trial(self) -> Trial:
         """The trained branch with its best weights, on the CPU."""
         self.branch.load_state_dict(self._best)
+        plain_dropout(self.branch)
         best = self.history[self.plateau.best_epoch - 1]
         return Trial(
             cut=self.name.cut,
