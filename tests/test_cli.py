@@ -63,6 +63,19 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+def test_without_torch_the_missing_half_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    code = (
+        "import sys; sys.modules['torch'] = None; from offramp.cli import main;"
+        "sys.argv = ['offramp', 'train', 'plan.yaml', '--out', 'run']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: this needs torch: pip install 'offramp[train]'"
+
+
 def test_wrong_usage_exits_with_2() -> None:
     done = offramp("train")
     assert done.returncode == 2

@@ -20,6 +20,8 @@ app = typer.Typer(
     add_completion=False,
 )
 
+_TRAINING_HALF = ("torch", "torchvision", "timm", "einops", "matplotlib", "tensorboard")
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
 BackboneFile = Annotated[
     str | None,
@@ -198,6 +200,11 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name not in _TRAINING_HALF or "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: this needs {error.name}: pip install 'offramp[train]'", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here", err=True)
