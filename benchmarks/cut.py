@@ -9,8 +9,6 @@ other, the first of the two by turns. Reported is the median over pairs of stage
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offramp.backbones.staged import cut
 from offramp.backbones.zoo import build
 from offramp.compute import torch_switches
+from offramp.environment import environment
 
 AIM = 1.03
 CASES = (
@@ -66,7 +64,7 @@ def main() -> int:
 
     rows = []
     with torch_switches(threads=args.threads), torch.inference_mode():
-        machine = facts()
+        machine = environment("cpu")
         for name, pixels, cuts in CASES:
             for batch in BATCHES:
                 rows.append(measure(name, pixels, cuts, batch, pairs, args.seed))
@@ -128,27 +126,6 @@ def told(row: Ratio) -> str:
         f"{row.median_ratio:.4f} [{row.low:.4f}, {row.high:.4f}] over {row.pairs} pairs "
         f"(median {row.whole_ms:.2f} ms whole, {row.stages_ms:.2f} ms stages)"
     )
-
-
-def facts() -> dict[str, str | int]:
-    """What the figures depend on."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":
