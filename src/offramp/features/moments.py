@@ -16,8 +16,8 @@ class Moments:
         """Take in more rows, (N, C)."""
         values = rows.double()
         count, mean = len(values), values.mean(dim=0)
-        squares = (values - mean).square().sum(dim=0).cpu()
-        step, total = mean.cpu() - self.mean, self._count + count
+        squares = (values - mean).square().sum(dim=0)
+        step, total = mean - self.mean, self._count + count
         self.mean = self.mean + step * (count / total)
         self._squares = self._squares + squares + step.square() * (self._count * count / total)
         self._count = total

@@ -121,7 +121,7 @@ class TapWriter:
         self, path: Path, cut: str, shape: tuple[int, ...], scale: Tensor, dtype: CacheDtype
     ) -> None:
         self._path, self._cut, self._shape, self._dtype = path, cut, shape, dtype
-        self._scale = scale.cpu()
+        self._scale = scale
         self._digest = hashlib.sha256()
         self._moments = Moments(len(scale))
         self._num_samples = 0
@@ -144,12 +144,13 @@ class TapWriter:
         Raises:
             DataError: A value is not finite, or too large for fp16 at this channel's scale.
         """
-        scale = self._scale.to(values.device).reshape(channel_view(self._shape))
-        stored = (values.float() / scale).to(getattr(torch, self._dtype))
+        scale = self._scale.reshape(channel_view(self._shape))
+        values = values.float().cpu()
+        stored = (values / scale).to(getattr(torch, self._dtype))
         if not bool(torch.isfinite(stored).all()):
             raise self._unstorable(values, stored)
         self._moments.add(by_channel(stored.double() * scale))
-        content = stored.cpu().contiguous().numpy().data
+        content = stored.contiguous().numpy().data
         self._digest.update(content)
         self._file.write(content)
         self._num_samples += len(values)
