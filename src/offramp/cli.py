@@ -1,6 +1,5 @@
 """The command line: one function per verb; each parses, calls one function, shows its value."""
 
-import ctypes
 import json
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from offramp.allocator import keep_freed_memory
 from offramp.errors import OfframpError
 from offramp.progress import Progress
 
@@ -53,7 +53,7 @@ def demo(
     from offramp import demo as story
     from offramp import run
 
-    quicken_allocator()
+    keep_freed_memory()
     plan = story.demo_plan(settings or ())
     with progress_bars() as progress:
         result = run.train(plan, out, device=device, threads=threads, progress=progress)
@@ -101,7 +101,7 @@ def train(
     loaded = load_plan(plan, settings or ())
     from offramp import run  # after the plan, so that a mistake in it is told at once
 
-    quicken_allocator()
+    keep_freed_memory()
     with progress_bars() as progress:
         result = run.train(
             loaded,
@@ -125,7 +125,7 @@ def evaluate(
     """Answer the data splits again with a saved model; write outputs, table and report anew."""
     from offramp import run
 
-    quicken_allocator()
+    keep_freed_memory()
     with progress_bars() as progress:
         result = run.evaluate(
             folder,
@@ -176,20 +176,6 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[work], description=what, completed=done, total=total)
 
         yield advance
-
-
-def quicken_allocator() -> None:
-    """Let glibc keep freed memory: torch's convolutions allocate and free large blocks.
-
-    Without it each block is mapped and unmapped by the kernel, which halves the throughput. Only
-    the command line does this, to its own process; elsewhere than glibc nothing happens.
-    """
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_* of malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(mmap_threshold, 2**30)
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(top_pad, 2**28)
 
 
 def main() -> None:
