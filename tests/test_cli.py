@@ -76,8 +76,18 @@ def test_without_torch_the_missing_half_is_named(tmp_path: Path) -> None:
     assert done.stderr.strip() == "error: this needs torch: pip install 'offramp[train]'"
 
 
-def test_wrong_usage_exits_with_2() -> None:
-    done = offramp("train")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train",),
+        ("cuts",),
+        ("cuts", "torchvision:resnet18", "--input", "foo"),
+        ("cuts", "torchvision:resnet18", "--suggest", "abc"),
+        ("cuts", "torchvision:resnet18", "--backbone", "file.py:function"),
+    ],
+)
+def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
+    done = offramp(*words)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 

@@ -148,6 +148,13 @@ def test_a_saved_model_answers_bit_for_bit(
     }
 
 
+def test_a_staged_backbone_may_be_given_in_place_of_its_module(
+    model: MultiExit, tmp_path: Path
+) -> None:
+    model.save(tmp_path)
+    assert MultiExit.load(tmp_path, backbone=model.backbone).digest() == model.digest()
+
+
 def test_a_cut_with_its_own_name_and_taps_is_saved(module: nn.Module, tmp_path: Path) -> None:
     named = Cut("early", after=("second",), taps=("first",))
     backbone = cut(module, [named], torch.zeros(1, 3, 12, 8))

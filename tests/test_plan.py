@@ -48,6 +48,15 @@ def test_three_mistakes_are_reported_together(path: Path) -> None:
     assert "train.lr: " in message
 
 
+def test_an_unknown_backbone_counts_as_a_mistake_of_the_plan(path: Path) -> None:
+    path.write_text(PLAN.replace("resnet18", "resnet81").replace("lr: 1e-3", "lrr: 1e-3"))
+    with pytest.raises(PlanError) as caught:
+        load_plan(path)
+    assert "2 mistakes" in str(caught.value)
+    assert "torchvision:resnet18" in str(caught.value)
+    assert "train.lrr" in str(caught.value)
+
+
 def test_a_wrong_kind_lists_the_kinds(path: Path) -> None:
     path.write_text(PLAN.replace("kind: slvit", "kind: slvt"))
     with pytest.raises(PlanError, match=r"branches\.layer1\.0: .*'slvit'.*'conv'"):

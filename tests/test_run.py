@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -138,10 +139,43 @@ def test_mistakes_that_only_the_parts_show_are_reported_together() -> None:
     with pytest.raises(PlanError) as caught:
         prepare(wrong)
     message = str(caught.value)
-    assert "2 mistakes" in message
+    assert "3 mistakes" in message
     assert "data: /nowhere" in message
     assert "branches.featres.4: " in message
     assert "features.4" in message
+
+
+def test_mistakes_of_different_kinds_are_reported_together(plan: Plan) -> None:
+    wrong = Plan.model_validate(
+        {
+            **SETTINGS,
+            "backbone": {"name": "torchvision:squeezenet1_1", "num_outputs": 9},
+            "branches": {
+                "features.44": [{"kind": "conv"}],
+                "features.4": [{"kind": "slvit", "patch": 7}],
+            },
+        }
+    )
+    with pytest.raises(PlanError) as caught:
+        prepare(wrong)
+    message = str(caught.value)
+    assert "3 mistakes" in message
+    assert "patch=7 does not divide" in message
+    assert "branches.features.44" in message
+    assert "9 outputs" in message
+
+
+def test_a_refused_plan_does_not_keep_the_folder(plan: Plan, tmp_path: Path) -> None:
+    few = plan.backbone.model_copy(update={"num_outputs": 9})
+    with pytest.raises(OfframpError):
+        train(plan.model_copy(update={"backbone": few}), tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_measured_times_are_kept_with_their_spread(result: RunResult) -> None:
+    timings = json.loads((result.folder / "metrics.json").read_text())["timings_ms"]
+    assert len(timings["stages"]) == 2
+    assert all(t["low_ms"] <= t["median_ms"] <= t["high_ms"] for t in timings["branches"])
 
 
 def test_a_single_mistake_keeps_its_own_error(plan: Plan) -> None:
@@ -164,7 +198,13 @@ def test_a_class_count_that_disagrees_is_refused(plan: Plan) -> None:
         prepare(plan.model_copy(update={"backbone": few}))
 
 
-def test_threads_are_put_back(result: RunResult) -> None:
+def test_threads_are_put_back_even_when_stopped(result: RunResult) -> None:
     before = torch.get_num_threads()
-    evaluate(result.folder, threads=2)
+
+    def stop(*_: object) -> None:
+        assert torch.get_num_threads() == before + 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(result.folder, threads=before + 1, progress=stop)
     assert torch.get_num_threads() == before

@@ -77,7 +77,8 @@ def read_file(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != expected:
         raise BundleError(
             f"{path} was changed or damaged after it was written: its SHA-256 does not match the "
-            "manifest. Restore it from a copy, or train again."
+            "manifest. Restore it from a copy; `offramp evaluate` writes outputs and report of a "
+            "run anew, training again its model."
         )
     return content
 

@@ -1,6 +1,7 @@
 """The command line: one function per verb; each parses, calls one function, shows its value."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,11 @@ def cuts(
     as_json: AsJson = False,
 ) -> None:
     """List the places where a backbone can be cut, with their shapes and costs."""
+    if (backbone is None) == (backbone_file is None):
+        raise typer.BadParameter("give a backbone's name, or --backbone file.py:function")
+    for text in size or ():
+        _check_usage("--input", text, r"\d+(x\d+)*", "3x224x224")
+    _check_usage("--suggest", suggest or "3", r"\d+|\d*\.\d+(,\d*\.\d+)*", "3, or 0.2,0.5")
     from offramp.survey import survey_backbone
 
     show(survey_backbone(backbone, backbone_file, size or ["3x224x224"], suggest), as_json)
@@ -86,7 +92,9 @@ def cuts(
 @app.command()
 def train(
     plan: Annotated[Path, typer.Argument(help="A YAML plan.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same folder again goes on.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; the same again goes on. Default: runs/PLAN.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, overrides one plan value.")
     ] = None,
@@ -105,7 +113,7 @@ def train(
     with progress_bars() as progress:
         result = run.train(
             loaded,
-            out,
+            out or Path("runs") / plan.stem,
             backbone_file=backbone_file,
             device=device,
             threads=threads,
@@ -151,6 +159,11 @@ def tradeoff(
 
 def _outputs_file(path: Path) -> Path:
     return path / "outputs" / "test.npz" if path.is_dir() else path
+
+
+def _check_usage(option: str, text: str, pattern: str, example: str) -> None:
+    if re.fullmatch(pattern, text) is None:
+        raise typer.BadParameter(f"{text!r} is not such as {example}", param_hint=option)
 
 
 def show(value: Any, as_json: bool) -> None:

@@ -28,6 +28,9 @@ class Timing:
     repeats: int
     warmup: int
 
+    def __str__(self) -> str:
+        return f"{self.median_ms:.2f} [{self.low_ms:.2f}, {self.high_ms:.2f}]"
+
 
 def own_path(stages: ArrayLike, branches: ArrayLike) -> NDArray[np.float64]:
     """Cost of each exit on its own path: the stages up to it and its own branch, (E,) from (E,).

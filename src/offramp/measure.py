@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,16 @@ class ModelTimings:
 
     stages: tuple[Timing, ...]
     branches: Mapping[tuple[str, str], Timing]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`, spread included."""
+        return {
+            "stages": [asdict(timing) for timing in self.stages],
+            "branches": [
+                {"cut": cut, "branch": branch, **asdict(timing)}
+                for (cut, branch), timing in self.branches.items()
+            ],
+        }
 
     def of_exits(self, model: MultiExit) -> ExitTimings:
         """Medians between the exits of `model`, for `MultiExit.collect`."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
+from offramp.backbones.zoo import check_name
 from offramp.branches import BranchSpec
 from offramp.data import DataSpec
 from offramp.errors import PlanError
@@ -29,6 +30,12 @@ class BackbonePlan(Spec):
     name: str
     weights: str | None = None
     num_outputs: PositiveInt | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        check_name(name)
+        return name
 
 
 class CutPlan(Spec):

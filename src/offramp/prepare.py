@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -90,9 +91,10 @@ def prepare(plan: Plan, backbone_file: str | None = None) -> Prepared:
 
 
 def _check_classes(backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes) -> None:
-    for name, images in splits.named().items():
-        check = partial(check_labels, images.labels, backbone.num_outputs, splits.class_names)
-        mistakes.attempt(f"data, {name}", check)
+    labels = np.concatenate([images.labels for images in splits.named().values()])
+    mistakes.attempt(
+        "data", partial(check_labels, labels, backbone.num_outputs, splits.class_names)
+    )
 
 
 def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:
@@ -126,7 +128,7 @@ def _places(plan: Plan) -> dict[str, str | Cut]:
 def _cut_all(
     plan: Plan, module: nn.Module, sample: torch.Tensor, mistakes: _Mistakes
 ) -> StagedBackbone | None:
-    """Cut at every place; if that fails, find out which of the places are to blame."""
+    """Cut at every place; if that fails, blame the places at fault and cut at the others."""
     places = _places(plan)
     unused = sorted(set(plan.cuts) - set(places))
     if unused:
@@ -134,17 +136,19 @@ def _cut_all(
     try:
         return cut(module, list(places.values()), sample)
     except OfframpError as error:
-        before = len(mistakes.found)
-        for name, place in places.items():
-            mistakes.attempt(f"branches.{name}", partial(cut, module, [place], sample))
-        if len(mistakes.found) == before:
+        alone = {
+            name: mistakes.attempt(f"branches.{name}", partial(cut, module, [place], sample))
+            for name, place in places.items()
+        }
+        good = [places[name] for name, backbone in alone.items() if backbone is not None]
+        if len(good) == len(places):
             mistakes.found.append(("branches", error))
-        return None
+        return cut(module, good, sample) if 0 < len(good) < len(places) else None
 
 
 def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: _Mistakes) -> None:
-    for name, specs in plan.branches.items():
-        shapes = backbone.tap_shapes[name]
+    for name in backbone.cuts:
+        shapes, specs = backbone.tap_shapes[name], plan.branches[name]
         features = shapes[0] if len(shapes) == 1 else shapes
         for spec in specs:
             with seeded("check"):

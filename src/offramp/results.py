@@ -24,6 +24,7 @@ from offramp.evaluation import (
     fixed_threshold,
     tradeoff,
 )
+from offramp.measure import ModelTimings
 from offramp.multiexit import MultiExit
 from offramp.outputs import ExitOutputs
 from offramp.plan import Plan, load_plan
@@ -49,11 +50,13 @@ class Answered:
         outputs: Of the chosen branches, by split.
         trials: Of every branch, on the test images.
         rivals: The whole backbone on smaller test images.
+        timings: Of stages and branches, where they were measured.
     """
 
     outputs: Mapping[str, ExitOutputs]
     trials: TrialOutputs
     rivals: Sequence[Rival]
+    timings: ModelTimings | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +116,12 @@ def write_result(
         **result.as_json(),
         "rivals": [rival.as_json() for rival in seen.rivals],
         "samples": {name: len(images) for name, images in splits.named().items()},
+        "timings_ms": None if seen.timings is None else seen.timings.as_json(),
         "skipped_images": list(splits.skipped),
     }
     write_bytes(folder / METRICS, _json(metrics))
     write_bytes(folder / ENVIRONMENT, _json(facts))
-    write_report(folder, _report_inputs(result, splits, facts))
+    write_report(folder, _report_inputs(result, seen, splits, facts))
     outputs = [f"outputs/{name}.npz" for name in seen.outputs]
     result.model.save(
         folder, [PLAN, METRICS, ENVIRONMENT, *REPORT_FILES, _TRIALS, _RIVALS, *outputs]
@@ -162,7 +166,9 @@ def _stored_rivals(folder: Path, stored: Sequence[Mapping[str, Any]]) -> list[Ri
     return [replace(r, values=values[r.name].astype(np.float64)) for r in known]
 
 
-def _report_inputs(result: RunResult, splits: Splits, facts: Mapping[str, Any]) -> ReportInputs:
+def _report_inputs(
+    result: RunResult, seen: Answered, splits: Splits, facts: Mapping[str, Any]
+) -> ReportInputs:
     plan, model = result.plan, result.model
     some = range(min(REPORT_PICTURES, len(splits.test)))
     answers = answer_one_by_one(model, splits.test, some, plan.evaluate.threshold)
@@ -175,7 +181,7 @@ def _report_inputs(result: RunResult, splits: Splits, facts: Mapping[str, Any]) 
         pictures=[
             Picture(a.picture, a.answer, a.truth, a.exit, a.confidence, a.saved) for a in answers
         ],
-        facts=_readable(facts, plan, splits),
+        facts=_readable(facts, plan, splits) | _spread(seen.timings),
         plan=plan.to_yaml(),
     )
 
@@ -202,9 +208,20 @@ def _readable(facts: Mapping[str, Any], plan: Plan, splits: Splits) -> dict[str,
         "versions": ", ".join(f"{name} {v}" for name, v in facts["versions"].items()),
         "milliseconds": (
             f"median of {times.timing_repeats} calls after {times.timing_warmup} that are not "
-            "counted, batch 1, each stage and branch alone"
+            "counted, batch 1, each stage and branch alone [10th and 90th percentile]"
         ),
         "seconds": ", ".join(f"{what} {s:g}" for what, s in facts["seconds"].items()),
+    }
+
+
+def _spread(timings: ModelTimings | None) -> dict[str, str]:
+    """Medians with the 10th and 90th percentile, for the report."""
+    if timings is None:
+        return {"milliseconds": "not measured"}
+    named = {f"{cut} {branch}": timing for (cut, branch), timing in timings.branches.items()}
+    return {
+        "stages, ms": ", ".join(map(str, timings.stages)),
+        "branches, ms": ", ".join(f"{name} {timing}" for name, timing in named.items()),
     }
 
 

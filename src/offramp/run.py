@@ -59,10 +59,11 @@ def train(
         OfframpError: Whatever is wrong with the plan, the data or the folder.
     """
     folder = make_folder(Path(out))
-    _claim(folder, plan)
+    _check_unclaimed(folder, plan)
     if (folder / MANIFEST).exists():
         return load_result(folder, backbone_file)
     prepared = prepare(plan, backbone_file)
+    write_bytes(folder / PLAN, plan.to_yaml().encode())  # so that a folder never mixes two plans
     started = clock()
     with torch_switches(threads=threads):
         model = fit_branches(
@@ -101,15 +102,13 @@ def evaluate(
         return _evaluate(folder, plan, model.to(device), plan.data.load(), how, None)
 
 
-def _claim(folder: Path, plan: Plan) -> None:
-    """Write the plan first, so that a folder never mixes two plans."""
-    text, path = plan.to_yaml(), folder / PLAN
-    if path.exists() and path.read_text() != text:
+def _check_unclaimed(folder: Path, plan: Plan) -> None:
+    path = folder / PLAN
+    if path.exists() and path.read_text() != plan.to_yaml():
         raise PlanError(
             f"{folder} holds a run of another plan. Choose another --out, or delete that folder "
             "to start over."
         )
-    write_bytes(path, text.encode())
 
 
 def _evaluate(
@@ -156,4 +155,4 @@ def _answered(model: MultiExit, splits: Splits, wanted: EvaluatePlan, how: _How)
         train_images=wanted.rival_images,
         progress=how.progress,
     )
-    return Answered(outputs, trials, rivals)
+    return Answered(outputs, trials, rivals, timings)

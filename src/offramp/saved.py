@@ -75,7 +75,8 @@ def load_model(folder: Path, module: nn.Module | None) -> ModelParts:
     """Build a model again from its folder; `module` as in MultiExit.load."""
     manifest = read_manifest(folder)
     tensors = read_tensors(read_file(folder, manifest, WEIGHTS))
-    original = module if module is not None else _zoo_backbone(folder, manifest, tensors)
+    given = module.original if isinstance(module, StagedBackbone) else module
+    original = given if given is not None else _zoo_backbone(folder, manifest, tensors)
     sample = tuple(torch.zeros(1, *shape) for shape in manifest["input_shapes"])
     places = [Cut(c["name"], tuple(c["after"]), tuple(c["taps"])) for c in manifest["cuts"]]
     backbone = cut(original, places, sample)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,8 @@ def read_what_was_written(graph: fx.Graph, values: Mapping[fx.Node, Value]) -> H
 def make_out_of_place(root: nn.Module, node: fx.Node, name: str, hazards: Hazards) -> None:
     """Let an in-place operation return a new tensor and leave its input as it is.
 
+    A module gets a twin in `root` for this one call; its other calls stay as they are.
+
     Raises:
         CutError: There is no such form, or later operations need the changed input itself.
     """
@@ -65,7 +68,9 @@ def make_out_of_place(root: nn.Module, node: fx.Node, name: str, hazards: Hazard
         module = root.get_submodule(str(node.target))
         if getattr(module, "inplace", None) is not True:
             raise _cannot(name, f"and {type(module).__name__} has no `inplace` to turn off")
-        module.inplace = False  # type: ignore[assignment]  # a bool, whatever Module's stub says
+        twin = _twin(module)
+        twin.inplace = False  # type: ignore[assignment]  # a bool, whatever Module's stub says
+        node.target = _add(root, twin, str(node.target))
     elif node.op == "call_method":
         method = str(node.target).removesuffix("_")
         if not hasattr(Tensor, method):
@@ -73,6 +78,26 @@ def make_out_of_place(root: nn.Module, node: fx.Node, name: str, hazards: Hazard
         node.target = method
     else:
         _function_out_of_place(node, name)
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A copy with settings of its own over the same parameters and buffers.
+
+    Even the registries are shared, so that a move of one to another device or type moves both.
+    """
+    shared: dict[int, Any] = {}
+    for part in module.modules():
+        for registry in (part._parameters, part._buffers):
+            shared |= {id(held): held for held in (registry, *registry.values())}
+    return deepcopy(module, shared)
+
+
+def _add(root: nn.Module, module: nn.Module, path: str) -> str:
+    name = f"{path.replace('.', '_')}_new"
+    while hasattr(root, name):
+        name += "_"
+    root.add_module(name, module)
+    return name
 
 
 def _function_out_of_place(node: fx.Node, name: str) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Container
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor, fx, nn
 
 from offramp.backbones.analysis import Analysis
@@ -14,7 +15,10 @@ Live = tuple[Tensor, ...]
 
 
 class Stage(nn.Module):
-    """The part of a backbone between two cuts.
+    """The part of a backbone between two cuts, frozen for good.
+
+    A module around it can still set `requires_grad` of its parameters, past any method here;
+    running the stage takes that back before a gradient can reach them.
 
     Shape:
         live, a tuple of tensors -> (live, taps), both tuples: what later stages need, and what
@@ -27,8 +31,18 @@ class Stage(nn.Module):
 
     def forward(self, live: Live) -> tuple[Live, Live]:
         """Run the stage on what the one before left alive."""
+        if torch.is_grad_enabled():
+            self.requires_grad_(False)
         live, taps = self.body(*live)
         return live, taps
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode whatever `mode` says."""
+        return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Stay without gradients whatever `requires_grad` says."""
+        return super().requires_grad_(False)
 
 
 def make_stage(analysis: Analysis, parts: Partition, stage: int) -> Stage:

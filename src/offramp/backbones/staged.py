@@ -35,6 +35,8 @@ class Cut:
     def __post_init__(self) -> None:
         if any(isinstance(given, str) for given in (self.after, self.taps)):
             raise CutError(f"Cut {self.name!r}: after and taps are tuples of places, not a string.")
+        object.__setattr__(self, "after", tuple(self.after))
+        object.__setattr__(self, "taps", tuple(self.taps))
         if not self.after and not self.taps:
             raise CutError(
                 f"Cut {self.name!r} names no place. Give after=(place, ...), taps=(place, ...) "
@@ -67,8 +69,10 @@ class StagedBackbone(nn.Module):
     """A frozen backbone as a list of stages.
 
     Frozen means three things, and all three hold for good: no parameter takes a gradient, batch
-    norm and dropout stay in evaluation mode even after `.train()`, and no buffer changes. The
-    parameters lie in the memory of the model that was cut; modules and buffers are its own.
+    norm and dropout stay in evaluation mode even after `.train()`, and no buffer changes. Where a
+    module around it sets `requires_grad` of all its parameters, the stages clear it again as they
+    run. Only `.train()` on a module inside a stage gets past this. The parameters lie in the
+    memory of the model that was cut; modules and buffers are its own.
 
     Attributes:
         stages: One more than there are cuts, in graph order.
@@ -190,7 +194,7 @@ def cut(
         CutError: The model cannot be traced, or cannot be cut there.
     """
     inputs = as_tuple(sample)
-    cuts = [_spelled(place) for place in after]
+    cuts = _spelled(after)
     _check_names(cuts)
     analysis = analyse(model, inputs, leaves)
     flow = analysis.flow
@@ -201,11 +205,13 @@ def cut(
     return StagedBackbone(model, inputs, analysis, cuts, parts)
 
 
-def _spelled(place: str | Cut) -> Cut:
-    """The cut with both its places and its taps."""
-    if isinstance(place, str):
-        return Cut(place, (place,), (place,))
-    return Cut(place.name, place.after or place.taps, place.taps or place.after)
+def _spelled(after: Sequence[str | Cut] | Cut) -> list[Cut]:
+    """The cuts, each with both its places and its taps."""
+    if isinstance(after, str | Cut):
+        place = f"Cut({after.name!r}, ...)" if isinstance(after, Cut) else repr(after)
+        raise CutError(f"after is a list of places, also for a single one: after=[{place}].")
+    cuts = [Cut(place, (place,)) if isinstance(place, str) else place for place in after]
+    return [Cut(each.name, each.after or each.taps, each.taps or each.after) for each in cuts]
 
 
 def _check_names(cuts: Sequence[Cut]) -> None:
@@ -241,15 +247,28 @@ def _in_order(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> list[Cut]:
             len(reach[each.name]),
         ),
     )
-    reached: frozenset[fx.Node] = frozenset()
-    for index, each in enumerate(ordered):
-        if reach[each.name] <= reached:
-            raise CutError(
-                f"Cuts {ordered[index - 1].name!r} and {each.name!r} are at one place: no "
-                "operation lies between them. Keep one of them."
-            )
-        reached |= reach[each.name]
+    _check_order([(each.name, reach[each.name]) for each in ordered])
     return ordered
+
+
+def _check_order(ordered: Sequence[tuple[str, frozenset[fx.Node]]]) -> None:
+    """Refuse a cut that runs nothing which the cuts before it have not run."""
+    reached: frozenset[fx.Node] = frozenset()
+    for index, (name, reach) in enumerate(ordered):
+        before = ordered[:index]
+        same = [other for other, others in before if others == reach]
+        if same:
+            raise CutError(
+                f"Cuts {same[0]!r} and {name!r} are at one place: no operation lies between them. "
+                "Keep one of them."
+            )
+        if reach <= reached:
+            raise CutError(
+                f"Cut {name!r} needs nothing that the cuts before it have not run "
+                f"({', '.join(repr(other) for other, _ in before)} together): its stage would be "
+                "empty. Leave it out, or give its taps to the last of them."
+            )
+        reached |= reach
 
 
 def _end(analysis: Analysis, place: str) -> fx.Node:

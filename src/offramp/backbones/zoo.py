@@ -77,6 +77,7 @@ def architecture(
     Raises:
         PlanError: No such backbone.
     """
+    check_name(name)
     library, _, model = name.partition(":")
     with seeded("backbone", name, seed):
         if name == PYTHON:
@@ -85,14 +86,27 @@ def architecture(
             made = timm.create_model(_DEMO_MODEL, num_classes=_DEMO_CLASSES)
         elif name == PAPER:
             made = KerasResNet152(num_outputs)
-        elif library == "torchvision" and model in _torchvision_names():
+        elif library == "torchvision":
             made = _torchvision(model, num_outputs, pretrained)
-        elif library == "timm" and timm.is_model(model.partition(".")[0]):
+        else:
             classes: dict[str, Any] = {} if num_outputs is None else {"num_classes": num_outputs}
             made = timm.create_model(model, pretrained=pretrained, **classes)
-        else:
-            raise _unknown(name)
     return made.eval()
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that `build` does not know; nothing is built.
+
+    Raises:
+        PlanError: No such backbone, with the nearest names.
+    """
+    library, _, model = name.partition(":")
+    known = {
+        "torchvision": lambda: model in _torchvision_names(),
+        "timm": lambda: timm.is_model(model.partition(".")[0]),
+    }
+    if name not in (DEMO, PAPER, PYTHON) and not (library in known and known[library]()):
+        raise _unknown(name)
 
 
 def _check(

@@ -60,6 +60,9 @@ def check_branches(
         ShapeError: A branch does not fit its tap, or the backbone's answer does not fit the task.
     """
     _check_outputs(backbone, objective)
+    single = [cut for cut, specs in branches.items() if not isinstance(specs, list | tuple)]
+    if single:
+        raise PlanError(f"the branches at {single} are no list. Write {{{single[0]!r}: [spec]}}.")
     empty = [cut for cut, specs in branches.items() if not specs]
     if empty or not branches:
         raise PlanError(
