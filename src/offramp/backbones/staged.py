@@ -104,6 +104,7 @@ class StagedBackbone(nn.Module):
         self.output_shape = values[analysis.answer].shape[1:]
         first = tuple(tensor[:1].clone() for tensor in sample)
         self._kept = _Kept(original, analysis.root, analysis.code, first, _precision(self))
+        self.eval()
 
     @property
     def original(self) -> nn.Module:
@@ -159,10 +160,8 @@ class StagedBackbone(nn.Module):
     def weights_digest(self) -> str:
         """SHA-256 of the architecture and of every parameter and buffer; the cuts do not count."""
         digest = hashlib.sha256(self._kept.code.encode())
-        state = {
-            **dict(self._kept.root.named_parameters()),
-            **dict(self._kept.root.named_buffers()),
-        }
+        root = self._kept.root
+        state = dict(root.named_parameters()) | dict(root.named_buffers())
         for name, tensor in sorted(state.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(
@@ -216,8 +215,7 @@ def _spelled(after: Sequence[str | Cut] | Cut) -> list[Cut]:
 
 def _check_names(cuts: Sequence[Cut]) -> None:
     names = [cut.name for cut in cuts]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CutError(f"Two cuts are called {', '.join(map(repr, twice))}. Name each one once.")
     if not cuts:
         raise CutError("There is no place to cut after. Give at least one in `after`.")
