@@ -63,6 +63,31 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+def test_a_stopped_command_says_that_it_goes_on() -> None:
+    code = (
+        "from offramp.cli import app, progress_bars\n"
+        "@app.command()\n"
+        "def stop():\n"
+        "    with progress_bars():\n"
+        "        raise KeyboardInterrupt\n"
+        "import sys; sys.argv = ['offramp', 'stop']\n"
+        "from offramp.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "the same command goes on" in done.stderr
+
+
+def test_the_version_is_printed() -> None:
+    assert offramp("--version").stdout.strip().startswith("offramp 0.")
+
+
+def test_an_unfinished_run_is_told_from_a_missing_one(tmp_path: Path) -> None:
+    done = offramp("tradeoff", str(tmp_path))
+    assert done.returncode == 1
+    assert "the same `offramp train` goes on" in " ".join(done.stderr.split())
+
+
 def test_without_torch_the_missing_half_is_named(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(PLAN)
     code = (

@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from offramp.bundle import read_manifest
-from offramp.errors import BundleError, OfframpError, PlanError
+from offramp.errors import BundleError, DataError, OfframpError, PlanError
 from offramp.multiexit import MultiExit
 from offramp.outputs import ExitOutputs
 from offramp.plan import Plan
@@ -93,7 +94,7 @@ def test_a_run_that_lost_its_manifest_comes_to_the_same_model(
 def test_another_plan_does_not_touch_the_run(result: RunResult, plan: Plan) -> None:
     other = plan.model_copy(update={"train": plan.train.model_copy(update={"epochs": 2})})
     before = {path: path.read_bytes() for path in result.folder.iterdir() if path.is_file()}
-    with pytest.raises(PlanError, match="another plan"):
+    with pytest.raises(PlanError, match=r"another plan; they differ in train\.epochs\."):
         train(other, result.folder)
     assert before == {path: path.read_bytes() for path in before}
 
@@ -118,6 +119,36 @@ def test_a_changed_file_of_a_finished_run_is_named(result: RunResult, name: str)
             load_result(result.folder)
     finally:
         path.write_bytes(whole)
+
+
+def test_a_finished_run_whose_pictures_changed_is_not_passed_off_as_done(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "validation", "calibration", "test"):
+        for name in ("ant", "bee"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(4):
+                pixels = rng.integers(0, 256, (48, 48, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    photos = Plan.model_validate(
+        {
+            **SETTINGS,
+            "backbone": {"name": "torchvision:squeezenet1_1", "num_outputs": 2},
+            "data": {
+                "kind": "image_folder",
+                "root": str(tmp_path / "photos"),
+                "image_size": 48,
+            },
+            "evaluate": {"timing_repeats": 0, "bootstrap_draws": 20},
+        }
+    )
+    train(photos, tmp_path / "run")
+    train(photos, tmp_path / "run")
+    (tmp_path / "photos" / "train" / "ant" / "0.png").unlink()
+    with pytest.raises(DataError, match="the train images of its plan have changed"):
+        train(photos, tmp_path / "run")
+    with pytest.raises(DataError, match="the train images of its plan have changed"):
+        evaluate(tmp_path / "run")
 
 
 def test_an_unfinished_run_cannot_be_evaluated(tmp_path: Path) -> None:

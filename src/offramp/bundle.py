@@ -35,7 +35,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise BundleError(
             f"{path} cannot be read ({error.strerror}), so {folder} is no run. A run folder is "
-            "what `offramp train` or `MultiExit.save` wrote."
+            "what `offramp train` or `MultiExit.save` wrote; where training was stopped, the "
+            "same `offramp train` goes on."
         ) from error
     damaged = BundleError(
         f"{path} was changed or damaged after it was written: its digest does not match. "

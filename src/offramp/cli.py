@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+import offramp
 from offramp.allocator import keep_freed_memory
 from offramp.errors import OfframpError
 from offramp.progress import Progress
@@ -33,8 +34,17 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads of torch; default
 RunFolder = Annotated[Path, typer.Argument(help="A folder that `offramp train` wrote.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"offramp {offramp.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Early exits for pretrained CNNs: attach, train on the frozen backbone, compare."""
@@ -70,7 +80,8 @@ def cuts(
     ] = None,
     backbone_file: BackboneFile = None,
     size: Annotated[
-        list[str] | None, typer.Option("--input", help="CxHxW; repeat for several inputs.")
+        list[str] | None,
+        typer.Option("--input", help="CxHxW, 3x224x224 if not given; repeat for several."),
     ] = None,
     suggest: Annotated[
         str | None,
@@ -158,7 +169,13 @@ def tradeoff(
 
 
 def _outputs_file(path: Path) -> Path:
-    return path / "outputs" / "test.npz" if path.is_dir() else path
+    """The test outputs of a run, or the file itself."""
+    from offramp.bundle import read_file, read_manifest
+
+    if not path.is_dir():
+        return path
+    read_file(path, read_manifest(path), "outputs/test.npz")
+    return path / "outputs" / "test.npz"
 
 
 def _check_usage(option: str, text: str, pattern: str, example: str) -> None:
@@ -172,6 +189,15 @@ def show(value: Any, as_json: bool) -> None:
 
 
 @contextmanager
+def _stopped_politely() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
 def progress_bars() -> Iterator[Progress]:
     """Bars on standard error: one per kind of work, with the time that is left."""
     from rich.console import Console
@@ -180,7 +206,10 @@ def progress_bars() -> Iterator[Progress]:
 
     tasks: dict[str, Any] = {}
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+    with (
+        _stopped_politely(),
+        Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars,
+    ):
 
         def advance(what: str, done: int, total: int) -> None:
             work = what.partition(":")[0]  # "layer1: epoch 2/15" is one work with many epochs
@@ -205,6 +234,3 @@ def main() -> None:
             raise
         typer.echo(f"error: this needs {error.name}: pip install 'offramp[train]'", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(130)

@@ -117,6 +117,7 @@ def write_result(
         "rivals": [rival.as_json() for rival in seen.rivals],
         "samples": {name: len(images) for name, images in splits.named().items()},
         "timings_ms": None if seen.timings is None else seen.timings.as_json(),
+        "data": data_keys(splits),
         "skipped_images": list(splits.skipped),
     }
     write_bytes(folder / METRICS, _json(metrics))
@@ -158,6 +159,18 @@ def load_run(folder: Path, backbone_file: str | None = None) -> tuple[Plan, Mult
     plan = load_plan(folder / PLAN)
     by_flag = build_backbone(plan, backbone_file) if backbone_file is not None else None
     return plan, MultiExit.load(folder, backbone=by_flag)
+
+
+def data_keys(splits: Splits) -> dict[str, str]:
+    """What identifies the pictures of each split, their labels and preprocessing."""
+    return {name: images.content_key for name, images in splits.named().items()}
+
+
+def stored_data_keys(folder: Path) -> dict[str, str]:
+    """The `data_keys` of the pictures that a finished run was made with."""
+    metrics = json.loads(read_file(folder, read_manifest(folder), METRICS))
+    keys: dict[str, str] = metrics["data"]
+    return keys
 
 
 def _stored_rivals(folder: Path, stored: Sequence[Mapping[str, Any]]) -> list[Rival]:

@@ -10,13 +10,23 @@ from offramp.bundle import MANIFEST
 from offramp.compute import torch_switches
 from offramp.data import Splits
 from offramp.environment import environment
-from offramp.errors import PlanError
+from offramp.errors import DataError, PlanError
 from offramp.measure import collect_trials, measure_model
 from offramp.multiexit import MultiExit
-from offramp.plan import EvaluatePlan, Plan
+from offramp.plan import EvaluatePlan, Plan, load_plan
 from offramp.prepare import prepare
 from offramp.progress import Progress, silent
-from offramp.results import PLAN, SPLITS, Answered, RunResult, load_result, load_run, write_result
+from offramp.results import (
+    PLAN,
+    SPLITS,
+    Answered,
+    RunResult,
+    data_keys,
+    load_result,
+    load_run,
+    stored_data_keys,
+    write_result,
+)
 from offramp.rivals import static_rivals
 from offramp.training import fit_branches
 
@@ -61,7 +71,9 @@ def train(
     folder = make_folder(Path(out))
     _check_unclaimed(folder, plan)
     if (folder / MANIFEST).exists():
-        return load_result(folder, backbone_file)
+        result = load_result(folder, backbone_file)
+        _check_same_data(folder, plan.data.load())
+        return result
     prepared = prepare(plan, backbone_file)
     write_bytes(folder / PLAN, plan.to_yaml().encode())  # so that a folder never mixes two plans
     started = clock()
@@ -94,20 +106,47 @@ def evaluate(
 
     Raises:
         BundleError: The run is unfinished, or a file of it was changed.
+        DataError: The images have changed since.
     """
     folder = Path(folder)
     plan, model = load_run(folder, backbone_file)
+    splits = plan.data.load()
+    _check_same_data(folder, splits)
     how = _How(device, progress, clock)
     with torch_switches(threads=threads):
-        return _evaluate(folder, plan, model.to(device), plan.data.load(), how, None)
+        return _evaluate(folder, plan, model.to(device), splits, how, None)
 
 
 def _check_unclaimed(folder: Path, plan: Plan) -> None:
     path = folder / PLAN
     if path.exists() and path.read_text() != plan.to_yaml():
+        different = _differences(load_plan(path).model_dump(), plan.model_dump())
         raise PlanError(
-            f"{folder} holds a run of another plan. Choose another --out, or delete that folder "
-            "to start over."
+            f"{folder} holds a run of another plan; they differ in {', '.join(different)}. Choose "
+            "another --out, or delete that folder to start over."
+        )
+
+
+def _differences(one: object, other: object, at: str = "") -> list[str]:
+    """Dotted keys of what differs between two nested mappings."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = dict.fromkeys([*one, *other])
+        return [
+            found
+            for key in keys
+            for found in _differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)
+        ]
+    return [] if one == other else [at]
+
+
+def _check_same_data(folder: Path, splits: Splits) -> None:
+    """Refuse a finished run whose pictures have changed since."""
+    stored = stored_data_keys(folder)
+    changed = [name for name, key in data_keys(splits).items() if stored[name] != key]
+    if changed:
+        raise DataError(
+            f"{folder} holds a finished run, but the {', '.join(changed)} images of its plan have "
+            "changed since. Choose another --out to train on the new ones, or delete that folder."
         )
 
 

@@ -171,7 +171,8 @@ def check_labels(
         raise DataError(
             f"labels run from {labels.min()} to {labels.max()}, but the model has {num_outputs} "
             f"outputs, so classes are 0 to {num_outputs - 1}: {wrong.sum()} of {len(labels)} "
-            "labels do not fit. Number the classes from 0, or use a model with as many outputs."
+            f"labels do not fit, the first is that of sample {int(wrong.argmax())}. Number the "
+            "classes from 0, or use a model with as many outputs."
         )
 
 

@@ -52,7 +52,16 @@ def as_labels(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 
 
 def single_precision(values: Tensor) -> Tensor:
-    """The same values, float64 as float32, apart from any gradient."""
+    """The same values, float64 as float32, apart from any gradient.
+
+    Raises:
+        DataError: They are bytes, as raw pixels are.
+    """
+    if values.dtype == torch.uint8:
+        raise DataError(
+            "the inputs are uint8, raw pixels it seems. Scale and normalise them to float32 as the "
+            "backbone was trained with, for example with offramp.preprocess.ImagePreprocess."
+        )
     return values.detach().float() if values.dtype == torch.float64 else values.detach()
 
 

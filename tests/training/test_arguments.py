@@ -1,0 +1,31 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from offramp.backbones.staged import StagedBackbone, cut
+from offramp.branches import ConvBranch
+from offramp.errors import PlanError
+from offramp.training import fit_branches
+
+DATA = np.zeros((2, 3, 6, 4), np.float32), np.zeros(2, np.int64)
+
+
+@pytest.fixture
+def backbone() -> StagedBackbone:
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(40, 2))
+    return cut(net, ["0"], torch.zeros(1, 3, 6, 4))
+
+
+def test_a_number_of_seeds_is_no_list_of_seeds(backbone: StagedBackbone) -> None:
+    seeds: Any = 3
+    with pytest.raises(PlanError, match=r"Write seeds=range\(3\)"):
+        fit_branches(backbone, {"0": [ConvBranch(filters=2)]}, DATA, DATA, seeds=seeds)
+
+
+def test_a_single_spec_is_no_list_of_branches(backbone: StagedBackbone) -> None:
+    branches: Any = {"0": ConvBranch(filters=2)}
+    with pytest.raises(PlanError, match=r"Write \{'0': \[spec\]\}"):
+        fit_branches(backbone, branches, DATA, DATA, seeds=[0])
