@@ -9,6 +9,7 @@ from offramp.errors import DataError
 from offramp.features.tap import (
     CacheDtype,
     StoredTap,
+    TapFormat,
     TapWriter,
     by_channel,
     bytes_per_sample,
@@ -20,7 +21,8 @@ from offramp.features.tap import (
 def stored(folder: Path, taps: Tensor, dtype: CacheDtype, scale: Tensor | None = None) -> StoredTap:
     if scale is None:
         scale = scale_for(by_channel(taps.abs()).amax(dim=0))
-    with TapWriter(folder / "tap.bin", "here", tuple(taps.shape[1:]), scale, dtype) as writer:
+    form = TapFormat("here", tuple(taps.shape[1:]), scale, dtype)
+    with TapWriter(folder / "tap.bin", form) as writer:
         for start in range(0, len(taps), 4):
             writer.append(taps[start : start + 4])
         return StoredTap(folder, writer.finish())
@@ -88,3 +90,26 @@ def test_a_value_that_is_not_finite_is_named_with_its_place(
     taps[6, 2, 0, 1] = float("nan")
     with pytest.raises(DataError, match="channel 2, of sample 6 is nan"):
         stored(tmp_path, taps, dtype, torch.ones(7))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("shape", [(11, 7, 6, 4), (11, 5, 3), (11,)])
+def test_rounding_in_memory_is_writing_and_reading_back_bit_for_bit(
+    tmp_path: Path, shape: tuple[int, ...], dtype: CacheDtype
+) -> None:
+    taps = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 300
+    before = taps.clone()
+    tap = stored(tmp_path, taps, dtype)
+    form = TapFormat("here", shape[1:], torch.tensor(tap.meta.scale), dtype)
+    read, rounded = tap.read(np.arange(11)), form.rounded(taps, range(11))
+    assert torch.equal(rounded, read)
+    assert rounded.stride() == read.stride()
+    assert torch.equal(taps, before)
+
+
+def test_rounding_in_memory_names_the_sample_that_it_was_told() -> None:
+    form = TapFormat("here", (7, 6, 4), torch.full((7,), 2.0), "float16")
+    taps = torch.ones(3, 7, 6, 4)
+    taps[1, 3, 5, 2] = 2e6
+    with pytest.raises(DataError, match=r"'here', channel 3, of sample 40 is 2e\+06.*float32"):
+        form.rounded(taps, np.array([12, 40, 7]))

@@ -16,7 +16,7 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.data.batches import batches
 from offramp.data.samples import MapDataset
 from offramp.errors import ShapeError
-from offramp.features.tap import CacheDtype, TapMeta, TapWriter, by_channel, scale_for
+from offramp.features.tap import CacheDtype, TapFormat, TapMeta, TapWriter, by_channel, scale_for
 from offramp.features.workers import Workers
 from offramp.progress import Progress
 from offramp.spec import dims
@@ -126,6 +126,19 @@ def find_scales(source: TapSource, dataset: MapDataset, progress: Progress) -> S
     return {name: tuple(map(scale_for, values)) for name, values in peaks.items()}
 
 
+def formats(
+    source: TapSource, scales: Scales, dtype: CacheDtype
+) -> dict[str, tuple[TapFormat, ...]]:
+    """How each cut's taps are rounded."""
+    return {
+        name: tuple(
+            TapFormat(name, shape, scale, dtype)
+            for shape, scale in zip(shapes, scales[name], strict=True)
+        )
+        for name, shapes in source.shapes.items()
+    }
+
+
 def write_taps(
     source: TapSource,
     dataset: MapDataset,
@@ -143,10 +156,10 @@ def write_taps(
     with ExitStack() as stack:
         writers = {
             name: [
-                stack.enter_context(TapWriter(folder / f"{cut}-{tap}.bin", name, *rest, dtype))
-                for tap, rest in enumerate(zip(shapes, scales[name], strict=True))
+                stack.enter_context(TapWriter(folder / f"{cut}-{tap}.bin", form))
+                for tap, form in enumerate(forms)
             ]
-            for cut, (name, shapes) in enumerate(source.shapes.items())
+            for cut, (name, forms) in enumerate(formats(source, scales, dtype).items())
         }
         for taps, done in source.walk(dataset, np.arange(len(dataset))):
             for name, values in taps.items():
