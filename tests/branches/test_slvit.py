@@ -36,16 +36,6 @@ def test_each_extra_head_costs_four_dim_squared_weights() -> None:
     assert weights(16) - weights(1) == 15 * 4 * 32**2  # 0.06 M: paper, table 11
 
 
-def test_attention_is_the_softmax_of_scaled_products() -> None:
-    attention, tokens = Attention(5, 3), torch.randn(2, 7, 5)
-    query, key, value = (
-        part.reshape(2, 7, 3, 5).transpose(1, 2) for part in attention.qkv(tokens).split(15, dim=-1)
-    )
-    weights = torch.softmax(query @ key.transpose(-1, -2) / 5**0.5, dim=-1)
-    expected = attention.project((weights @ value).transpose(1, 2).reshape(2, 7, 15))
-    torch.testing.assert_close(attention(tokens), expected)
-
-
 def test_every_token_holds_one_patch_of_all_channels() -> None:
     branch = SMALL.build(MAP, 11)
     seen: list[torch.Tensor] = []
