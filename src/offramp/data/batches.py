@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.data.images import LabelledImages
-from offramp.data.samples import MapDataset, as_labels, read_sample, single_precision, stack
+from offramp.data.samples import (
+    BatchDataset,
+    MapDataset,
+    as_labels,
+    read_sample,
+    single_precision,
+    stack,
+)
 from offramp.errors import DataError, PlanError, ShapeError
 
 
@@ -19,6 +27,12 @@ from offramp.errors import DataError, PlanError, ShapeError
 class _Fingerprinted(Protocol):
     @property
     def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class _Keyed(Protocol):
+    @property
+    def content_key(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +51,7 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayPairs:
+class ArrayPairs(BatchDataset):
     """Arrays of inputs and an array of labels, as a map-style data set.
 
     Attributes:
@@ -53,6 +67,11 @@ class ArrayPairs:
 
     def __getitem__(self, index: int) -> tuple[tuple[Any, ...], Any]:
         return tuple(array[index] for array in self.inputs), self.labels[index]
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """Shape (N,), the places of the samples."""
+        return np.arange(len(self)).astype(str)
 
     def batch(self, places: NDArray[np.int64]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Several items at once: each input (B, ...), and labels (B,)."""
@@ -102,7 +121,7 @@ def batches(
         raise DataError("there are no samples to read. Check the split, or the order asked for.")
     first: Batch | None = None
     for start in range(0, len(places), batch_size):
-        batch = _batch(dataset, places[start : start + batch_size])
+        batch = read_batch(dataset, places[start : start + batch_size])
         first = first or batch
         _check_alike(batch, first)
         _check_finite(batch, dataset)
@@ -115,14 +134,14 @@ def labels_of(dataset: MapDataset) -> NDArray[Any]:
     Raises:
         DataError: A label is no finite number.
     """
-    if isinstance(dataset, LabelledImages | ArrayPairs):
+    if isinstance(dataset, BatchDataset):
         return dataset.labels
     return as_labels([dataset[index][1] for index in range(len(dataset))])
 
 
 def ids_of(dataset: MapDataset) -> NDArray[np.str_]:
     """A name (N,) for each sample: its own where the set has them, else its place."""
-    if isinstance(dataset, LabelledImages):
+    if isinstance(dataset, BatchDataset):
         return dataset.ids
     return np.array([str(index) for index in range(len(dataset))])
 
@@ -141,10 +160,12 @@ def fingerprint(dataset: MapDataset) -> str:
 def content_key(dataset: MapDataset) -> str:
     """SHA-256 over all that decides what the samples are, preprocessing included.
 
+    A data set's own `content_key` is believed; otherwise every sample is read and hashed.
+
     Raises:
         DataError: The data set gives another sample each time it is asked.
     """
-    return dataset.content_key if isinstance(dataset, LabelledImages) else _sample_hash(dataset)
+    return dataset.content_key if isinstance(dataset, _Keyed) else _sample_hash(dataset)
 
 
 def check_labels(
@@ -176,12 +197,16 @@ def check_labels(
         )
 
 
-def _batch(dataset: MapDataset, places: NDArray[np.int64]) -> Batch:
-    if isinstance(dataset, LabelledImages):
-        images, labels = dataset.batch(places)
-        return Batch((images,), labels, places)
-    if isinstance(dataset, ArrayPairs):
-        return Batch(*dataset.batch(places), places)
+def read_batch(dataset: MapDataset, places: NDArray[np.int64]) -> Batch:
+    """The samples at these places, whose values are not checked yet.
+
+    Raises:
+        DataError: An input or label is no number.
+        ShapeError: Samples differ in the number or the shape of their inputs.
+    """
+    if isinstance(dataset, BatchDataset):
+        values, labels = dataset.batch(places)
+        return Batch(values if isinstance(values, tuple) else (values,), labels, places)
     samples = [read_sample(dataset, int(place)) for place in places]
     counts = [len(inputs) for inputs, _ in samples]
     if len(set(counts)) > 1:
@@ -252,7 +277,8 @@ def _sample_hash(dataset: MapDataset) -> str:
     if _sample_bytes(dataset, 0) != _sample_bytes(dataset, 0):
         raise DataError(
             "the data set gives another sample 0 each time it is asked, but every sample is read "
-            "once and its features are kept. Switch random augmentation off."
+            "once and its features are kept. Switch random augmentation off in the data set, and "
+            'give `augment=` instead, with how="fused" or with a fixed number of `views`.'
         )
     return digest.hexdigest()
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from offramp.data.samples import BatchDataset
 from offramp.errors import DataError, ShapeError
 from offramp.preprocess import ImagePreprocess
 
@@ -26,7 +27,7 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledImages(Dataset[tuple[Tensor, int]]):
+class LabelledImages(Dataset[tuple[Tensor, int]], BatchDataset):
     """Pictures with a class each; item i is ((C, H, W) float32, class number).
 
     Attributes:

@@ -1,7 +1,8 @@
 """One sample of any map-style data set, as tensors and a number; anything else is refused."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,31 @@ class MapDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+class BatchDataset(ABC):
+    """A data set of this package: it reads several samples in one go and keeps labels and names.
+
+    A base class, not a protocol: other libraries' data sets have a `batch` of another meaning.
+
+    Attributes:
+        labels: Shape (N,), int64 class numbers or float32 values.
+        ids: Shape (N,), a stable name of each sample.
+    """
+
+    if TYPE_CHECKING:  # fields of one child, properties of another
+
+        @property
+        def labels(self) -> NDArray[Any]:
+            """See the class."""
+
+        @property
+        def ids(self) -> NDArray[np.str_]:
+            """See the class."""
+
+    @abstractmethod
+    def batch(self, places: NDArray[np.int64]) -> tuple[Tensor | tuple[Tensor, ...], Tensor]:
+        """Several items at once: each input (B, ...), and labels (B,)."""
 
 
 def read_sample(dataset: MapDataset, index: int) -> tuple[tuple[Tensor, ...], Any]:

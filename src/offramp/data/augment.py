@@ -1,0 +1,199 @@
+"""Views: each image flipped, shifted or partly erased, the same way whenever a view is asked for.
+
+What happens to a sample is drawn from a stream of its own, named by seed, view and place. So a view
+depends neither on the order nor on the size of batches, and torch's own generators are left alone.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as F
+
+from offramp.compute import random_stream
+from offramp.data.batches import as_dataset, content_key, fingerprint, ids_of, labels_of, read_batch
+from offramp.data.samples import BatchDataset
+from offramp.errors import PlanError, ShapeError
+from offramp.spec import Spec
+
+_SCHEME = "views 1"  # another number when the same settings come to give other pixels
+_LEAST_ASPECT = 0.3  # of an erased rectangle, and its inverse; Zhong et al. 2020, section 4.2
+
+
+class Augment(Spec):
+    """Random changes to the images that branches train on; labels stay.
+
+    Attributes:
+        flip: Mirror left and right, with a chance of one half.
+        shift: Move by up to this many whole pixels along each axis; the border repeats the edge.
+        erase: Blank one rectangle with 0, the mean of standardised inputs. Its share of the area
+            is drawn up to this one (Zhong et al. 2020, "Random Erasing Data Augmentation").
+        views: None makes a new view of each image in every epoch, which `how="fused"` alone can
+            do. A number makes this many views that epochs take in turn, which a cache can hold.
+        seed: Of all draws.
+    """
+
+    flip: bool = False
+    shift: NonNegativeInt = 0
+    erase: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.0
+    views: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not (self.flip or self.shift or self.erase):
+            raise ValueError(
+                "nothing is switched on, so every view would be the image itself. Set flip, shift "
+                "or erase, or leave augment out"
+            )
+        return self
+
+    def view_in(self, epoch: int) -> int:
+        """The number of the view that this epoch (from 1) trains on."""
+        return epoch - 1 if self.views is None else (epoch - 1) % self.views
+
+    def apply(self, image: Tensor, view: int, index: int) -> Tensor:
+        """View number `view` of sample `index`, an image (C, H, W)."""
+        # Each change has draws of its own, so that switching one on leaves the others as they were.
+        draws = np.random.default_rng(random_stream(_SCHEME, self.seed, view, index)).random(7)
+        flip, *moves = draws[:3]
+        if self.flip and flip < 0.5:
+            image = F.horizontal_flip(image)
+        if self.shift:
+            image = _shifted(image, self.shift, moves)
+        if self.erase:
+            image = _erased(image, self.erase, draws[3:])
+        return image
+
+
+@dataclass(frozen=True, eq=False)
+class ImageViews(Dataset[tuple[Tensor, Any]], BatchDataset):
+    """Some views of every image of a data set, view by view.
+
+    With N images, item `v * N + i` is view `views[v]` of image i: ((C, H, W), its label).
+
+    Attributes:
+        dataset: The images as they are.
+        augment: How they are changed.
+        views: Numbers of the views.
+    """
+
+    dataset: Any
+    augment: Augment
+    views: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.dataset) * len(self.views)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        images, labels = self.batch(np.array([range(len(self))[index]]))
+        return images[0], labels[0].item()
+
+    def batch(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Several items at once: (B, C, H, W) and labels (B,), bit for bit as one by one.
+
+        Raises:
+            ShapeError: The inputs are not one image each, or too small for the shift.
+        """
+        turns, rows = np.divmod(places, len(self.dataset))
+        read = read_batch(self.dataset, rows)
+        images = self._images(read.inputs)
+        changed = [
+            self.augment.apply(image, self.views[turn], int(row))
+            for image, turn, row in zip(images, turns, rows, strict=True)
+        ]
+        return torch.stack(changed), read.targets
+
+    @cached_property
+    def labels(self) -> NDArray[Any]:
+        """Shape (N * views,): those of the images, once per view."""
+        return np.tile(labels_of(self.dataset), len(self.views))
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """Shape (N * views,): the image's name and the number of the view."""
+        names = ids_of(self.dataset)
+        return np.array([f"{name} view {view}" for view in self.views for name in names])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that changes with any image, label or setting."""
+        return self._digest(fingerprint(self.dataset))
+
+    @property
+    def content_key(self) -> str:
+        """SHA-256 over all that decides what the items are, preprocessing included."""
+        return self._digest(content_key(self.dataset))
+
+    def _digest(self, inner: str) -> str:
+        parts = [_SCHEME, inner, self.augment.model_dump_json(), *map(str, self.views)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        shapes = [tuple(values.shape[1:]) for values in inputs]
+        if len(inputs) != 1 or inputs[0].ndim != 4:
+            raise ShapeError(
+                "augmentation works on one image (C, H, W) per sample, but samples have inputs of "
+                f"shape {shapes}. Leave `augment` out, and where you want views, give a data set "
+                "that holds a fixed number of them as samples of its own."
+            )
+        if self.augment.shift >= min(shapes[0][1:]):
+            raise ShapeError(
+                f"a shift by up to {self.augment.shift} pixels could leave nothing of an image of "
+                f"shape {shapes[0]}. Make `shift` a small part of the image's side."
+            )
+        return inputs[0]
+
+
+def views_of(data: Any, augment: Augment) -> ImageViews:
+    """All views that a cache holds: item `v * N + i` is view v of image i.
+
+    Args:
+        data: Any data set of N images that `fit_branches` takes.
+        augment: Its `views` says how many, one where it is None.
+
+    Raises:
+        DataError: It is no data set, or an empty one.
+    """
+    return ImageViews(as_dataset(data), augment, tuple(range(augment.views or 1)))
+
+
+def augmented(data: Any, augment: Augment, view: int) -> ImageViews:
+    """One view of each image, N samples; with `augment.view_in(epoch)`, those of an epoch.
+
+    Raises:
+        DataError: It is no data set, or an empty one.
+        PlanError: The number of the view is negative.
+    """
+    if view < 0:
+        raise PlanError(f"view is {view}, but views are numbered from 0.")
+    return ImageViews(as_dataset(data), augment, (view,))
+
+
+def _shifted(image: Tensor, most: int, draws: list[float]) -> Tensor:
+    """The image moved along both axes by whole pixels, -most..most, all equally likely."""
+    top, left = (int(draw * (2 * most + 1)) for draw in draws)
+    padded = F.pad(image, [most] * 4, padding_mode="edge")
+    moved: Tensor = F.crop(padded, top, left, *image.shape[-2:])
+    return moved
+
+
+def _erased(image: Tensor, most: float, draws: NDArray[np.float64]) -> Tensor:
+    """The image with one rectangle of at most this share of its area set to 0."""
+    share, aspect, down, across = draws
+    rows, columns = image.shape[-2:]
+    area = share * most * rows * columns
+    tall = math.sqrt(area * _LEAST_ASPECT ** (2 * aspect - 1))
+    height = min(max(int(tall), 1), rows)
+    width = min(int(area / height), columns)
+    top, left = int(down * (rows - height + 1)), int(across * (columns - width + 1))
+    erased: Tensor = F.erase(image, top, left, height, width, image.new_zeros(()))
+    return erased
