@@ -50,7 +50,27 @@ def test_the_order_is_convolution_activation_pooling() -> None:
     branch = ConvBranch(layers=2, norm=True, activation="gelu").build(MAP, 5)
     kinds = [nn.Conv2d, nn.BatchNorm2d, nn.GELU] * 2
     assert [type(part) for part in branch.convolutions] == kinds
-    assert isinstance(branch.pool, nn.MaxPool2d)
+    assert [type(part) for part in branch.pool] == [nn.MaxPool2d]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_last_relu_behind_the_pooling_changes_nothing(
+    layers: int,
+) -> None:
+    branch = ConvBranch(layers=layers, dropout=0.0).build(MAP, 5)
+    features = torch.randn(3, 7, 11, 9).contiguous(memory_format=torch.channels_last)
+    convolutions = [part for part in branch.convolutions if isinstance(part, nn.Conv2d)]
+    x = features
+    for convolution in convolutions:
+        x = torch.relu(convolution(x))
+    pooled = torch.max_pool2d(x, 2).flatten(1)
+    assert (pooled == 0).any()
+    found, expected = branch(features), branch.head(pooled)
+    assert torch.equal(found, expected)
+    weights = list(branch.parameters())
+    ours, theirs = (torch.autograd.grad(out.square().sum(), weights) for out in (found, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
 def test_batch_norm_costs_two_weights_per_filter() -> None:

@@ -37,13 +37,28 @@ def test_each_extra_head_costs_four_dim_squared_weights() -> None:
 
 
 def test_every_token_holds_one_patch_of_all_channels() -> None:
-    branch = SMALL.build(MAP, 11)
+    branch = SMALL.build(MAP, 11).eval()
     seen: list[torch.Tensor] = []
     branch.embed.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     features = torch.randn(1, 7, 6, 4)
     branch(features)
     second_row_first_column = features[0, :, 2:4, 0:2].reshape(-1)
     torch.testing.assert_close(seen[0][0, 2], second_row_first_column)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_training_gives_the_answers_and_gradients_of_evaluation(
+    layout: torch.memory_format,
+) -> None:
+    spec = SMALL.model_copy(update={"dropout": 0.0, "standardise": True})
+    branch, features = spec.build(MAP, 11).double(), torch.randn(3, 7, 6, 4).double()
+    features = features.contiguous(memory_format=layout)
+    found, weights = [], list(branch.parameters())
+    for training in (True, False):
+        answer = branch.train(training)(features)
+        found.append([answer, *torch.autograd.grad(answer.square().sum(), weights)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 def test_without_the_last_residual_only_the_mlp_speaks() -> None:

@@ -107,8 +107,11 @@ class ConvBranchModule(nn.Module):
             layers += _convolution(spec, shape.channels, layer)
             shape = after
         shape = _after_pool(spec, shape)
+        pooling = [_pooling(spec)]
+        if layers and isinstance(layers[-1], nn.ReLU) and isinstance(pooling[0], nn.MaxPool2d):
+            pooling.append(layers.pop())  # the same to the bit, on fewer cells
         self.convolutions = nn.Sequential(*layers)
-        self.pool = _pooling(spec)
+        self.pool = nn.Sequential(*pooling)
         self.head = mlp_head(shape.channels * shape.height * shape.width, num_outputs, spec)
         he_normal_(self)
 

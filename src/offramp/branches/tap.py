@@ -112,4 +112,4 @@ class Standardise(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Standardise: (B, C, H, W) to the same shape."""
         mean, std = rearrange(self.mean, "c -> c 1 1"), rearrange(self.std, "c -> c 1 1")
-        return (features - mean) / std
+        return (features - mean).div_(std)  # in place: no second map is written to memory
