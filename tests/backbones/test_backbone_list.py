@@ -2,11 +2,14 @@
 
 import gc
 import hashlib
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from offramp.backbones.folding import TOLERANCE, quickened
+from offramp.backbones.stage import Stage
 from offramp.backbones.staged import cut
 from offramp.backbones.zoo import build
 
@@ -69,6 +72,26 @@ def test_stages_equal_the_backbone_bit_for_bit_and_leave_what_they_gave_alone(
     torch.testing.assert_close(output, expected, rtol=0, atol=0)
     assert [digest(tensor) for tensor, _ in given] == [before for _, before in given]
     gc.collect()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size", "places"), BACKBONES, ids=[b[0] for b in BACKBONES])
+def test_quicker_copies_of_the_stages_agree(name: str, size: int, places: list[str]) -> None:
+    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(3))
+    backbone = cut(unlike_fresh(build(name)), places, images)
+    stages = cast(list[Stage], list(backbone.stages))
+    quick = quickened(stages, backbone.input_shapes, torch.device("cpu"))
+    norms, left = (
+        sum(isinstance(m, nn.BatchNorm2d) for s in each for m in s.modules())
+        for each in (stages, quick)
+    )
+    assert left < norms or norms == 0
+    live = quick_live = (images,)
+    with torch.inference_mode():
+        for stage, copy in zip(stages, quick, strict=True):
+            (live, taps), (quick_live, quick_taps) = stage(live), copy(quick_live)
+            for a, b in zip((*live, *taps), (*quick_live, *quick_taps), strict=True):
+                assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
 
 
 def unlike_fresh(model: nn.Module) -> nn.Module:

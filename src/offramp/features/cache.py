@@ -47,7 +47,7 @@ from offramp.features.tap import (
 from offramp.features.workers import start_workers
 from offramp.progress import Progress, silent
 
-_FORMAT = 1
+_FORMAT = 2
 _log = logging.getLogger(__name__)
 
 
@@ -170,6 +170,7 @@ def _key_parts(
     return {
         "format": _FORMAT,
         "backbone": backbone.weights_digest(),
+        "stages": "folded, channels last" if device == "cpu" else "folded",
         "cuts": [repr(place) for place in backbone.places if place.name in cuts],
         "data": data,
         "dtype": dtype,

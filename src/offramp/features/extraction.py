@@ -1,17 +1,18 @@
 """Extraction: one pass of a frozen backbone over a data set, up to the last cut that is needed."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from offramp.backbones.folding import quickened
+from offramp.backbones.stage import Stage
 from offramp.backbones.staged import StagedBackbone
 from offramp.data.batches import Batch, batches
 from offramp.data.samples import MapDataset
@@ -64,16 +65,20 @@ class TapSource:
         device: torch.device,
         workers: Workers,
     ) -> Self:
-        """Take the stages up to the last of `cuts`; the backbone itself stays where it is."""
+        """Take quicker copies of the stages up to the last of `cuts`; the backbone stays as it is.
+
+        Their taps differ from the stages' by at most 1e-4 of a tap's greatest value.
+        """
         last = max(backbone.cuts.index(name) for name in cuts)
-        stages = [_on(stage, device) for stage in list(backbone.stages)[: last + 1]]
+        stages = cast(Sequence[Stage], list(backbone.stages)[: last + 1])
+        quick = quickened(stages, backbone.input_shapes, device)
         shapes = {
             name: tuple(map(dims, backbone.tap_shapes[name]))
             for name in backbone.cuts
             if name in cuts
         }
         names = tuple(backbone.cuts[: last + 1])
-        return cls(tuple(stages), names, shapes, backbone.input_shapes, device, workers)
+        return cls(tuple(quick), names, shapes, backbone.input_shapes, device, workers)
 
     @property
     def batch_size(self) -> int:
@@ -235,9 +240,3 @@ def _scale_sample(count: int) -> NDArray[np.int64]:
         return np.arange(count)
     rng = np.random.default_rng(SCALE_SEED)
     return np.sort(rng.choice(count, SCALE_SAMPLES, replace=False))
-
-
-def _on(stage: nn.Module, device: torch.device) -> nn.Module:
-    """The stage itself where it is on `device`, else a copy there."""
-    places = {value.device for value in (*stage.parameters(), *stage.buffers())}
-    return stage if places <= {device} else copy.deepcopy(stage).to(device)

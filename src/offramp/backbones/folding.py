@@ -1,0 +1,144 @@
+"""Quicker copies of stages: batch norms folded into convolutions, channels last in memory."""
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from offramp.backbones.stage import Live, Stage
+
+TOLERANCE = 1e-4
+"""Greatest difference to what the stages give, as a fraction of each tensor's greatest value."""
+
+# exactly these: what derives from them may standardise its weights or switch between several
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv2dSame)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
+
+
+def quickened(
+    stages: Sequence[Stage], shapes: Sequence[tuple[int, ...]], device: torch.device
+) -> list[Stage]:
+    """Copies on `device` that give the same to within TOLERANCE, sooner where they can.
+
+    Batch norms are folded, and on the CPU maps lie channels last, which a trial on ten backbones
+    found as fast at worst and 1.5 times as fast at best. A model may look at the layout, though
+    (`view` of a map fails), so the copies are run against the stages on random inputs: where they
+    fail or differ, the layout is given up, then the folding.
+
+    Args:
+        stages: The first ones of a backbone; they and their tensors stay as they are.
+        shapes: Of the inputs, without the batch axis.
+        device: Where the copies go.
+    """
+    ways = [[folded(stage) for stage in stages]]
+    if device.type == "cpu":
+        ways.insert(0, [_ChannelsLast.of(stage) for stage in ways[0]])
+    for way in ways:
+        if _agree(stages, way, shapes):
+            return [stage.to(device) for stage in way]
+    return [copy.deepcopy(stage).to(device) for stage in stages]
+
+
+def folded(stage: Stage) -> Stage:
+    """A copy in which each convolution takes in the batch norm that alone reads it.
+
+    A pair is left as it is where the convolution's own output is needed elsewhere, where either
+    module is used twice or hooked, and where the norm keeps no running statistics.
+    """
+    quick = copy.deepcopy(stage)
+    body = quick.body
+    modules = dict(body.named_modules())
+    uses = Counter(id(modules[str(n.target)]) for n in body.graph.nodes if n.op == "call_module")
+    for node in list(body.graph.nodes):
+        if _foldable(node, modules, uses):
+            _fold(body, node, modules)
+    body.graph.lint()
+    body.recompile()
+    return quick
+
+
+class _ChannelsLast(Stage):
+    """A stage whose maps (B, C, H, W) and weights lie channels last in memory."""
+
+    @classmethod
+    def of(cls, stage: Stage) -> Stage:
+        quick = cls(copy.deepcopy(stage.body))
+        return quick.eval().to(memory_format=torch.channels_last)
+
+    def forward(self, live: Live) -> tuple[Live, Live]:
+        return super().forward(tuple(map(_channels_last, live)))
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
+
+
+def _foldable(norm: fx.Node, modules: Mapping[str, nn.Module], uses: Counter[int]) -> bool:
+    """Whether a node is a batch norm that can go into the convolution before it."""
+    if len(norm.all_input_nodes) != 1 or len(norm.args) != 1:
+        return False
+    before = norm.all_input_nodes[0]
+    if before.op != "call_module" or norm.op != "call_module" or len(before.users) != 1:
+        return False
+    pair = [modules[str(node.target)] for node in (before, norm)]
+    return (
+        type(pair[0]) in _CONVOLUTIONS
+        and type(pair[1]) in _NORMS
+        and getattr(pair[1], "running_mean", None) is not None
+        and all(uses[id(module)] == 1 and not _hooked(module) for module in pair)
+    )
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _fold(body: fx.GraphModule, node: fx.Node, modules: Mapping[str, nn.Module]) -> None:
+    """Put a norm's factors into the convolution before it; its activation stays in its place."""
+    before = node.all_input_nodes[0]
+    conv = cast(nn.Conv2d, modules[str(before.target)])
+    norm = cast(nn.BatchNorm2d, modules[str(node.target)])
+    mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    factor, offset = norm.weight, norm.bias
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, mean, var, norm.eps, factor, offset
+    )
+    conv.requires_grad_(False)
+    rest = [norm.drop, norm.act] if isinstance(norm, BatchNormAct2d) else []
+    rest = [module for module in rest if not isinstance(module, nn.Identity)]
+    if rest:
+        setattr(body, str(node.target), rest[0] if len(rest) == 1 else nn.Sequential(*rest))
+    else:
+        node.replace_all_uses_with(before)
+        body.graph.erase_node(node)
+        body.delete_submodule(str(node.target))
+
+
+@torch.no_grad()
+def _agree(
+    stages: Sequence[Stage], way: Sequence[Stage], shapes: Sequence[tuple[int, ...]]
+) -> bool:
+    try:
+        given, expected = (_run(each, shapes) for each in (way, stages))
+    except Exception:  # whatever a user's module raises: on this layout, or on random inputs
+        return False
+    pairs = zip(given, expected, strict=True)
+    return all(bool((a - b).abs().max() <= TOLERANCE * b.abs().max()) for a, b in pairs)
+
+
+def _run(stages: Sequence[Stage], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """All that the stages give for two random inputs."""
+    weight = next((value for stage in stages for value in stage.parameters()), torch.zeros(()))
+    draw = torch.Generator().manual_seed(0)
+    live: Live = tuple(torch.randn(2, *shape, generator=draw).to(weight) for shape in shapes)
+    found: list[Tensor] = []
+    for stage in stages:
+        live, taps = stage(live)
+        found += taps
+    return found + list(live)
