@@ -1,8 +1,8 @@
 """Kills training runs at seeded moments, starts them again, and prints how each one ended.
 
-    python killed_runs.py FOLDER NUM_MOMENTS
+    python killed_runs.py FOLDER NUM_MOMENTS [JSON of settings for fit_branches]
 
-Every run is a process of its own that dies by SIGKILL: while taps are written, just before a
+Every run is a process of its own that dies by SIGKILL: while taps are computed, just before a
 rename (the temporary file is there, the final one not), within an epoch, just after a rename, or
 after a random time.
 One JSON line comes out per run: which moment, whether it was killed, digest of the final weights.
@@ -30,6 +30,7 @@ from offramp.training import fit_branches
 
 FORK = multiprocessing.get_context("fork")
 SEED = 0
+SETTINGS = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
 
 
 def train(out: Path, event: Callable[[str], None]) -> str:
@@ -50,7 +51,8 @@ def train(out: Path, event: Callable[[str], None]) -> str:
         epochs=3,
         batch_size=16,
         lr=3e-3,
-        progress=lambda what, *_: event("caching" if "taps" in what else "training"),
+        progress=lambda what, *_: event("caching" if "taps of" in what else "training"),
+        **SETTINGS,
     )
     digest = hashlib.sha256()
     for trial in model.trials:

@@ -97,7 +97,8 @@ def test_the_number_of_threads_changes_no_bit(fit: Fit, tmp_path: Path) -> None:
     events: list[str] = []
     fit(out=tmp_path, threads=1)
     fit(out=tmp_path, threads=2, progress=lambda what, *_: events.append(what))
-    assert events == []
+    assert len(events) == 1
+    assert events[0].startswith("training cached")
 
 
 def test_branches_that_stop_at_different_epochs_do_not_disturb_each_other(fit: Fit) -> None:

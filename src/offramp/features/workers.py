@@ -26,6 +26,11 @@ class Workers:
     def __init__(self, pool: ThreadPoolExecutor, count: int) -> None:
         self._pool, self.count = pool, count
 
+    @property
+    def ahead(self) -> int:
+        """Pieces that `stream` may hold at once."""
+        return 2 * self.count + 1
+
     def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Results of all items, in order."""
         return list(self._pool.map(work, items))
@@ -35,7 +40,7 @@ class Workers:
         waiting: deque[Future[Result]] = deque()
         for item in items:
             waiting.append(self._pool.submit(work, item))
-            if len(waiting) > 2 * self.count:
+            if len(waiting) >= self.ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -1,4 +1,4 @@
-"""Checkpoint: where one branch stands, in one file that is either whole or not there.
+"""Checkpoint: where a trainee stands, in one file that is either whole or not there.
 
 Tensors are stored as safetensors with the rest as JSON in the header, under a digest of both, so
 that nothing is unpickled and a damaged file is found out.
@@ -13,18 +13,19 @@ from safetensors.torch import save_file
 
 from offramp.atomic import make_folder, replacing
 from offramp.errors import BundleError, DataError
-from offramp.training.learner import Learner, Tensors
+from offramp.training.learner import Tensors
+from offramp.training.trainee import Trainee
 
 _log = logging.getLogger(__name__)
 
 
-def save_checkpoint(path: Path, learner: Learner) -> None:
-    """Put a learner's state in place of what was there.
+def save_checkpoint(path: Path, trainee: Trainee) -> None:
+    """Put a trainee's state in place of what was there.
 
     Raises:
         DataError: The disk takes no more; the earlier state stays.
     """
-    tensors, scalars = learner.state()
+    tensors, scalars = trainee.state()
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = {"scalars": scalars, "sha256": _digest(tensors, scalars)}
     make_folder(path.parent)
@@ -38,8 +39,8 @@ def save_checkpoint(path: Path, learner: Learner) -> None:
         ) from error
 
 
-def load_checkpoint(path: Path, learner: Learner) -> bool:
-    """Give a learner the state it had, if there is a whole one; say whether there was."""
+def load_checkpoint(path: Path, trainee: Trainee) -> bool:
+    """Give a trainee the state it had, if there is a whole one; say whether there was."""
     for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
         leftover.unlink()  # of a run that was killed while writing
     if not path.exists():
@@ -49,7 +50,7 @@ def load_checkpoint(path: Path, learner: Learner) -> bool:
     except BundleError as error:
         _log.warning("%s This branch is trained again from its start.", error)
         return False
-    learner.restore(tensors, scalars)
+    trainee.restore(tensors, scalars)
     return True
 
 

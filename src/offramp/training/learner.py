@@ -47,10 +47,10 @@ class Learner:
         self, name: TrialName, branch: nn.Module, settings: TrainSettings, objective: Objective
     ) -> None:
         self.name, self.branch = name, branch
-        self._settings, self._objective = settings, objective
+        self._settings, self.objective = settings, objective
         self._device = next(branch.parameters()).device
-        self._generator = torch.Generator(self._device)
-        own_dropout(branch, self._generator)
+        self.generator = torch.Generator(self._device)
+        own_dropout(branch, self.generator)
         self.plateau = Plateau(settings.lr)
         self.history: list[Epoch] = []
         self._adam = torch.optim.Adam(
@@ -59,6 +59,21 @@ class Learner:
         self._best: Tensors = {}
         self._train = Average()
         self._validation = Average()
+
+    @property
+    def cut(self) -> str:
+        """Where the branch reads."""
+        return self.name.cut
+
+    @property
+    def learners(self) -> tuple["Learner", ...]:
+        """Itself alone."""
+        return (self,)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are behind it."""
+        return self.plateau.epoch
 
     @property
     def done(self) -> bool:
@@ -73,13 +88,27 @@ class Learner:
 
     def learn(self, taps: tuple[Tensor, ...], targets: Tensor, step: int) -> None:
         """One step of Adam; `step` counts from the start of training."""
-        self.branch.train()
-        self._generator.manual_seed(random_stream(*self.name.stream, "step", step))
-        self._adam.zero_grad(set_to_none=True)
-        loss = self._objective.loss(self._answer(taps), targets)
+        self.begin_step(step)
+        loss = self.objective.loss(self._answer(taps), targets)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.end_step(loss, len(targets))
+
+    def begin_step(self, step: int) -> None:
+        """Before a forward pass: training mode, this step's random stream, no gradients."""
+        self.branch.train()
+        self.generator.manual_seed(random_stream(*self.name.stream, "step", step))
+        self._adam.zero_grad(set_to_none=True)
+
+    def end_step(self, loss: Tensor, count: int) -> None:
+        """After the backward pass of the mean loss over `count` samples: move the weights."""
         self._adam.step()
-        self._train.add(len(targets), loss.detach() * len(targets))
+        self._train.add(count, loss.detach() * count)
+
+    def casting(self) -> torch.autocast:
+        """The precision of forward passes, as a context."""
+        return torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"
+        )
 
     @torch.no_grad()
     def judge(self, taps: tuple[Tensor, ...], targets: Tensor) -> None:
@@ -88,11 +117,11 @@ class Learner:
         outputs = self._answer(taps)
         self._validation.add(
             len(targets),
-            self._objective.loss(outputs, targets) * len(targets),
-            self._objective.score(outputs, targets),
+            self.objective.loss(outputs, targets) * len(targets),
+            self.objective.score(outputs, targets),
         )
 
-    def end_epoch(self) -> Epoch:
+    def end_epoch(self) -> None:
         """Close the epoch: what it gave, the next learning rate, whether to stop.
 
         Raises:
@@ -108,7 +137,6 @@ class Learner:
         if self.plateau.improved:
             self._best = {k: v.detach().clone() for k, v in self.branch.state_dict().items()}
         self.history.append(Epoch(self.plateau.epoch, train_loss, loss, score, lr))
-        return self.history[-1]
 
     def trial(self) -> Trial:
         """The trained branch with its best weights, on the CPU."""
@@ -153,9 +181,7 @@ class Learner:
         self._adam.load_state_dict({"state": slots, "param_groups": groups})
 
     def _answer(self, taps: tuple[Tensor, ...]) -> Tensor:
-        with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"
-        ):
+        with self.casting():
             outputs: Tensor = self.branch(*taps)
         return outputs.float()
 

@@ -5,12 +5,17 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
+from offramp.data.augment import Augment
 from offramp.errors import PlanError
 from offramp.features import CacheDtype
 from offramp.spec import Spec
+from offramp.training.way import How
 
 Precision = Literal["fp32", "bf16"]
 RegressionLoss = Literal["mae", "mse"]
+
+
+_NOT_OF_A_TRIAL = {"seeds", "how", "disk_gb", "memory_gb", "batch_seeds"}
 
 
 class TrainSettings(Spec):
@@ -28,7 +33,16 @@ class TrainSettings(Spec):
         regression_loss: Mean absolute error as in the paper, or mean squared error; classes
             are trained with cross entropy.
         precision: Of the branches' forward passes (bf16: autocast). Taps are always in fp32.
-        cache_dtype: How taps are stored; float16 has a scale per channel.
+        cache_dtype: How taps are rounded, stored or not; float16 has a scale per channel.
+        how: `cached` computes taps once and keeps them on disk. `fused` runs each batch through
+            the backbone once for all branches and keeps nothing. `auto` caches where the disk
+            allows it.
+        disk_gb: What `auto` may keep on disk, in GB of 1e9 bytes; nine tenths of what is free
+            where None.
+        memory_gb: What `auto` may hold in memory for the fused way; what is free where None.
+        augment: Changes the training images at random; needs the fused way, or views.
+        batch_seeds: Let the seeds of one spec step as one batched model. Equal random streams,
+            other last bits.
     """
 
     seeds: tuple[NonNegativeInt, ...] = (0,)
@@ -42,6 +56,11 @@ class TrainSettings(Spec):
     regression_loss: RegressionLoss = "mae"
     precision: Precision = "fp32"
     cache_dtype: CacheDtype = "float16"
+    how: How = "auto"
+    disk_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    augment: Augment | None = None
+    batch_seeds: bool = False
 
     @field_validator("seeds")
     @classmethod
@@ -53,8 +72,8 @@ class TrainSettings(Spec):
         return seeds
 
     def per_trial(self) -> dict[str, Any]:
-        """What decides one branch's training, whatever other seeds are trained."""
-        return self.model_dump(mode="json", exclude={"seeds"})
+        """What decides one branch's training, whatever other seeds are trained and how."""
+        return self.model_dump(mode="json", exclude=_NOT_OF_A_TRIAL)
 
 
 class TrainOptions(TypedDict, total=False):
@@ -70,6 +89,11 @@ class TrainOptions(TypedDict, total=False):
     regression_loss: RegressionLoss
     precision: Precision
     cache_dtype: CacheDtype
+    how: How
+    disk_gb: float | None
+    memory_gb: float | None
+    augment: Augment | None
+    batch_seeds: bool
 
 
 def read_settings(seeds: Iterable[int], options: TrainOptions) -> TrainSettings:

@@ -1,0 +1,150 @@
+"""Live taps: computed whenever they are asked for and kept nowhere, rounded as a cache rounds."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offramp.atomic import make_folder, write_bytes
+from offramp.backbones.staged import StagedBackbone
+from offramp.data.batches import Batch, batches
+from offramp.data.samples import MapDataset
+from offramp.features.cache import _key_parts, _scales
+from offramp.features.extraction import Scales, Taps, TapSource, formats, statistics_of
+from offramp.features.tap import CacheDtype, TapFormat
+from offramp.features.workers import Workers
+from offramp.progress import Progress
+
+Statistics = Mapping[str, tuple[tuple[Tensor, Tensor], ...]]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class LiveTaps:
+    """Taps of some cuts straight from the backbone.
+
+    They carry the same rounding as a cache of the same data, so that a branch is trained on the
+    same numbers, but for what the size of a batch changes in the backbone's own last bits.
+
+    Attributes:
+        origin: Everything that decides the taps at any one cut, as `FeatureCache.origin`.
+    """
+
+    source: TapSource
+    forms: Mapping[str, tuple[TapFormat, ...]]
+    known: Statistics
+    origin: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        backbone: StagedBackbone,
+        data: MapDataset,
+        root: Path,
+        *,
+        cuts: Sequence[str],
+        dtype: CacheDtype,
+        device: torch.device,
+        workers: Workers,
+        progress: Progress,
+    ) -> Self:
+        """Look at the training data for the scales and the statistics, or read them from `root`.
+
+        Each sample runs through the backbone once for that.
+
+        Raises:
+            DataError: A tap holds a value that is not finite.
+            BundleError: The folder cannot be created.
+        """
+        wanted = tuple(name for name in backbone.cuts if name in cuts)
+        parts = _key_parts(backbone, data, wanted, None, dtype, str(device))
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        path = make_folder(root) / f"{key[:16]}-statistics.json"
+        source = TapSource.of(backbone, wanted, device, workers)
+        found = _read(path, key)
+        if found is None:
+            scales = _scales(source, data, None, dtype, progress)
+            found = scales, statistics_of(source, data, scales, dtype, progress)
+            _write(path, key, *found)
+        origin = {name: part for name, part in parts.items() if name != "cuts"}
+        scales, known = found
+        forms = formats(source, scales, dtype)
+        return cls(source, forms, known, origin)
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Whose taps are given."""
+        return tuple(self.source.shapes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone runs, and the taps lie."""
+        return self.source.device
+
+    def statistics(self, cut: str) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Mean and standard deviation (C,) over the training samples of each tap at a cut."""
+        return self.known[cut]
+
+    def taps(self, dataset: MapDataset, rows: NDArray[np.int64]) -> Taps:
+        """Taps of these samples: each (B, ...) float32, a map with its channels last in memory.
+
+        Raises:
+            DataError: A sample or a tap is not finite, or a tap too large for fp16.
+        """
+        size = self.source.batch_size
+        passes = [self._rounded(batch) for batch in batches(dataset, size, order=rows)]
+        return {
+            name: tuple(torch.cat(parts) for parts in zip(*(p[name] for p in passes), strict=True))
+            for name in self.source.shapes
+        }
+
+    def _rounded(self, batch: Batch) -> Taps:
+        return {
+            name: tuple(
+                form.rounded(tap, batch.indices)
+                for form, tap in zip(self.forms[name], taps, strict=True)
+            )
+            for name, taps in self.source.taps(batch.inputs).items()
+        }
+
+
+def _read(path: Path, key: str) -> tuple[Scales, Statistics] | None:
+    try:
+        found = json.loads(path.read_text())
+        if found["key"] != key:
+            return None
+        scales = {name: tuple(map(torch.tensor, taps)) for name, taps in found["scales"].items()}
+        known = {
+            name: tuple((_float64(mean), _float64(std)) for mean, std in taps)
+            for name, taps in found["statistics"].items()
+        }
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("%s cannot be read (%s). It is computed again.", path, error)
+        return None
+    return scales, known
+
+
+def _write(path: Path, key: str, scales: Scales, known: Statistics) -> None:
+    content = {
+        "key": key,
+        "scales": {name: [scale.tolist() for scale in taps] for name, taps in scales.items()},
+        "statistics": {
+            name: [[mean.tolist(), std.tolist()] for mean, std in taps]
+            for name, taps in known.items()
+        },
+    }
+    write_bytes(path, json.dumps(content).encode())
+
+
+def _float64(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
