@@ -74,6 +74,14 @@ def test_a_way_taken_is_kept_when_less_is_allowed_later(fit: Fit, tmp_path: Path
     assert same_bits(first, again)
 
 
+def test_augmentation_changed_later_is_judged_anew(fit: Fit, tmp_path: Path) -> None:
+    fit(out=tmp_path)
+    told: list[str] = []
+    augment = Augment(flip=True)
+    fit(out=tmp_path, augment=augment, progress=lambda what, *_: told.append(what))
+    assert told[0].startswith("training fused: every epoch has new views")
+
+
 def test_a_stopped_fused_run_goes_on_to_the_same_weights(fit: Fit, tmp_path: Path) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if "epoch 2/" in what and done == total:

@@ -80,7 +80,8 @@ class Job:
         """The way of an earlier call for the same taps goes on, whatever is free by now."""
         settings = self.settings
         needs = Needs(self._bytes_on_disk(train, validation), self._bytes_in_memory())
-        about = {"how": settings.how, "cuts": sorted(self.branches), "bytes": needs.disk}
+        about = settings.model_dump(mode="json", include={"how", "augment"})
+        about |= {"cuts": sorted(self.branches), "bytes": needs.disk}
         way = recall_way(self.root, about)
         if way is None:
             allowed = Allowed.here(self.root, settings.disk_gb, settings.memory_gb)
