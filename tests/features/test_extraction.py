@@ -1,11 +1,14 @@
+import threading
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from offramp.backbones.staged import StagedBackbone
-from offramp.data.batches import as_dataset
+from offramp.data.batches import Batch, as_dataset
 from offramp.errors import DataError
 from offramp.features import CacheDtype, FeatureCache, start_workers
 from offramp.features.extraction import TapSource, statistics_of
@@ -38,3 +41,75 @@ def test_statistics_refuse_what_a_cache_could_not_hold(
         source = TapSource.of(backbone, backbone.cuts, CPU, workers)
         with pytest.raises(DataError, match=r"the tap at '1', channel \d, of sample 17 is"):
             statistics_of(source, as_dataset(images), scales, "float16", silent)
+
+
+class Noted:
+    """A user's data set that notes the threads which read it."""
+
+    def __init__(self, images: tuple[Tensor, Tensor]) -> None:
+        self.images, self.threads = images, set[int]()
+
+    def __len__(self) -> int:
+        return len(self.images[1])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        self.threads.add(threading.get_ident())
+        return self.images[0][index], int(self.images[1][index])
+
+
+def test_a_user_s_data_set_is_read_in_the_thread_that_asked(
+    backbone: StagedBackbone, images: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    data = Noted(images)
+    FeatureCache.of(backbone, data, tmp_path, threads=3)
+    assert data.threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_any_number_of_workers_writes_the_same_bytes_from_either_kind_of_data(
+    backbone: StagedBackbone, images: tuple[Tensor, Tensor], tmp_path: Path, own: bool
+) -> None:
+    one = FeatureCache.of(backbone, images, tmp_path / "1", threads=1)
+    many = FeatureCache.of(backbone, images if own else Noted(images), tmp_path / "3", threads=3)
+    for path in one.folder.glob("*.bin"):
+        assert (many.folder / path.name).read_bytes() == path.read_bytes()
+    assert many.meta.taps == one.meta.taps
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_batches_come_in_order_wherever_they_are_read(
+    backbone: StagedBackbone, images: tuple[Tensor, Tensor], device: str
+) -> None:
+    order = np.random.default_rng(0).integers(19, size=300)
+    with start_workers(3, CPU) as workers:
+        source = replace(
+            TapSource.of(backbone, backbone.cuts, CPU, workers), device=torch.device(device)
+        )
+        found = list(source.stream(lambda batch: batch.indices, as_dataset(images), order))
+    assert np.concatenate([rows for rows, _ in found]).tolist() == order.tolist()
+    assert [done for _, done in found] == [*range(source.batch_size, 300, source.batch_size), 300]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_sample_that_is_not_finite_is_named_whoever_reads_it(
+    backbone: StagedBackbone, images: tuple[Tensor, Tensor], tmp_path: Path, own: bool
+) -> None:
+    images[0][17, 1, 2, 3] = float("inf")
+    with pytest.raises(DataError, match=r"sample 17 .*holds NaN or infinite"):
+        FeatureCache.of(backbone, images if own else Noted(images), tmp_path)
+
+
+def test_stopping_leaves_the_rest_unread(
+    backbone: StagedBackbone, images: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    read: list[int] = []
+    many = images[0].repeat(50, 1, 1, 1), images[1].repeat(50)
+
+    def count(batch: Batch) -> None:
+        read.append(len(batch.indices))
+
+    with start_workers(2, CPU) as workers:
+        source = TapSource.of(backbone, backbone.cuts, CPU, workers)
+        for _ in source.stream(count, as_dataset(many), np.arange(950)):
+            break
+    assert sum(read) <= (workers.ahead + 1) * source.batch_size < 950

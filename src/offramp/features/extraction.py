@@ -1,7 +1,8 @@
 """Extraction: one pass of a frozen backbone over a data set, up to the last cut that is needed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar, cast
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from offramp.backbones.folding import quickened
 from offramp.backbones.stage import Stage
 from offramp.backbones.staged import StagedBackbone
-from offramp.data.batches import Batch, batches
+from offramp.data.augment import ImageViews
+from offramp.data.batches import ArrayPairs, Batch, batches
+from offramp.data.images import LabelledImages
 from offramp.data.samples import MapDataset
 from offramp.errors import ShapeError
 from offramp.features.moments import Moments
@@ -33,6 +36,8 @@ from offramp.spec import dims
 
 SCALE_SAMPLES = 512
 SCALE_SEED = 0
+READERS = 4
+"""Threads that read the data ahead of an accelerator."""
 
 Taps = dict[str, tuple[Tensor, ...]]
 Pieces = dict[str, tuple[TapPiece, ...]]
@@ -100,38 +105,46 @@ class TapSource:
                 found[name] = taps
         return found
 
-    def walk(self, dataset: MapDataset, order: NDArray[np.int64]) -> Iterator[tuple[Taps, int]]:
-        """Taps of the samples at `order` batch by batch, with the number of samples done."""
-        return self._stream(lambda batch: self.taps(batch.inputs), dataset, order)
-
-    def pieces(
-        self, dataset: MapDataset, forms: Mapping[str, tuple[TapFormat, ...]]
-    ) -> Iterator[tuple[Pieces, int]]:
-        """Rounded taps of all samples batch by batch, with the number of samples done.
-
-        Raises:
-            DataError: A tap holds a value that is not finite or that fp16 cannot hold.
-        """
-
-        @torch.no_grad()  # taps in inference mode, but what comes of them can be trained on
-        def rounded(batch: Batch) -> Pieces:
-            return {
-                name: tuple(
-                    TapPiece.of(form, value, batch.indices)
-                    for form, value in zip(forms[name], values, strict=True)
-                )
-                for name, values in self.taps(batch.inputs).items()
-            }
-
-        return self._stream(rounded, dataset, np.arange(len(dataset)))
-
-    def _stream(
+    def stream(
         self, work: Callable[[Batch], Result], dataset: MapDataset, order: NDArray[np.int64]
-    ) -> Iterator[tuple[Result, int]]:
+    ) -> Generator[tuple[Result, int]]:
+        """Work's results for the samples at `order` batch by batch, and how many are done.
+
+        On the CPU the workers also read our own data sets, elsewhere threads of their own do. A
+        user's data set may belong to one thread, so the caller's reads it, ahead of the work.
+        """
+        size = self.batch_size
+        chunks = (order[start : start + size] for start in range(0, len(order), size))
+
+        def read(rows: NDArray[np.int64]) -> Batch:
+            return next(batches(dataset, size, order=rows))
+
+        if not _in_any_thread(dataset):
+            results = self.workers.stream(work, batches(dataset, size, order=order))
+        elif self.device.type == "cpu":
+            results = self.workers.stream(lambda rows: work(read(rows)), chunks)
+        else:
+            results = self.workers.stream(work, _read_ahead(read, chunks))
         done = 0
-        for result in self.workers.stream(work, batches(dataset, self.batch_size, order=order)):
-            done = min(done + self.batch_size, len(order))
+        for result in results:
+            done = min(done + size, len(order))
             yield result, done
+
+
+def _in_any_thread(dataset: MapDataset) -> bool:
+    """Whether several threads may read a data set at once."""
+    inner = dataset.dataset if isinstance(dataset, ImageViews) else dataset
+    return isinstance(inner, LabelledImages | ArrayPairs)
+
+
+def _read_ahead(
+    read: Callable[[NDArray[np.int64]], Batch], chunks: Iterable[NDArray[np.int64]]
+) -> Iterator[Batch]:
+    with ThreadPoolExecutor(READERS) as pool:
+        try:
+            yield from Workers(pool, READERS).stream(read, chunks)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def batch_size_on(device: torch.device) -> int:
@@ -156,14 +169,22 @@ def check_inputs(inputs: tuple[Tensor, ...], expected: tuple[tuple[int, ...], ..
 
 def find_scales(source: TapSource, dataset: MapDataset, progress: Progress) -> Scales:
     """Per-channel scales from a seeded sample of at most SCALE_SAMPLES samples."""
-    peaks: dict[str, tuple[Tensor, ...]] = {}
+
+    @torch.no_grad()
+    def peaks_of(batch: Batch) -> Taps:
+        return {
+            name: tuple(by_channel(tap.float().abs()).amax(dim=0).cpu() for tap in taps)
+            for name, taps in source.taps(batch.inputs).items()
+        }
+
+    peaks: Taps = {}
     order = _scale_sample(len(dataset))
-    for taps, done in source.walk(dataset, order):
-        for name, values in taps.items():
-            here = tuple(by_channel(tap.float().abs()).amax(dim=0).cpu() for tap in values)
-            before = peaks.get(name, here)
-            peaks[name] = tuple(torch.maximum(a, b) for a, b in zip(before, here, strict=True))
-        progress("scales of the taps", done, len(order))
+    with closing(source.stream(peaks_of, dataset, order)) as found:
+        for here, done in found:
+            for name, values in here.items():
+                before = peaks.get(name, values)
+                peaks[name] = tuple(map(torch.maximum, before, values))
+            progress("scales of the taps", done, len(order))
     return {name: tuple(map(scale_for, values)) for name, values in peaks.items()}
 
 
@@ -178,6 +199,24 @@ def formats(
         )
         for name, shapes in source.shapes.items()
     }
+
+
+def _rounded(
+    source: TapSource, dataset: MapDataset, forms: Mapping[str, tuple[TapFormat, ...]]
+) -> Generator[tuple[Pieces, int]]:
+    """Rounded taps of all samples batch by batch, with the number of samples done."""
+
+    @torch.no_grad()  # taps in inference mode, but what comes of them can be trained on
+    def work(batch: Batch) -> Pieces:
+        return {
+            name: tuple(
+                TapPiece.of(form, value, batch.indices)
+                for form, value in zip(forms[name], values, strict=True)
+            )
+            for name, values in source.taps(batch.inputs).items()
+        }
+
+    return source.stream(work, dataset, np.arange(len(dataset)))
 
 
 def write_taps(
@@ -203,7 +242,8 @@ def write_taps(
             ]
             for cut, (name, group) in enumerate(forms.items())
         }
-        for pieces, done in source.pieces(dataset, forms):
+        found = stack.enter_context(closing(_rounded(source, dataset, forms)))
+        for pieces, done in found:
             for name, group in pieces.items():
                 for writer, piece in zip(writers[name], group, strict=True):
                     writer.append(piece)
@@ -226,12 +266,13 @@ def statistics_of(
         DataError: A tap holds a value that is not finite or that fp16 cannot hold.
     """
     found: dict[str, tuple[Moments, ...]] = {}
-    for pieces, done in source.pieces(dataset, formats(source, scales, dtype)):
-        for name, group in pieces.items():
-            here = tuple(piece.moments for piece in group)
-            before = found.get(name)
-            found[name] = tuple(map(Moments.plus, before, here)) if before else here
-        progress("statistics of the taps", done, len(dataset))
+    with closing(_rounded(source, dataset, formats(source, scales, dtype))) as passes:
+        for pieces, done in passes:
+            for name, group in pieces.items():
+                here = tuple(piece.moments for piece in group)
+                before = found.get(name)
+                found[name] = tuple(map(Moments.plus, before, here)) if before else here
+            progress("statistics of the taps", done, len(dataset))
     return {name: tuple((m.mean, m.std) for m in group) for name, group in found.items()}
 
 
