@@ -22,6 +22,7 @@ from offramp.features import FeatureCache, LiveTaps, Workers, bytes_per_sample
 from offramp.progress import Progress
 from offramp.spec import dims
 from offramp.training.checks import Split
+from offramp.training.group import Group
 from offramp.training.learner import Learner, TrialName
 from offramp.training.ledger import Ledger
 from offramp.training.lockstep import Bench, train_together
@@ -184,11 +185,7 @@ class Job:
         return [learner for trainee in work for learner in trainee.learners]
 
     def _trainees(self, learners: Sequence[Learner]) -> Sequence[Trainee]:
-        if not self.settings.batch_seeds:
-            return learners
-        from offramp.training.group import Group
-
-        return [Group(learners)]
+        return [Group(learners)] if self.settings.batch_seeds else learners
 
     def _learner(self, name: TrialName, source: _Source) -> Learner:
         with seeded(*name.stream, "init"):
