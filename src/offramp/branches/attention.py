@@ -15,6 +15,7 @@ MOST_TOKENS_WRITTEN_OUT = 100
 #   dim 16, heads 4:  1.3  1.3  1.1  0.8  0.7
 #   dim 16, heads 1:  0.8  1.0  1.0  0.8  0.8
 #   dim 64, heads 8:  2.1  1.8  1.6  1.3  1.2
+# Under bf16 autocast it is 3.7 to 7.0 for 49 and 100 tokens, 2.0 to 3.2 for 196 and 400.
 
 
 class Attention(nn.Module):
