@@ -34,8 +34,10 @@ lint: $(STAMPS)/dev ## format, lint, types and layers; changes nothing
 docs: $(STAMPS)/docs ## the documentation site: site/index.html
 	$(BIN)/mkdocs build --strict
 
-bench: $(STAMPS)/train ## what cutting costs: composed stages against the whole model
+bench: $(STAMPS)/train ## what cutting costs, how fast taps are extracted and branches trained
 	$(BIN)/python benchmarks/cut.py
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/training.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -42,7 +42,6 @@ from offramp.features.tap import (
     StoredTap,
     TapMeta,
     bytes_per_sample,
-    channel_count,
 )
 from offramp.features.workers import start_workers
 from offramp.progress import Progress, silent
@@ -101,7 +100,7 @@ class FeatureCache:
         """
         dataset = as_dataset(data)
         wanted = tuple(name for name in backbone.cuts if cuts is None or name in cuts)
-        parts = _key_parts(backbone, dataset, wanted, scales_of, dtype, device)
+        parts = key_parts(backbone, dataset, wanted, scales_of, dtype, device)
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         root = make_folder(Path(root))
         with _alone(root):
@@ -156,7 +155,7 @@ class FeatureCache:
         return cls(folder, meta, stored)
 
 
-def _key_parts(
+def key_parts(
     backbone: StagedBackbone,
     dataset: MapDataset,
     cuts: tuple[str, ...],
@@ -164,7 +163,7 @@ def _key_parts(
     dtype: CacheDtype,
     device: str,
 ) -> dict[str, Any]:
-    """Everything that decides a bit of the cache."""
+    """Everything that decides a bit of the taps of a data set, in the form of JSON values."""
     data = content_key(dataset)
     sample = {"data": data, "samples": SCALE_SAMPLES, "seed": SCALE_SEED, "dtype": dtype}
     return {
@@ -194,7 +193,7 @@ def _fill(
         bytes_per_sample(shape, dtype) for shapes in source.shapes.values() for shape in shapes
     )
     _check_space(folder, needed)
-    scales = _scales(source, dataset, scales_of, dtype, progress)
+    scales = scales_of.scales() if scales_of else find_scales(source, dataset, dtype, progress)
     with _full_disk_explained(folder.parent, needed):
         return write_taps(source, dataset, folder, scales, dtype, progress)
 
@@ -212,21 +211,6 @@ def _full_disk_explained(root: Path, needed: int) -> Iterator[None]:
             "another output folder, or train on fewer samples or cuts. What was written of it is "
             "removed, earlier caches are untouched."
         ) from error
-
-
-def _scales(
-    source: TapSource,
-    dataset: MapDataset,
-    scales_of: FeatureCache | None,
-    dtype: CacheDtype,
-    progress: Progress,
-) -> Scales:
-    if dtype == "float32":
-        return {
-            name: tuple(torch.ones(channel_count(shape)) for shape in shapes)
-            for name, shapes in source.shapes.items()
-        }
-    return scales_of.scales() if scales_of else find_scales(source, dataset, progress)
 
 
 def _check_space(folder: Path, needed: int) -> None:

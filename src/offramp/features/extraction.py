@@ -28,6 +28,7 @@ from offramp.features.tap import (
     TapPiece,
     TapWriter,
     by_channel,
+    channel_count,
     scale_for,
 )
 from offramp.features.workers import Workers
@@ -167,8 +168,15 @@ def check_inputs(inputs: tuple[Tensor, ...], expected: tuple[tuple[int, ...], ..
         )
 
 
-def find_scales(source: TapSource, dataset: MapDataset, progress: Progress) -> Scales:
-    """Per-channel scales from a seeded sample of at most SCALE_SAMPLES samples."""
+def find_scales(
+    source: TapSource, dataset: MapDataset, dtype: CacheDtype, progress: Progress
+) -> Scales:
+    """Per-channel scales from a seeded sample of at most SCALE_SAMPLES samples; 1 for float32."""
+    if dtype == "float32":
+        return {
+            name: tuple(torch.ones(channel_count(shape)) for shape in shapes)
+            for name, shapes in source.shapes.items()
+        }
 
     @torch.no_grad()
     def peaks_of(batch: Batch) -> Taps:

@@ -17,8 +17,16 @@ from offramp.atomic import make_folder, write_bytes
 from offramp.backbones.staged import StagedBackbone
 from offramp.data.batches import Batch, batches
 from offramp.data.samples import MapDataset
-from offramp.features.cache import _key_parts, _scales
-from offramp.features.extraction import Scales, Taps, TapSource, formats, statistics_of
+from offramp.errors import OfframpError
+from offramp.features.cache import key_parts
+from offramp.features.extraction import (
+    Scales,
+    Taps,
+    TapSource,
+    find_scales,
+    formats,
+    statistics_of,
+)
 from offramp.features.tap import CacheDtype, TapFormat
 from offramp.features.workers import Workers
 from offramp.progress import Progress
@@ -40,7 +48,7 @@ class LiveTaps:
 
     source: TapSource
     forms: Mapping[str, tuple[TapFormat, ...]]
-    known: Statistics
+    known: Statistics | None
     origin: Mapping[str, Any]
 
     @classmethod
@@ -51,33 +59,32 @@ class LiveTaps:
         root: Path,
         *,
         cuts: Sequence[str],
+        statistics: bool,
         dtype: CacheDtype,
         device: torch.device,
         workers: Workers,
         progress: Progress,
     ) -> Self:
-        """Look at the training data for the scales and the statistics, or read them from `root`.
+        """Look at the training data for the scales, or read from `root` what was found before.
 
-        Each sample runs through the backbone once for that.
+        With `statistics` each sample runs through the backbone once, else a few hundred do.
 
         Raises:
             DataError: A tap holds a value that is not finite.
             BundleError: The folder cannot be created.
         """
         wanted = tuple(name for name in backbone.cuts if name in cuts)
-        parts = _key_parts(backbone, data, wanted, None, dtype, str(device))
+        parts = key_parts(backbone, data, wanted, None, dtype, str(device))
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         path = make_folder(root) / f"{key[:16]}-statistics.json"
         source = TapSource.of(backbone, wanted, device, workers)
-        found = _read(path, key)
-        if found is None:
-            scales = _scales(source, data, None, dtype, progress)
-            found = scales, statistics_of(source, data, scales, dtype, progress)
-            _write(path, key, *found)
+        scales, known = _read(path, key) or (None, None)
+        if scales is None or (statistics and known is None):
+            scales = scales or find_scales(source, data, dtype, progress)
+            known = statistics_of(source, data, scales, dtype, progress) if statistics else None
+            _write(path, key, scales, known)
         origin = {name: part for name, part in parts.items() if name != "cuts"}
-        scales, known = found
-        forms = formats(source, scales, dtype)
-        return cls(source, forms, known, origin)
+        return cls(source, formats(source, scales, dtype), known, origin)
 
     @property
     def cuts(self) -> tuple[str, ...]:
@@ -90,7 +97,13 @@ class LiveTaps:
         return self.source.device
 
     def statistics(self, cut: str) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Mean and standard deviation (C,) over the training samples of each tap at a cut."""
+        """Mean and standard deviation (C,) over the training samples of each tap at a cut.
+
+        Raises:
+            OfframpError: They were not asked for.
+        """
+        if self.known is None:
+            raise OfframpError("these live taps were made without statistics. Ask `of` for them.")
         return self.known[cut]
 
     def taps(self, dataset: MapDataset, rows: NDArray[np.int64]) -> Taps:
@@ -116,13 +129,13 @@ class LiveTaps:
         }
 
 
-def _read(path: Path, key: str) -> tuple[Scales, Statistics] | None:
+def _read(path: Path, key: str) -> tuple[Scales, Statistics | None] | None:
     try:
         found = json.loads(path.read_text())
         if found["key"] != key:
             return None
         scales = {name: tuple(map(torch.tensor, taps)) for name, taps in found["scales"].items()}
-        known = {
+        known = found["statistics"] and {
             name: tuple((_float64(mean), _float64(std)) for mean, std in taps)
             for name, taps in found["statistics"].items()
         }
@@ -134,15 +147,15 @@ def _read(path: Path, key: str) -> tuple[Scales, Statistics] | None:
     return scales, known
 
 
-def _write(path: Path, key: str, scales: Scales, known: Statistics) -> None:
-    content = {
-        "key": key,
-        "scales": {name: [scale.tolist() for scale in taps] for name, taps in scales.items()},
-        "statistics": {
+def _write(path: Path, key: str, scales: Scales, known: Statistics | None) -> None:
+    listed: dict[str, Any] | None = None
+    if known is not None:
+        listed = {
             name: [[mean.tolist(), std.tolist()] for mean, std in taps]
             for name, taps in known.items()
-        },
-    }
+        }
+    scaled = {name: [scale.tolist() for scale in taps] for name, taps in scales.items()}
+    content = {"key": key, "scales": scaled, "statistics": listed}
     write_bytes(path, json.dumps(content).encode())
 
 

@@ -134,6 +134,7 @@ class Job:
             dataset if augment is None else views_of(dataset, augment),
             self.root / "cache",
             cuts=tuple(self.branches),
+            statistics=any(spec.standardise for specs in self.branches.values() for spec in specs),
             dtype=self.settings.cache_dtype,
             device=self.device,
             workers=self.workers,
