@@ -121,7 +121,7 @@ class ExitOutputs:
         Raises:
             OfframpError: Milliseconds are asked for and none were measured.
         """
-        return cost.own_path(*self._costs(unit))
+        return cost.own_path(*self.costs(unit))
 
     def with_passed_cost(self, unit: Unit = "flops") -> NDArray[np.float64]:
         """Cost of each exit, with the branches passed on the way to it, (E,).
@@ -129,9 +129,14 @@ class ExitOutputs:
         Raises:
             OfframpError: Milliseconds are asked for and none were measured.
         """
-        return cost.with_passed(*self._costs(unit))
+        return cost.with_passed(*self.costs(unit))
 
-    def _costs(self, unit: Unit) -> tuple[ArrayLike, ArrayLike]:
+    def costs(self, unit: Unit = "flops") -> tuple[ArrayLike, ArrayLike]:
+        """Cost of each stage and of each branch alone, (E,) and (E,).
+
+        Raises:
+            OfframpError: Milliseconds are asked for and none were measured.
+        """
         if unit == "flops":
             return self.stage_flops, self.branch_flops
         if self.stage_ms is None or self.branch_ms is None:

@@ -1,0 +1,16 @@
+"""Policies: which exit answers for which sample, on plain arrays and without torch."""
+
+from offramp.policy.decision import leaving
+from offramp.policy.policy import ExitPolicy
+from offramp.policy.promise import Promise, PromiseWarning
+from offramp.policy.scores import SCORES, Score, find_score
+
+__all__ = [
+    "SCORES",
+    "ExitPolicy",
+    "Promise",
+    "PromiseWarning",
+    "Score",
+    "find_score",
+    "leaving",
+]

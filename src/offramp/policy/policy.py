@@ -1,0 +1,207 @@
+"""ExitPolicy: the rule that picks the exit per sample, and what it promises."""
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp import cost
+from offramp.atomic import write_bytes
+from offramp.errors import BundleError, PlanError, ShapeError
+from offramp.outputs import ExitOutputs, Unit
+from offramp.policy.decision import leaving
+from offramp.policy.promise import Promise, PromiseWarning
+from offramp.policy.scores import Score, find_score
+
+_SCHEMA = "offramp exit policy 1"
+_CERTIFIED = ("engine", "precision", "model")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExitPolicy:
+    """Which exit answers for which sample: the first whose score is at least its threshold.
+
+    Attributes:
+        score: How sure an exit is.
+        thresholds: One number per early exit, None where it is disabled.
+        names: Of all exits, the last one included.
+        temperatures: What each early exit's logits are divided by, where they are.
+        promise: What it was certified for; None carries no promise.
+        source: Engine, precision and hashes that the promise holds for.
+    """
+
+    score: Score
+    thresholds: tuple[float | None, ...]
+    names: tuple[str, ...]
+    temperatures: tuple[float, ...] | None = None
+    promise: Promise | None = None
+    source: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        early = len(self.names) - 1
+        if len(self.thresholds) != early:
+            raise ShapeError(
+                f"{early + 1} exits need {early} thresholds, one per early exit; got "
+                f"{len(self.thresholds)}. Write None for an exit that is disabled."
+            )
+        wrong = [value for value in self.thresholds if value is not None and np.isnan(value)]
+        if wrong:
+            raise PlanError("a threshold is NaN. Write None for an exit that is disabled.")
+        if self.temperatures is not None and (
+            len(self.temperatures) != early or min(self.temperatures, default=1.0) <= 0
+        ):
+            raise ShapeError(f"temperatures are {early} positive numbers; got {self.temperatures}.")
+
+    @property
+    def enabled(self) -> NDArray[np.bool_]:
+        """Which early exits can fire, (E - 1,)."""
+        return np.array([threshold is not None for threshold in self.thresholds], bool)
+
+    @property
+    def runs(self) -> NDArray[np.bool_]:
+        """Which branches run, (E,): those enabled, and those before them whose answers they read."""
+        enabled = np.append(self.enabled, True)
+        if self.score.reads_earlier and self.enabled.any():
+            enabled[: int(np.flatnonzero(self.enabled)[-1]) + 1] = True
+        return enabled
+
+    def choose(self, outputs: ExitOutputs) -> NDArray[np.int64]:
+        """Exit that answers for each sample, (N,).
+
+        Raises:
+            ShapeError: The outputs have other exits.
+        """
+        self._check(outputs)
+        return leaving(self.score.of(outputs, self.temperatures), self.thresholds)
+
+    def answers(self, outputs: ExitOutputs) -> NDArray[np.float32]:
+        """What the chosen exits answer, (N, K).
+
+        Raises:
+            ShapeError: The outputs have other exits.
+        """
+        leaves = self.choose(outputs)
+        return outputs.outputs[leaves, np.arange(len(leaves))]
+
+    def cost(self, outputs: ExitOutputs, unit: Unit = "flops") -> NDArray[np.float64]:
+        """Cost of each sample, (N,), with the branches passed on the way.
+
+        Raises:
+            ShapeError: The outputs have other exits.
+            OfframpError: Milliseconds are asked for and none were measured.
+        """
+        return self.exit_cost(outputs, unit)[self.choose(outputs)]
+
+    def exit_cost(self, outputs: ExitOutputs, unit: Unit = "flops") -> NDArray[np.float64]:
+        """Cost of leaving at each exit, (E,), with the branches that run on the way."""
+        return cost.with_passed(*outputs.costs(unit), self.runs)
+
+    def on(self, source: Mapping[str, Any] | None) -> Self:
+        """The policy as it holds for outputs of this source.
+
+        The promise is dropped, with a PromiseWarning, where engine, precision or the model's
+        hash differ from those it was certified for.
+        """
+        if self.promise is None or self.source is None:
+            return self
+        there = source or {}
+        different = [
+            f"{name} is {there.get(name)!r} and was {self.source[name]!r}"
+            for name in _CERTIFIED
+            if name in self.source and self.source[name] != there.get(name)
+        ]
+        if not different:
+            return self
+        warnings.warn(
+            f"the promise does not hold here and is dropped: {'; '.join(different)}. Calibrate "
+            "again on outputs of this engine and model.",
+            PromiseWarning,
+            stacklevel=2,
+        )
+        return dataclasses.replace(self, promise=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {
+            "schema": _SCHEMA,
+            "score": self.score.name,
+            "names": list(self.names),
+            "thresholds": list(self.thresholds),
+            "temperatures": None if self.temperatures is None else list(self.temperatures),
+            "promise": None if self.promise is None else dataclasses.asdict(self.promise),
+            "source": None if self.source is None else dict(self.source),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], scores: Sequence[Score] = ()) -> Self:
+        """Read what `as_json` gave.
+
+        Raises:
+            BundleError: It is something else.
+        """
+        if content.get("schema") != _SCHEMA:
+            raise BundleError(
+                f"this is no {_SCHEMA}: its schema is {content.get('schema')!r}. Name a file that "
+                "ExitPolicy.save wrote, or calibrate again."
+            )
+        own = {score.name: score for score in scores}
+        try:
+            temperatures, promise = content["temperatures"], content["promise"]
+            return cls(
+                score=find_score(own.get(content["score"], content["score"])),
+                thresholds=tuple(content["thresholds"]),
+                names=tuple(content["names"]),
+                temperatures=None if temperatures is None else tuple(temperatures),
+                promise=None if promise is None else Promise(**promise),
+                source=content["source"],
+            )
+        except (KeyError, TypeError) as error:
+            raise BundleError(
+                f"this is no exit policy that this version reads ({error}). Calibrate again."
+            ) from error
+
+    def save(self, path: Path | str) -> None:
+        """Write one JSON file.
+
+        Raises:
+            BundleError: The file cannot be written.
+        """
+        text = json.dumps(self.as_json(), indent=1, allow_nan=False)
+        write_bytes(Path(path), (text + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path | str, scores: Sequence[Score] = ()) -> Self:
+        """Read what `save` wrote; `scores` holds those that offramp does not bring.
+
+        Raises:
+            BundleError: No such file, or one that holds something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{path} cannot be read as a policy: {error}. Name a file that ExitPolicy.save "
+                "wrote."
+            ) from error
+        return cls.from_json(content, scores)
+
+    def __str__(self) -> str:
+        fires = ", ".join(
+            f"{name} never" if threshold is None else f"{name} at {threshold:.4g}"
+            for name, threshold in zip(self.names, self.thresholds, strict=False)
+        )
+        promise = "no promise" if self.promise is None else str(self.promise)
+        return f"{self.score.name}: {fires}; {promise}"
+
+    def _check(self, outputs: ExitOutputs) -> None:
+        if tuple(outputs.names) != self.names:
+            raise ShapeError(
+                f"the policy is for exits {list(self.names)}, and the outputs have "
+                f"{list(outputs.names)}. Calibrate on outputs of the same model."
+            )

@@ -1,0 +1,53 @@
+"""Promise: what a policy was certified for, and on how much evidence."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Goal = Literal["max_drop", "max_rise", "max_disagreement"]
+Method = Literal["ltt", "ucb"]
+Within = Literal["class", "group"]
+
+
+class PromiseWarning(UserWarning):
+    """A policy is used where its promise does not hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """With this confidence, the risk of the policy is at most `limit`.
+
+    Attributes:
+        goal: Whose mean is bounded: the drop in accuracy, the rise in absolute error, or the
+            disagreement with the final exit.
+        limit: The bound: a share from 0 to 1, or in the labels' unit for a rise.
+        confidence: Over the draw of the calibration samples.
+        method: How it was certified.
+        within: Whether it holds for each class or group apart.
+        num_samples: That carried the promise: those on which the policies were tested.
+        estimate: The risk on these samples.
+        loss_bound: Where errors are unbounded, what single losses were clipped at.
+    """
+
+    goal: Goal
+    limit: float
+    confidence: float
+    method: Method
+    within: Within | None = None
+    num_samples: int
+    estimate: float
+    loss_bound: float | None = None
+
+    def __str__(self) -> str:
+        what = {
+            "max_drop": f"accuracy falls by at most {100 * self.limit:g} points",
+            "max_rise": f"the mean absolute error rises by at most {self.limit:g}",
+            "max_disagreement": f"at most {100 * self.limit:g} % disagree with the final exit",
+        }[self.goal]
+        each = f" in each {self.within}" if self.within else ""
+        clipped = (
+            f", single losses clipped at {self.loss_bound:g}" if self.loss_bound is not None else ""
+        )
+        return (
+            f"{what}{each}, with {100 * self.confidence:g} % confidence "
+            f"({self.num_samples} samples, {self.method}{clipped})"
+        )

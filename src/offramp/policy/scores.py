@@ -1,0 +1,173 @@
+"""Scores: how sure an exit is, larger when surer; from the answers seen so far, in float64.
+
+A score is a small function of what the exits up to now answered; another one is
+`Score("name", function)`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.arrays import Task
+from offramp.errors import DataError, PlanError
+from offramp.outputs import ExitOutputs
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of N samples once an exit has answered.
+
+    Attributes:
+        outputs: Of the exits up to this one, each (N, K) float64, the last being this exit's;
+            logits are already divided by the exit's temperature.
+        given: The exit's own score (N,), where the engine gives one.
+    """
+
+    outputs: Sequence[Floats]
+    given: Floats | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A way to say how sure an exit is.
+
+    Attributes:
+        name: What policies and files call it.
+        at: Scores (N,) of the exit that answered last.
+        tasks: That it makes sense for.
+        reads_earlier: Whether it needs the answers of the exits before, so that their branches
+            run even where they are disabled.
+    """
+
+    name: str
+    at: Callable[[Seen], Floats]
+    tasks: tuple[Task, ...] = ("classification",)
+    reads_earlier: bool = False
+
+    def of(self, outputs: ExitOutputs, temperatures: Sequence[float] | None = None) -> Floats:
+        """Scores (E - 1, N) of the early exits.
+
+        Raises:
+            PlanError: The score does not fit the task, or needs scores that are not there.
+            DataError: A score is NaN.
+        """
+        if outputs.task not in self.tasks:
+            fitting = [score.name for score in SCORES.values() if outputs.task in score.tasks]
+            raise PlanError(
+                f"the score {self.name!r} is for {' and '.join(self.tasks)}, and these outputs are "
+                f"a {outputs.task}'s. Use one of {', '.join(fitting)}."
+            )
+        early = len(outputs.names) - 1
+        scaled = [
+            outputs.outputs[exit].astype(np.float64) / (temperatures[exit] if temperatures else 1.0)
+            for exit in range(early)
+        ]
+        given = outputs.scores
+        scores = np.empty((early, outputs.outputs.shape[1]))
+        for exit in range(early):
+            own = None if given is None else given[exit]
+            scores[exit] = self.at(Seen(scaled[: exit + 1], own))
+        if np.isnan(scores).any():
+            exit, sample = map(int, np.argwhere(np.isnan(scores))[0])
+            raise DataError(
+                f"the score {self.name!r} is NaN for sample {sample} at {outputs.names[exit]!r}, "
+                "so nobody could say whether that exit fires. Mend the score's function."
+            )
+        return scores
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities (N, K) from logits (N, K)."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def _max_softmax(seen: Seen) -> Floats:
+    """The largest probability."""
+    largest: Floats = softmax(seen.outputs[-1]).max(axis=-1)
+    return largest
+
+
+def _entropy(seen: Seen) -> Floats:
+    """1 - H / log K: 0 for a uniform answer, 1 for a certain one."""
+    shares = softmax(seen.outputs[-1])
+    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
+    rest: Floats = 1 + (shares * logs).sum(axis=-1) / np.log(max(shares.shape[-1], 2))
+    return rest
+
+
+def _margin(seen: Seen) -> Floats:
+    """The largest probability minus the second largest."""
+    shares = softmax(seen.outputs[-1])
+    if shares.shape[-1] < 2:
+        return np.ones(len(shares))
+    second, first = np.partition(shares, -2, axis=-1)[:, -2:].T
+    gap: Floats = first - second
+    return gap
+
+
+def _patience(seen: Seen) -> Floats:
+    """How many exits in a row, this one included, answer the same class (Zhou et al. 2020)."""
+    answers = [outputs.argmax(axis=-1) for outputs in seen.outputs]
+    run = np.ones(len(answers[-1]))
+    same = np.ones(len(run), bool)
+    for earlier in reversed(answers[:-1]):
+        same &= earlier == answers[-1]
+        run += same
+    return run
+
+
+def _agreement(seen: Seen) -> Floats:
+    """Minus the distance to the value of the exit before; the first has none, and never fires."""
+    if len(seen.outputs) == 1:
+        return np.full(len(seen.outputs[0]), -np.inf)
+    now, before = seen.outputs[-1][:, 0], seen.outputs[-2][:, 0]
+    return -np.abs(now - before)
+
+
+def _given(seen: Seen) -> Floats:
+    """The score that comes with the outputs, such as a learned error predictor's."""
+    if seen.given is None:
+        raise PlanError(
+            "score='given' reads the scores that an engine stored with its outputs, and these "
+            "have none. Train branches with error_predictor=True, or use max_softmax."
+        )
+    return seen.given
+
+
+_BOTH: tuple[Task, ...] = ("classification", "regression")
+SCORES: Mapping[str, Score] = MappingProxyType(
+    {
+        score.name: score
+        for score in (
+            Score("max_softmax", _max_softmax),
+            Score("entropy", _entropy),
+            Score("margin", _margin),
+            Score("patience", _patience, reads_earlier=True),
+            Score("agreement", _agreement, ("regression",), reads_earlier=True),
+            Score("given", _given, _BOTH),
+        )
+    }
+)
+"""Every score that offramp brings, by its name."""
+
+
+def find_score(score: str | Score) -> Score:
+    """The score of that name, or the one given.
+
+    Raises:
+        PlanError: There is none of that name.
+    """
+    if isinstance(score, Score):
+        return score
+    if score not in SCORES:
+        raise PlanError(
+            f"there is no score {score!r}. Use one of {', '.join(SCORES)}, or give a Score."
+        )
+    return SCORES[score]
