@@ -65,7 +65,7 @@ class ExitPolicy:
 
     @property
     def runs(self) -> NDArray[np.bool_]:
-        """Which branches run, (E,): those enabled, and those before them whose answers they read."""
+        """Which branches run, (E,): those enabled, and those whose answers their scores read."""
         enabled = np.append(self.enabled, True)
         if self.score.reads_earlier and self.enabled.any():
             enabled[: int(np.flatnonzero(self.enabled)[-1]) + 1] = True
