@@ -29,7 +29,21 @@ def leaving(scores: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.i
 def reached(expected_ms: ArrayLike, allowed_ms: ArrayLike) -> NDArray[np.int64]:
     """Last exit whose answer is expected in time, (N,) from expected (E,) and allowed (N,).
 
-    -1 where not even the first is. A stage is not begun that would end too late.
+    -1 where not even one is. A stage is not begun that would end too late. A later exit may be
+    expected before an earlier one, whose branch is slow.
     """
     expected = np.asarray(expected_ms, np.float64)
-    return np.searchsorted(expected, np.asarray(allowed_ms, np.float64), side="right") - 1
+    soonest = np.minimum.accumulate(expected[::-1])[::-1]  # of each exit and those after it
+    return np.searchsorted(soonest, np.asarray(allowed_ms, np.float64), side="right") - 1
+
+
+def by_deadline(
+    leaves: ArrayLike, expected_ms: ArrayLike, allowed_ms: ArrayLike
+) -> NDArray[np.int64]:
+    """Exit that answers in the time allowed, (N,): the one that fires, or the last in time.
+
+    `leaves` (N,) are the exits that would fire with all time, as `leaving` gives them; -1 where
+    no answer can be given in time.
+    """
+    exits: NDArray[np.int64] = np.minimum(leaves, reached(expected_ms, allowed_ms))
+    return exits
