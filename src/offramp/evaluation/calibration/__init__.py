@@ -1,0 +1,1 @@
+"""Calibration: thresholds from outputs, for a promise, a budget or a deadline."""
