@@ -1,0 +1,78 @@
+"""The oracle: what a clairvoyant would reach who knows the best exit for every sample."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.evaluation.measure import Measure
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class OracleCurve:
+    """The best mean value for each mean cost; straight between its points.
+
+    A clairvoyant runs the branch that answers and no other, so costs are on the own path. No
+    policy can do better at equal cost.
+
+    Attributes:
+        cost_share: (P,) mean cost over the backbone's own, rising; first the cheapest exit.
+        value: (P,) mean accuracy or absolute error, each better than the one before.
+    """
+
+    cost_share: Floats
+    value: Floats
+    measure: Measure
+
+    def value_at(self, cost_share: float) -> float:
+        """The best mean value for this mean cost, which must not be below the cheapest exit's."""
+        return float(np.interp(cost_share, self.cost_share, self.value))
+
+    def cost_share_for(self, value: float) -> float:
+        """The least mean cost for a mean value at least as good; the dearest where none is."""
+        sign = 1 if self.measure.higher_is_better else -1
+        return float(np.interp(sign * value, sign * self.value, self.cost_share))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {"cost_share": self.cost_share.tolist(), "value": self.value.tolist()}
+
+
+def oracle_curve(values: Floats, costs: Floats, whole: float, measure: Measure) -> OracleCurve:
+    """The curve from single values (E, N), costs on the own path (E,) and the backbone's cost.
+
+    All samples start at the cheapest exit. Each then moves to better exits, and the moves that
+    bring most for their cost come first.
+    """
+    good = values if measure.higher_is_better else -values
+    cheapest = np.where((costs == costs.min())[:, np.newaxis], good, -np.inf).argmax(axis=0)
+    gains, extras = _moves(good, costs, cheapest)
+    _, place = np.unique(-gains / extras, return_inverse=True)
+    samples, every = values.shape[1], np.arange(values.shape[1])
+    rises = np.bincount(place, gains) / samples
+    dearer = np.bincount(place, extras) / samples
+    value = np.cumsum([good[cheapest, every].mean(), *rises])
+    share = np.cumsum([costs.min(), *dearer]) / whole
+    return OracleCurve(share, value if measure.higher_is_better else -value, measure)
+
+
+def _moves(good: Floats, costs: Floats, start: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """What all moves gain and cost, (M,) and (M,).
+
+    Along the upper hull of each sample's exits, so that a sample's later moves bring less.
+    """
+    every, now = np.arange(good.shape[1]), start.copy()
+    gains, extras = [], []
+    for _ in range(len(costs) - 1):
+        extra = costs[:, np.newaxis] - costs[now]
+        gain = good - good[now, every]
+        rate = np.divide(gain, extra, out=np.full_like(gain, -1.0), where=(extra > 0) & (gain > 0))
+        following = rate.argmax(axis=0)
+        moves = rate[following, every] > 0
+        gains.append(gain[following, every][moves])
+        extras.append(extra[following, every][moves])
+        now[moves] = following[moves]
+    return np.concatenate([np.empty(0), *gains]), np.concatenate([np.empty(0), *extras])
