@@ -1,0 +1,117 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offramp.evaluation.quality import PolicyQuality, quality
+from offramp.evaluation.quality.mix import paired_interval
+from offramp.outputs import ExitOutputs
+from offramp.policy import ExitPolicy, find_score
+
+THRESHOLDS = st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=2, max_size=2)
+
+
+def policy_of(outputs: ExitOutputs, thresholds: Any, score: str = "max_softmax") -> ExitPolicy:
+    return ExitPolicy(
+        score=find_score(score), thresholds=tuple(thresholds), names=tuple(outputs.names)
+    )
+
+
+def judged(outputs: ExitOutputs, thresholds: Any, score: str = "max_softmax") -> PolicyQuality:
+    return quality(outputs, [policy_of(outputs, thresholds, score)]).policies[0]
+
+
+@given(st.integers(0, 10_000), THRESHOLDS)
+def test_every_mix_sums_to_one_and_parts_add_up_to_the_whole(
+    make: Any, seed: int, thresholds: Any
+) -> None:
+    found = judged(make(seed), thresholds)
+    rows = (found.overall, *found.parts)
+    np.testing.assert_allclose([sum(row.mix) for row in rows], 1)
+    for kind in ("class", "group"):
+        parts = [row for row in found.parts if row.kind == kind]
+        sizes = [row.samples for row in parts]
+        assert sum(sizes) == found.overall.samples
+        mix = np.average([row.mix for row in parts], axis=0, weights=sizes)
+        np.testing.assert_allclose(mix, found.overall.mix)
+        drop = np.average([row.drop for row in parts], weights=sizes)
+        assert drop == pytest.approx(found.overall.drop)
+
+
+@given(st.integers(0, 10_000), THRESHOLDS)
+def test_the_largest_drop_comes_first_and_lies_in_its_interval(
+    make: Any, seed: int, thresholds: Any
+) -> None:
+    found = judged(make(seed), thresholds)
+    drops = [row.drop for row in found.parts]
+    assert drops == sorted(drops, reverse=True)
+    assert all(row.drop in row.interval for row in (found.overall, *found.parts))
+
+
+@given(st.integers(0, 10_000))
+def test_a_policy_without_early_exits_loses_nothing(make: Any, seed: int) -> None:
+    found = judged(make(seed), (None, None))
+    assert {row.drop for row in found.parts} == {0.0}
+    assert found.overall.mix == (0.0, 0.0, 1.0)
+    assert found.saved == pytest.approx(0)
+
+
+def test_an_average_does_not_hide_the_class_that_loses() -> None:
+    labels = np.repeat([0, 1], [90, 10])
+    final = 9 * np.eye(2)[labels]
+    early = np.tile([9.0, 0.0], (100, 1))
+    outputs = ExitOutputs(
+        outputs=np.stack([early, final]).astype(np.float32),
+        labels=labels,
+        stage_flops=np.array([1, 9]),
+        branch_flops=np.array([0, 0]),
+    )
+    found = judged(outputs, (0.5,))
+    assert found.overall.drop == pytest.approx(0.1)
+    assert [(row.name, row.drop, row.samples) for row in found.parts] == [
+        ("1", 1.0, 10),
+        ("0", 0.0, 90),
+    ]
+
+
+@given(st.integers(0, 10_000), THRESHOLDS)
+def test_the_mean_cost_is_the_policy_s_own(make: Any, seed: int, thresholds: Any) -> None:
+    outputs = make(seed)
+    found = judged(outputs, thresholds)
+    cost = policy_of(outputs, thresholds).cost(outputs).mean()
+    assert found.mean_cost == pytest.approx(cost)
+    assert found.saved == pytest.approx(1 - cost / 140)
+    assert found.oracle_gap >= -1e-12
+
+
+def test_a_regression_shows_the_rise_per_group(make: Any) -> None:
+    outputs = make(4, task="regression")
+    found = judged(outputs, (None, -0.5), "agreement")
+    errors = np.abs(outputs.outputs[:, :, 0].astype(float) - outputs.labels)
+    leaves = policy_of(outputs, (None, -0.5), "agreement").choose(outputs)
+    rise = errors[leaves, np.arange(41)] - errors[-1]
+    assert {row.kind for row in found.parts} == {"group"}
+    for row in found.parts:
+        assert row.drop == pytest.approx(rise[outputs.groups.astype(str) == row.name].mean())
+        assert row.drop in row.interval
+
+
+def test_repeated_samples_widen_the_interval(make: Any) -> None:
+    one = make(5, samples=60)
+    fields = ("outputs", "labels", "groups")
+    several = {
+        name: np.repeat(getattr(one, name), 4, axis=1 if name == "outputs" else 0)
+        for name in fields
+    }
+    wide = judged(make(5, **several, ids=np.repeat(np.arange(60), 4)), (0.5, 0.5)).overall.interval
+    tight = judged(make(5, **several), (0.5, 0.5)).overall.interval
+    assert wide.high - wide.low > 1.5 * (tight.high - tight.low)
+
+
+def test_the_paired_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    losses = random.choice([-1, 0, 1], (400, 60), p=[0.03, 0.87, 0.10])
+    intervals = [paired_interval((r == 1).sum(), (r == -1).sum(), 60) for r in losses]
+    assert 0.92 <= np.mean([0.07 in interval for interval in intervals]) <= 0.99
