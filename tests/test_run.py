@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from offramp.bundle import read_manifest
+from offramp.data.augment import Augment
 from offramp.errors import BundleError, DataError, OfframpError, PlanError
 from offramp.multiexit import MultiExit
 from offramp.outputs import ExitOutputs
@@ -221,6 +222,16 @@ def test_a_patch_that_does_not_fit_is_named_with_its_cut(plan: Plan) -> None:
     spec = plan.branches["features.4"][0].model_copy(update={"patch": 4})
     with pytest.raises(OfframpError, match="patch=4 does not divide the 11x11"):
         prepare(plan.model_copy(update={"branches": {"features.4": (spec,)}}))
+
+
+def test_settings_refused_in_training_do_not_keep_the_folder_either(
+    plan: Plan, tmp_path: Path
+) -> None:
+    augment = Augment(flip=True)
+    refused = plan.train.model_copy(update={"how": "cached", "augment": augment})
+    with pytest.raises(PlanError, match="how='fused'"):
+        train(plan.model_copy(update={"train": refused}), tmp_path)
+    assert not (tmp_path / "plan.yaml").exists()
 
 
 def test_a_class_count_that_disagrees_is_refused(plan: Plan) -> None:

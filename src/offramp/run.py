@@ -1,7 +1,8 @@
 """A plan to a run folder: the order of the steps; stop it anywhere, and the same call goes on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +76,8 @@ def train(
         _check_same_data(folder, plan.data.load())
         return result
     prepared = prepare(plan, backbone_file)
-    write_bytes(folder / PLAN, plan.to_yaml().encode())  # so that a folder never mixes two plans
     started = clock()
-    with torch_switches(threads=threads):
+    with torch_switches(threads=threads), _claim(folder, plan):
         model = fit_branches(
             prepared.backbone,
             plan.branches,
@@ -115,6 +115,20 @@ def evaluate(
     how = _How(device, progress, clock)
     with torch_switches(threads=threads):
         return _evaluate(folder, plan, model.to(device), splits, how, None)
+
+
+@contextmanager
+def _claim(folder: Path, plan: Plan) -> Iterator[None]:
+    """Write the plan down, so that a folder never mixes two; one that is refused leaves no claim."""
+    path = folder / PLAN
+    claimed = path.exists()
+    write_bytes(path, plan.to_yaml().encode())
+    try:
+        yield
+    except PlanError:
+        if not claimed:
+            path.unlink()
+        raise
 
 
 def _check_unclaimed(folder: Path, plan: Plan) -> None:
