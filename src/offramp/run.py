@@ -119,7 +119,7 @@ def evaluate(
 
 @contextmanager
 def _claim(folder: Path, plan: Plan) -> Iterator[None]:
-    """Write the plan down, so that a folder never mixes two; one that is refused leaves no claim."""
+    """Write the plan down, so that a folder never mixes two; a refused plan leaves no claim."""
     path = folder / PLAN
     claimed = path.exists()
     write_bytes(path, plan.to_yaml().encode())
