@@ -65,7 +65,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_a_stopped_command_says_that_it_goes_on() -> None:
     code = (
-        "from offramp.cli import app, progress_bars\n"
+        "from offramp.cli import app; from offramp.cli.showing import progress_bars\n"
         "@app.command()\n"
         "def stop():\n"
         "    with progress_bars():\n"

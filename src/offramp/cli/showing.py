@@ -1,0 +1,74 @@
+"""What every verb shares: common options, showing a value, bars of progress."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from offramp.progress import Progress
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
+BackboneFile = Annotated[
+    str | None,
+    typer.Option("--backbone", help="file.py:function, runs that function to get the nn.Module."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:0 or mps.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of torch; default: torch's own.")]
+RunFolder = Annotated[Path, typer.Argument(help="A folder that `offramp train` wrote.")]
+
+
+def outputs_file(path: Path, split: str = "test") -> Path:
+    """The outputs of a run on one of its splits, or the file itself."""
+    from offramp.bundle import read_file, read_manifest
+
+    if not path.is_dir():
+        return path
+    read_file(path, read_manifest(path), f"outputs/{split}.npz")
+    return path / "outputs" / f"{split}.npz"
+
+
+def check_usage(option: str, text: str, pattern: str, example: str) -> None:
+    """Refuse an option's text as wrong usage unless it matches."""
+    if re.fullmatch(pattern, text) is None:
+        raise typer.BadParameter(f"{text!r} is not such as {example}", param_hint=option)
+
+
+def show(value: Any, as_json: bool) -> None:
+    """Print a value as its own table, or as JSON."""
+    typer.echo(json.dumps(value.as_json(), indent=1) if as_json else str(value))
+
+
+@contextmanager
+def _stopped_politely() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on standard error: one per kind of work, with the time that is left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    tasks: dict[str, Any] = {}
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn())
+    with (
+        _stopped_politely(),
+        Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars,
+    ):
+
+        def advance(what: str, done: int, total: int) -> None:
+            work = what.partition(":")[0]  # "layer1: epoch 2/15" is one work with many epochs
+            if work not in tasks:
+                tasks[work] = bars.add_task(what, total=total)
+            bars.update(tasks[work], description=what, completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,120 @@
+"""Verbs around training: demo, cuts, train, evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offramp.allocator import keep_freed_memory
+from offramp.cli.showing import (
+    AsJson,
+    BackboneFile,
+    Device,
+    RunFolder,
+    Threads,
+    check_usage,
+    progress_bars,
+    show,
+)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder; made where absent.")] = Path("runs/demo"),
+    pictures: Annotated[int, typer.Option(help="Test pictures shown one by one.", min=0)] = 4,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, overrides the demo's plan.")
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Train exits on the shipped backbone and pictures, then classify a few pictures."""
+    from offramp import demo as story
+    from offramp import run
+
+    keep_freed_memory()
+    plan = story.demo_plan(settings or ())
+    with progress_bars() as progress:
+        result = run.train(plan, out, device=device, threads=threads, progress=progress)
+    show(result, as_json=False)
+    for one in story.answers(result, pictures):
+        typer.echo(f"\n{one}")
+
+
+def cuts(
+    backbone: Annotated[
+        str | None, typer.Argument(help="torchvision:NAME, timm:NAME, paper:resnet152 ...")
+    ] = None,
+    backbone_file: BackboneFile = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="CxHxW, 3x224x224 if not given; repeat for several."),
+    ] = None,
+    suggest: Annotated[
+        str | None,
+        typer.Option(help="How many cuts to pick, or shares of the FLOPs such as 0.2,0.5."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the places where a backbone can be cut, with their shapes and costs."""
+    if (backbone is None) == (backbone_file is None):
+        raise typer.BadParameter("give a backbone's name, or --backbone file.py:function")
+    for text in size or ():
+        check_usage("--input", text, r"\d+(x\d+)*", "3x224x224")
+    check_usage("--suggest", suggest or "3", r"\d+|\d*\.\d+(,\d*\.\d+)*", "3, or 0.2,0.5")
+    from offramp.survey import survey_backbone
+
+    show(survey_backbone(backbone, backbone_file, size or ["3x224x224"], suggest), as_json)
+
+
+def train(
+    plan: Annotated[Path, typer.Argument(help="A YAML plan.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; the same again goes on. Default: runs/PLAN.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, overrides one plan value.")
+    ] = None,
+    backbone_file: BackboneFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train every branch of a plan on the frozen backbone and evaluate the run."""
+    from offramp.plan import load_plan
+
+    loaded = load_plan(plan, settings or ())
+    from offramp import run  # after the plan, so that a mistake in it is told at once
+
+    keep_freed_memory()
+    with progress_bars() as progress:
+        result = run.train(
+            loaded,
+            out or Path("runs") / plan.stem,
+            backbone_file=backbone_file,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+    show(result, as_json)
+
+
+def evaluate(
+    folder: RunFolder,
+    backbone_file: BackboneFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer the data splits again with a saved model; write outputs, table and report anew."""
+    from offramp import run
+
+    keep_freed_memory()
+    with progress_bars() as progress:
+        result = run.evaluate(
+            folder,
+            backbone_file=backbone_file,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+    show(result, as_json)
