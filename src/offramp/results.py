@@ -24,10 +24,12 @@ from offramp.evaluation import (
     fixed_threshold,
     tradeoff,
 )
+from offramp.evaluation.quality import Quality, quality
 from offramp.measure import ModelTimings
 from offramp.multiexit import MultiExit
 from offramp.outputs import ExitOutputs
 from offramp.plan import Plan, load_plan
+from offramp.policy import ExitPolicy, find_score
 from offramp.prepare import build_backbone
 from offramp.report import Curve, Picture, ReportInputs, write_report
 from offramp.trial import Trial
@@ -190,6 +192,7 @@ def _report_inputs(
         comparison=result.comparison,
         exits=result.exits,
         mix=result.mix,
+        quality=_quality(seen, plan.evaluate.threshold),
         curves=[_curve(trial) for trial in model.trials],
         pictures=[
             Picture(a.picture, a.answer, a.truth, a.exit, a.confidence, a.saved) for a in answers
@@ -197,6 +200,18 @@ def _report_inputs(
         facts=_readable(facts, plan, splits) | _spread(seen.timings),
         plan=plan.to_yaml(),
     )
+
+
+def _quality(seen: Answered, threshold: float) -> Quality:
+    """Judged on the test images, temperatures from the calibration images."""
+    test = seen.outputs["test"]
+    fixed = ExitPolicy(
+        score=find_score("max_softmax"),
+        thresholds=(threshold,) * (len(test.names) - 1),
+        names=tuple(test.names),
+    )
+    policies = {f"softmax >= {threshold:g}": fixed}
+    return quality(test, policies, temperatures_on=seen.outputs["calibration"])
 
 
 def _curve(trial: Trial) -> Curve:

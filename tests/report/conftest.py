@@ -1,5 +1,7 @@
 """A comparison to draw: two cuts, two kinds, two seeds, one impractical exit, two rivals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ from offramp.evaluation import (
     fixed_threshold,
     tradeoff,
 )
+from offramp.evaluation.quality import quality
 from offramp.outputs import ExitOutputs
+from offramp.policy import ExitPolicy, find_score
 from offramp.report import Curve, Picture, ReportInputs
 
 SHARES = {
@@ -64,6 +68,10 @@ def inputs(comparison: Comparison) -> ReportInputs:
         stage_flops=np.array([10_000_000, 20_000_000, 70_000_000]),
         branch_flops=np.array([2_000_000, 2_000_000, 0]),
     )
+    others = replace(outputs, outputs=outputs.outputs[:, ::-1], labels=LABELS[::-1])
+    policy = ExitPolicy(
+        score=find_score("max_softmax"), thresholds=(0.5, None), names=("a<1>", "b&2", "final")
+    )
     curves = [
         Curve(row.cut, row.branch, seed, (0.9, 0.5, 0.4), (1.0, 0.6, 0.7), best_epoch=2)
         for row in comparison.rows
@@ -75,6 +83,7 @@ def inputs(comparison: Comparison) -> ReportInputs:
         comparison=comparison,
         exits=tradeoff(outputs),
         mix=fixed_threshold(outputs),
+        quality=quality(outputs, {"at <half>": policy}, temperatures_on=others),
         curves=curves,
         pictures=[
             Picture(image, "cat & dog", "cat & dog", "a<1>", 0.97, 0.88),

@@ -80,12 +80,14 @@ def test_every_text_that_came_in_is_escaped(text: str, page: Page) -> None:
         "b&2",
         "2 <cores>",
         "{name: <any>}",
+        "at <half>",
     ):
         assert given in page.text
 
 
 def test_figures_come_first_then_the_table_then_the_verdict(text: str) -> None:
-    order = ['<svg id="tradeoff"', "<table", "What this shows", "How the branches trained", "Facts"]
+    order = ['<svg id="tradeoff"', "<table", "What this shows"]
+    order += ["Quality of exits", '<svg id="oracle"', "How the branches trained", "Facts"]
     places = [text.index(mark) for mark in order]
     assert places == sorted(places)
 
@@ -113,7 +115,7 @@ def test_pictures_say_what_was_answered(page: Page) -> None:
 def test_a_screen_reader_finds_heads_names_and_a_language(page: Page) -> None:
     assert all(attributes.get("scope") in ("col", "row") for attributes in page.attributes("th"))
     figures = page.attributes("svg")
-    assert len(figures) == 3
+    assert len(figures) == 6
     assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
     assert page.attributes("html") == [{"lang": "en"}]
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -148,28 +150,28 @@ def test_contrast_holds_in_both_themes(text: str) -> None:
 
 
 def test_what_is_not_given_is_left_out(inputs: ReportInputs) -> None:
-    bare = replace(inputs, mix=None, curves=(), pictures=(), facts={}, plan="")
+    bare = replace(inputs, mix=None, quality=None, curves=(), pictures=(), facts={}, plan="")
     text = report_page(bare)
-    for absent in (NO_PROMISE, "trained", "<img", "Facts", "<details", "None"):
+    for absent in (NO_PROMISE, "trained", "Quality of exits", "<img", "Facts", "<details", "None"):
         assert absent not in text
     assert "Every exit" in text
 
 
-def test_several_baselines_get_a_table_of_their_own(inputs: ReportInputs) -> None:
+def test_several_baselines_get_a_table_of_their_own(inputs: ReportInputs, text: str) -> None:
     found = inputs.comparison.differences
     pool = replace(found[0], baseline="pool")
     both = replace(inputs.comparison, differences=(*found, pool))
-    page = Page(report_page(replace(inputs, comparison=both)))
+    page = Page(report_page(replace(inputs, comparison=both, quality=None)))
     assert "Paired differences: same samples, same seeds" in page.text
     assert "against pool" in page.text
-    assert "Paired differences: same samples" not in Page(report_page(inputs)).text
+    assert "Paired differences: same samples" not in text
 
 
 def test_without_differences_and_rivals_the_rest_is_shown(inputs: ReportInputs) -> None:
     rows = tuple(replace(row, practical=True) for row in inputs.comparison.rows)
     alone = replace(inputs.comparison, differences=(), rivals=(), rows=rows)
     page = Page(report_page(replace(inputs, comparison=alone)))
-    assert len(page.attributes("svg")) == 2
+    assert len(page.attributes("svg")) == 5
     assert "What this shows" not in page.text
     assert "Static rivals" not in page.text
 

@@ -3,12 +3,16 @@
 from offramp.report.figures import plot_differences, plot_tradeoff, plot_training
 from offramp.report.inputs import Curve, Picture, ReportInputs
 from offramp.report.page import write_report
+from offramp.report.quality_figures import plot_mix, plot_oracle, plot_reliability
 
 __all__ = [
     "Curve",
     "Picture",
     "ReportInputs",
     "plot_differences",
+    "plot_mix",
+    "plot_oracle",
+    "plot_reliability",
     "plot_tradeoff",
     "plot_training",
     "write_report",

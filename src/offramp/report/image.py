@@ -80,6 +80,11 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
     return f'<svg id="{name}" role="img" aria-label="{html.escape(alt)}" {size}>{body}'
 
 
+def captioned(content: str, caption: str) -> str:
+    """A figure of the page with the words below it."""
+    return f"<figure>\n{content}\n<figcaption>{html.escape(caption)}</figcaption>\n</figure>"
+
+
 def picture_uri(image: NDArray[np.uint8]) -> str:
     """A picture as a data URI of a PNG."""
     file = io.BytesIO()

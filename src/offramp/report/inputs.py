@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.evaluation import Comparison, ExitMix, Tradeoff
+from offramp.evaluation.quality import Quality
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ReportInputs:
         comparison: Every branch over its seeds, with the static rivals.
         exits: The exits of the saved model.
         mix: Which exit answers at a fixed threshold; None leaves it out, as for regression.
+        quality: Of the exits of the saved model and of policies; None leaves it out.
         curves: One per trial.
         pictures: A few samples, answered one by one.
         facts: What else belongs to the numbers, such as versions, hardware and how times were
@@ -71,6 +73,7 @@ class ReportInputs:
     comparison: Comparison
     exits: Tradeoff
     mix: ExitMix | None = None
+    quality: Quality | None = None
     curves: Sequence[Curve] = ()
     pictures: Sequence[Picture] = ()
     facts: Mapping[str, str] = field(default_factory=dict)

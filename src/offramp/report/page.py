@@ -10,8 +10,9 @@ from offramp.evaluation import Comparison, ExitMix, verdict
 from offramp.evaluation.comparison import kind_name
 from offramp.evaluation.exit_mix import NO_PROMISE
 from offramp.report.figures import plot_differences, plot_tradeoff, plot_training
-from offramp.report.image import inline_svg, picture_uri, png_bytes, svg_bytes
+from offramp.report.image import captioned, inline_svg, picture_uri, png_bytes, svg_bytes
 from offramp.report.inputs import Picture, ReportInputs
+from offramp.report.quality_section import quality_section
 from offramp.report.tables import (
     branch_table,
     difference_table,
@@ -46,6 +47,7 @@ def report_page(inputs: ReportInputs) -> str:
         _tables(inputs.comparison),
         _verdict(inputs.comparison),
         _saved_model(inputs),
+        quality_section(inputs.quality) if inputs.quality is not None else "",
         _pictures(inputs),
         _training(inputs),
         _facts(inputs),
@@ -73,7 +75,7 @@ def _lead(inputs: ReportInputs) -> str:
 def _figures(comparison: Comparison) -> str:
     name = comparison.measure.name
     parts = [
-        _figure(
+        captioned(
             inline_svg(plot_tradeoff(comparison), "tradeoff", _tradeoff_words(comparison)),
             f"{name.capitalize()} against FLOPs per sample. Bars are 95 % intervals over test "
             "samples and seeds. The table below has every number.",
@@ -83,7 +85,7 @@ def _figures(comparison: Comparison) -> str:
         figure = plot_differences(comparison)
         alt = "Paired differences with 95 % intervals; the verdict below states each in words."
         caption = "Paired differences at each cut, same samples and same seeds, 95 % intervals."
-        parts.append(_figure(inline_svg(figure, "differences", alt), caption))
+        parts.append(captioned(inline_svg(figure, "differences", alt), caption))
     figures = "\n".join(parts)
     return f'<div class="figures">\n{figures}\n</div>'
 
@@ -155,7 +157,7 @@ def _training(inputs: ReportInputs) -> str:
     figure = plot_training(inputs.curves, inputs.comparison)
     svg = inline_svg(figure, "training", "Training and validation loss per epoch at each cut.")
     caption = "Loss per epoch at each cut; a dot marks the epoch whose weights were kept."
-    return f"<h2>How the branches trained</h2>\n{_figure(svg, caption)}"
+    return f"<h2>How the branches trained</h2>\n{captioned(svg, caption)}"
 
 
 def _facts(inputs: ReportInputs) -> str:
@@ -164,10 +166,6 @@ def _facts(inputs: ReportInputs) -> str:
         plan = html.escape(inputs.plan)
         parts.append(f"<details><summary>The plan</summary><pre>{plan}</pre></details>")
     return "\n".join(parts)
-
-
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>\n{content}\n<figcaption>{html.escape(caption)}</figcaption>\n</figure>"
 
 
 def _list(items: tuple[str, ...], style: str = "") -> str:

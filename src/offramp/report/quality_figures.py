@@ -1,0 +1,174 @@
+"""The figures on the quality of exits: reliability, the oracle, which exit answers which class."""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from offramp.evaluation.comparison import measure_head
+from offramp.evaluation.quality import ExitQuality, MixRow, PolicyQuality, Quality, Reliability
+from offramp.evaluation.quality.text import drop_head
+from offramp.report.image import house_style
+from offramp.report.palette import INK, MUTED, PAGE, SERIES, styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH = 4.8  # inches; with 9 point letters still readable on a phone
+_COLUMNS = 2
+SHOWN = 20
+"""Classes and groups that the mix shows at most, those with the largest drops."""
+
+
+def plot_reliability(quality: Quality) -> "Figure":
+    """Share of right answers against confidence, one panel per exit, bins of equal mass."""
+    from matplotlib.figure import Figure
+
+    rows = ceil(len(quality.exits) / _COLUMNS)
+    with house_style():
+        figure = Figure(figsize=(_WIDTH, 0.5 + 2.1 * rows), layout="constrained")
+        panels = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).flat
+        for axes in panels:
+            axes.set_axis_off()
+        for place, exit in enumerate(quality.exits):
+            axes = figure.axes[place]
+            axes.set_axis_on()
+            _draw_reliability(axes, exit)
+            if place % _COLUMNS == 0:
+                axes.set_ylabel("of these right, %")
+            if place + _COLUMNS >= len(quality.exits):  # nothing below
+                axes.set_xlabel("maximum softmax, %")
+                axes.tick_params(labelbottom=True)
+        handles, _ = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8)
+    return figure
+
+
+def plot_oracle(quality: Quality) -> "Figure":
+    """Accuracy against mean cost: the oracle, the exits on their own path, and the policies."""
+    from matplotlib.figure import Figure
+
+    scale, oracle = quality.measure.scale, quality.oracle
+    with house_style():
+        figure = Figure(figsize=(_WIDTH, 4.0), layout="constrained")
+        axes = figure.add_subplot()
+        share, value = 100 * oracle.cost_share, scale * oracle.value
+        axes.plot(
+            np.append(share, max(100.0, share[-1])),
+            np.append(value, value[-1]),
+            color=MUTED,
+            linestyle="--",
+            linewidth=1.4,
+            label="oracle: the best exit for each sample",
+        )
+        _draw_exits(axes, quality)
+        for name, (colour, marker) in styles(policy.name for policy in quality.policies).items():
+            _draw_policy(axes, quality, name, colour, marker)
+        axes.set_xlim(left=0)
+        axes.margins(y=0.12)
+        what = "FLOPs" if quality.unit == "flops" else "milliseconds"
+        axes.set_xlabel(f"mean cost, % of the backbone's {what}")
+        axes.set_ylabel(measure_head(quality.measure))
+        figure.legend(loc="outside lower left", fontsize=8)
+    return figure
+
+
+def plot_mix(quality: Quality, policy: PolicyQuality) -> "Figure":
+    """Which exit answers, overall and per class and group; the largest drop is on top."""
+    from matplotlib.figure import Figure
+
+    rows = (policy.overall, *policy.parts[:SHOWN])
+    shares = 100 * np.array([row.mix for row in rows])
+    with house_style():
+        figure = Figure(figsize=(_WIDTH, 1.2 + 0.24 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        starts = np.cumsum(shares, axis=1) - shares
+        for exit, (name, colour) in enumerate(_exit_colours(quality).items()):
+            axes.barh(range(len(rows)), shares[:, exit], 0.72, starts[:, exit], color=colour,
+                      edgecolor=PAGE, linewidth=0.8, label=name)  # fmt: skip
+        for place, row in enumerate(rows):
+            text = quality.measure.difference_text(row.drop)
+            axes.text(101.5, place, text, va="center", fontsize=8)
+        axes.text(101.5, -0.85, drop_head(quality.measure), ha="left", fontsize=8)
+        axes.set_yticks(range(len(rows)), [_row_name(row) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("answered by, % of samples")
+        figure.legend(loc="outside lower left", ncols=3, fontsize=8)
+    return figure
+
+
+def _draw_reliability(axes: "Axes", exit: ExitQuality) -> None:
+    axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, label="perfect")
+    title = exit.name
+    if exit.reliability is not None:
+        _draw_bins(axes, exit.reliability, SERIES[1], "^", "as trained")
+    if exit.reliability_scaled is not None:
+        _draw_bins(axes, exit.reliability_scaled, SERIES[0], "o", "after temperature scaling")
+        title = f"{title}, T = {exit.temperature:.2f}"
+    axes.set_title(title)
+    axes.set_xticks(range(0, 101, 25))
+    axes.set_yticks(range(0, 101, 25))
+
+
+def _draw_bins(axes: "Axes", found: Reliability, colour: str, marker: str, label: str) -> None:
+    axes.plot(
+        100 * found.confidence,
+        100 * found.accuracy,
+        color=colour,
+        marker=marker,
+        markersize=4,
+        linewidth=1.1,
+        label=label,
+    )
+
+
+def _draw_exits(axes: "Axes", quality: Quality) -> None:
+    from matplotlib.patheffects import withStroke
+
+    scale, whole = quality.measure.scale, quality.exits[-1].cost
+    points = [(100 * exit.cost / whole, scale * exit.value) for exit in quality.exits]
+    axes.plot(
+        *zip(*points, strict=True),
+        "s",
+        color=INK,
+        markersize=6,
+        label="an exit that answers every sample",
+    )
+    for exit, point in zip(quality.exits, points, strict=True):
+        axes.annotate(
+            exit.name,
+            point,
+            xytext=(0, -12),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            path_effects=[withStroke(linewidth=2.5, foreground=PAGE)],
+        )
+
+
+def _draw_policy(axes: "Axes", quality: Quality, name: str, colour: str, marker: str) -> None:
+    (policy,) = (policy for policy in quality.policies if policy.name == name)
+    axes.plot(
+        100 * policy.cost_share,
+        quality.measure.scale * policy.overall.value,
+        marker,
+        color=colour,
+        markersize=7,
+        linestyle="none",
+        label=f"policy: {name}",
+    )
+
+
+def _exit_colours(quality: Quality) -> dict[str, str]:
+    names: Sequence[str] = [exit.name for exit in quality.exits]
+    return {name: SERIES[place % len(SERIES)] for place, name in enumerate(names[:-1])} | {
+        names[-1]: MUTED
+    }
+
+
+def _row_name(row: MixRow) -> str:
+    return f"{row.kind} {row.name}".strip()
