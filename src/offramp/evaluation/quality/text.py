@@ -100,7 +100,7 @@ def policy_table(quality: "Quality") -> Table:
 
 def part_table(quality: "Quality", policy: PolicyQuality) -> Table:
     """The classes and groups that a policy costs most."""
-    head = ["", "samples", *(f"{exit.name} %" for exit in quality.exits)]
+    head = ["part", "samples", *(f"{exit.name} %" for exit in quality.exits)]
     head += [_head(quality.measure), "final", drop_head(quality.measure), "95 % interval"]
     rows = [
         [
