@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from offramp.backbones.staged import Cut, StagedBackbone, cut
     from offramp.branches import ConvBranch, SLViT
     from offramp.errors import OfframpError
+    from offramp.evaluation.calibration.calibrate import calibrate
     from offramp.evaluation.tradeoff import tradeoff
     from offramp.features import FeatureCache
     from offramp.multiexit import MultiExit
     from offramp.outputs import ExitOutputs
     from offramp.plan import load_plan
+    from offramp.policy import ExitPolicy
     from offramp.training import fit_branches
 
 __version__ = "0.1.0"
@@ -23,11 +25,13 @@ _HOMES = {
     "ConvBranch": "offramp.branches",
     "Cut": "offramp.backbones.staged",
     "ExitOutputs": "offramp.outputs",
+    "ExitPolicy": "offramp.policy",
     "FeatureCache": "offramp.features",
     "MultiExit": "offramp.multiexit",
     "OfframpError": "offramp.errors",
     "SLViT": "offramp.branches",
     "StagedBackbone": "offramp.backbones.staged",
+    "calibrate": "offramp.evaluation",
     "cut": "offramp.backbones.staged",
     "fit_branches": "offramp.training",
     "load_plan": "offramp.plan",
@@ -38,11 +42,13 @@ __all__ = [
     "ConvBranch",
     "Cut",
     "ExitOutputs",
+    "ExitPolicy",
     "FeatureCache",
     "MultiExit",
     "OfframpError",
     "SLViT",
     "StagedBackbone",
+    "calibrate",
     "cut",
     "fit_branches",
     "load_plan",

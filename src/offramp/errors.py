@@ -1,5 +1,10 @@
 """The errors offramp raises on purpose; catch `OfframpError` to catch them all."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from offramp.policy.policy import ExitPolicy
+
 
 class OfframpError(Exception):
     """Something the user can mend; its text says what happened and how."""
@@ -27,3 +32,25 @@ class BundleError(OfframpError):
 
 class DeadlineError(OfframpError, TimeoutError):
     """No answer can be given in the time allowed."""
+
+
+class NoPolicyError(OfframpError):
+    """No policy with an active early exit keeps the promise that was asked for.
+
+    Attributes:
+        closest: The policy nearest to being certified, without a promise; None where no
+            thresholds save anything at all.
+        num_samples_needed: Calibration samples, in total, with which this wish would be certified
+            in about four of five draws, as far as these tell; None where no number would do.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        closest: "ExitPolicy | None" = None,
+        num_samples_needed: int | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.closest = closest
+        self.num_samples_needed = num_samples_needed

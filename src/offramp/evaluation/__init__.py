@@ -1,5 +1,6 @@
 """What the answers of the exits show; it reads plain arrays, never a model."""
 
+from offramp.evaluation.calibration import Calibration, calibrate, calibration_of
 from offramp.evaluation.compare import compare
 from offramp.evaluation.comparison import BranchRow, Comparison, PairedDifference
 from offramp.evaluation.confidence import max_softmax
@@ -13,6 +14,7 @@ from offramp.evaluation.verdict import verdict
 __all__ = [
     "Bootstrap",
     "BranchRow",
+    "Calibration",
     "Comparison",
     "Duel",
     "ExitMix",
@@ -24,6 +26,8 @@ __all__ = [
     "RivalRow",
     "Tradeoff",
     "TrialOutputs",
+    "calibrate",
+    "calibration_of",
     "compare",
     "fixed_threshold",
     "max_softmax",

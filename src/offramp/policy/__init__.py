@@ -1,6 +1,7 @@
 """Policies: which exit answers for which sample, on plain arrays and without torch."""
 
 from offramp.policy.decision import leaving
+from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.promise import Promise, PromiseWarning
 from offramp.policy.scores import SCORES, Score, find_score
@@ -8,6 +9,7 @@ from offramp.policy.scores import SCORES, Score, find_score
 __all__ = [
     "SCORES",
     "ExitPolicy",
+    "PolicyMenu",
     "Promise",
     "PromiseWarning",
     "Score",

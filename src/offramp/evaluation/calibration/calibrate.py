@@ -1,0 +1,278 @@
+"""calibrate: thresholds that keep a promise with stated confidence, or none at all."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import cast, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offramp.errors import DataError, PlanError
+from offramp.evaluation.calibration.budget import budgeted
+from offramp.evaluation.calibration.calibration import Calibration, Candidate
+from offramp.evaluation.calibration.certify import Certified, certified, no_policy
+from offramp.evaluation.calibration.losses import losses_of
+from offramp.evaluation.calibration.nodes import Field, Node, nodes_of, strata_of
+from offramp.evaluation.calibration.parts import parts_of
+from offramp.evaluation.calibration.wish import Wish, the_goal, wish_of
+from offramp.evaluation.temperature import fit_temperature, fit_temperatures
+from offramp.outputs import ExitOutputs, Unit
+from offramp.policy.menu import PolicyMenu
+from offramp.policy.policy import ExitPolicy
+from offramp.policy.promise import Goal, Method, Promise, Within
+from offramp.policy.scores import Score, find_score
+
+
+@overload
+def calibrate(
+    outputs: ExitOutputs,
+    *,
+    max_drop: float | None = ...,
+    max_rise: float | None = ...,
+    max_disagreement: float | None = ...,
+    budget: float | None = ...,
+    confidence: float = ...,
+    score: Score | str = ...,
+    cost: Unit = ...,
+    method: Method = ...,
+    within: Within | None = ...,
+    split: ArrayLike | None = ...,
+    seed: int = ...,
+    temperature: bool = ...,
+    loss_bound: float | None = ...,
+) -> ExitPolicy: ...
+
+
+@overload
+def calibrate(
+    outputs: ExitOutputs,
+    *,
+    max_drop: Sequence[float],
+    max_rise: float | None = ...,
+    max_disagreement: float | None = ...,
+    budget: float | None = ...,
+    confidence: float = ...,
+    score: Score | str = ...,
+    cost: Unit = ...,
+    method: Method = ...,
+    within: Within | None = ...,
+    split: ArrayLike | None = ...,
+    seed: int = ...,
+    temperature: bool = ...,
+    loss_bound: float | None = ...,
+) -> PolicyMenu: ...
+
+
+def calibrate(
+    outputs: ExitOutputs,
+    *,
+    max_drop: float | Sequence[float] | None = None,
+    max_rise: float | None = None,
+    max_disagreement: float | None = None,
+    budget: float | None = None,
+    confidence: float = 0.95,
+    score: Score | str = "max_softmax",
+    cost: Unit = "flops",
+    method: Method = "ltt",
+    within: Within | None = None,
+    split: ArrayLike | None = None,
+    seed: int = 0,
+    temperature: bool = False,
+    loss_bound: float | None = None,
+) -> ExitPolicy | PolicyMenu:
+    """The policy that saves most among those certified to keep a promise, or to fit a budget.
+
+    The order in which policies are tested is learned on other rows than they are tested on, and
+    the promise holds, with the stated confidence, for any number of rows drawn independently from
+    what the policy will meet. Permuting rows together with `split` changes nothing.
+
+    Args:
+        outputs: Of samples that training has not used.
+        max_drop: How much accuracy may fall against the final exit: 0.01 is one point. Several
+            give a menu, each certified on its own.
+        max_rise: How much the mean absolute error may rise, in the labels' unit.
+        max_disagreement: Share of answers that may differ from the final exit's.
+        budget: Mean cost in the unit of `cost`; carries no promise (see `budgeted`).
+        confidence: That the promise holds, over the draw of the rows.
+        score: How sure an exit is: a name from `SCORES`, or a Score.
+        cost: What is to be saved.
+        method: `ltt` tests every candidate against the limit (Learn then Test, Angelopoulos et al.
+            2021); `ucb` bounds the risk of every candidate without looking at the limit. Being the
+            same test and its inverse they certify alike, and `ucb` also says by how much.
+        within: Keep the promise in each class, or each group, that occurs in the outputs.
+        split: (N,) role of each row: `stopping` (it stopped a training early; not used here),
+            `temperature`, `order` or `test`. None draws roles row by row.
+        seed: Of that draw.
+        temperature: Divide each early exit's logits by a temperature, fitted on rows of its own.
+        loss_bound: What single rises are clipped at; None takes the largest rise or fall among the
+            rows that the order is learned on.
+
+    Raises:
+        NoPolicyError: No policy with an active early exit is certified.
+        PlanError: Not exactly one goal; a setting that there is not or that does not fit the task.
+        DataError: Training used the outputs' split and `split` does not say which rows are fresh.
+    """
+    goals = {"max_drop": max_drop, "max_rise": max_rise, "max_disagreement": max_disagreement}
+    if the_goal({**goals, "budget": budget}) == "budget":
+        temperatures = fit_temperatures(outputs) if temperature else None
+        return budgeted(
+            outputs, cast(float, budget), score=score, cost=cost, temperatures=temperatures
+        )
+    found = calibration_of(
+        outputs,
+        max_drop=cast(Sequence[float], max_drop),
+        max_rise=max_rise,
+        max_disagreement=max_disagreement,
+        confidence=confidence,
+        score=score,
+        cost=cost,
+        method=method,
+        within=within,
+        split=split,
+        seed=seed,
+        temperature=temperature,
+        loss_bound=loss_bound,
+    )
+    if isinstance(found, Calibration):
+        return found.policy
+    policies = tuple(calibration.policy for calibration in found)
+    kept = {policy.promise.limit for policy in policies if policy.promise}
+    return PolicyMenu(policies, tuple(sorted(set(cast(Sequence[float], max_drop)) - kept)))
+
+
+@overload
+def calibration_of(
+    outputs: ExitOutputs,
+    *,
+    max_drop: float | None = ...,
+    max_rise: float | None = ...,
+    max_disagreement: float | None = ...,
+    confidence: float = ...,
+    score: Score | str = ...,
+    cost: Unit = ...,
+    method: Method = ...,
+    within: Within | None = ...,
+    split: ArrayLike | None = ...,
+    seed: int = ...,
+    temperature: bool = ...,
+    loss_bound: float | None = ...,
+) -> Calibration: ...
+
+
+@overload
+def calibration_of(
+    outputs: ExitOutputs,
+    *,
+    max_drop: Sequence[float],
+    max_rise: float | None = ...,
+    max_disagreement: float | None = ...,
+    confidence: float = ...,
+    score: Score | str = ...,
+    cost: Unit = ...,
+    method: Method = ...,
+    within: Within | None = ...,
+    split: ArrayLike | None = ...,
+    seed: int = ...,
+    temperature: bool = ...,
+    loss_bound: float | None = ...,
+) -> tuple[Calibration, ...]: ...
+
+
+def calibration_of(
+    outputs: ExitOutputs,
+    *,
+    max_drop: float | Sequence[float] | None = None,
+    max_rise: float | None = None,
+    max_disagreement: float | None = None,
+    confidence: float = 0.95,
+    score: Score | str = "max_softmax",
+    cost: Unit = "flops",
+    method: Method = "ltt",
+    within: Within | None = None,
+    split: ArrayLike | None = None,
+    seed: int = 0,
+    temperature: bool = False,
+    loss_bound: float | None = None,
+) -> Calibration | tuple[Calibration, ...]:
+    """What `calibrate` did: the policy with the evidence for it.
+
+    For several `max_drop` one for each that is certified, the strictest first. Arguments and
+    errors are those of `calibrate`; a budget has no evidence.
+    """
+    goals = {"max_drop": max_drop, "max_rise": max_rise, "max_disagreement": max_disagreement}
+    goal = cast(Goal, the_goal(goals))
+    wish = wish_of(goal, goals[goal], confidence, method, within)
+    parts = parts_of(outputs, split, seed, temperature=temperature)
+    field = Field(
+        outputs=outputs,
+        score=find_score(score),
+        temperatures=_temperatures(outputs, parts.temperature) if temperature else None,
+        unit=cost,
+        parts=parts,
+        losses=losses_of(outputs, goal, parts.order, loss_bound),
+        strata=strata_of(outputs, within),
+        level=wish.level,
+    )
+    found = _calibrations(field, wish)
+    return found if isinstance(max_drop, Sequence) else found[0]
+
+
+def _calibrations(field: Field, wish: Wish) -> tuple[Calibration, ...]:
+    nodes = nodes_of(field)
+    tried = {limit: certified(nodes, wish, limit) for limit in wish.limits}
+    found = tuple(
+        _calibration(field, nodes, wish, limit, result)
+        for limit, result in tried.items()
+        if result.chosen is not None
+    )
+    if not found:
+        raise no_policy(field, nodes, wish)
+    return found
+
+
+def _calibration(
+    field: Field, nodes: Sequence[Node], wish: Wish, limit: float, result: Certified
+) -> Calibration:
+    chosen = cast(int, result.chosen)
+    promise = Promise(
+        goal=wish.goal,
+        limit=limit,
+        confidence=wish.confidence,
+        method=wish.method,
+        within=wish.within,
+        num_samples=len(field.parts.test),
+        estimate=nodes[chosen].estimate,
+        loss_bound=field.losses.bound,
+    )
+    tested = [*result.tested, *[None] * (len(nodes) - len(result.tested))]
+    return Calibration(
+        policy=dataclasses.replace(nodes[chosen].policy, promise=promise),
+        num_samples=field.parts.sizes,
+        path=tuple(
+            Candidate(node.policy.thresholds, node.saved, node.guessed, node.estimate, value)
+            for node, value in zip(nodes, tested, strict=True)
+        ),
+        num_certified=result.num,
+        chosen=chosen,
+        saved=nodes[chosen].saved,
+        cost=field.unit,
+    )
+
+
+def _temperatures(outputs: ExitOutputs, rows: NDArray[np.int64]) -> tuple[float, ...]:
+    """Of the early exits, from rows in an order of their own, so that theirs does not show."""
+    if outputs.task == "regression":
+        raise PlanError(
+            "temperature=True divides logits, and these outputs are a regression's. Leave it out."
+        )
+    if not rows.size:
+        raise DataError(
+            "temperature=True needs rows of the role 'temperature', and split names none. Name "
+            "some, or give split=None."
+        )
+    fitted = []
+    for logits in outputs.outputs[:-1, rows]:
+        labels = outputs.labels[rows].astype(np.int64)
+        sorted_rows = np.lexsort((labels, *logits.T))
+        fitted.append(fit_temperature(logits[sorted_rows], labels[sorted_rows]))
+    return tuple(fitted)

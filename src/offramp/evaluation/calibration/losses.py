@@ -1,0 +1,69 @@
+"""Losses: what leaving at an exit costs in quality, against the final exit, sample by sample."""
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.errors import PlanError
+from offramp.evaluation.measure import measure_of
+from offramp.outputs import ExitOutputs
+from offramp.policy.promise import Goal
+
+GOALS: tuple[Goal, ...] = get_args(Goal)
+_STEPS = 2.0**32  # of a loss bound: sums of losses on this grid are exact, so in any order the same
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Losses of each exit's answers, (E, N); those of the final exit are 0.
+
+    Attributes:
+        goal: A drop is 1 where only the final exit is right and -1 where only the early one is; a
+            disagreement is 1; a rise is how much larger the absolute error is.
+        values: (E, N).
+        bound: What rises are clipped at; None for the others.
+    """
+
+    goal: Goal
+    values: NDArray[np.float64]
+    bound: float | None = None
+
+
+def losses_of(
+    outputs: ExitOutputs, goal: Goal, order: NDArray[np.int64], loss_bound: float | None = None
+) -> Losses:
+    """The losses that a goal speaks of.
+
+    Without `loss_bound`, rises are clipped at the largest among the rows `order`, which no policy
+    is tested on. They are rounded up to multiples of 2^-32 of the bound.
+
+    Raises:
+        PlanError: The goal does not fit the task.
+    """
+    _check(outputs, goal, loss_bound)
+    if goal == "max_disagreement":
+        predictions = outputs.predictions
+        return Losses(goal, (predictions != predictions[-1]).astype(np.float64))
+    values = measure_of(outputs.task).values(outputs.outputs, outputs.labels)
+    if goal == "max_drop":
+        return Losses(goal, values[-1] - values)
+    rises = values - values[-1]
+    bound = loss_bound or float(np.abs(rises[:, order]).max(initial=0.0)) or 1.0
+    clipped = np.clip(np.ceil(rises / bound * _STEPS) / _STEPS, -1, 1) * bound
+    return Losses(goal, clipped, bound)
+
+
+def _check(outputs: ExitOutputs, goal: Goal, loss_bound: float | None) -> None:
+    regression = outputs.task == "regression"
+    if regression != (goal == "max_rise"):
+        fitting = "max_rise, in the labels' unit" if regression else "max_drop or max_disagreement"
+        raise PlanError(
+            f"{goal} does not fit a {outputs.task}. Wish for {fitting}, or give a budget."
+        )
+    if loss_bound is not None and not (regression and 0 < loss_bound < np.inf):
+        raise PlanError(
+            f"loss_bound={loss_bound!r} is what single rises of a regression's error are clipped "
+            "at: a positive number, in the labels' unit, with max_rise. Leave it out otherwise."
+        )
