@@ -117,6 +117,7 @@ def test_milliseconds_are_costs_too(make: Any) -> None:
     found = quality(outputs, [policy_of(outputs, 0.0)], unit="ms")
     assert found.exits[-1].cost == 8
     assert found.policies[0].saved == pytest.approx(1 - 3 / 8)
+    assert str(found).splitlines()[1].split()[3] == "ms"
     with pytest.raises(OfframpError, match="no measured milliseconds"):
         quality(make(3), unit="ms")
 
@@ -153,6 +154,9 @@ def test_what_does_not_fit_is_refused(make: Any) -> None:
         quality(outputs, bins=0)
     with pytest.raises(ShapeError, match="Collect both from one model"):
         quality(outputs, temperatures_on=regression)
+    wider = np.zeros((3, 41, 6), np.float32)
+    with pytest.raises(ShapeError, match="6 classes and the judged outputs have 5"):
+        quality(outputs, temperatures_on=make(2, outputs=wider))
     with pytest.raises(ShapeError, match="policy is for exits"):
         quality(make(1, names=("a", "b", "c")), [policy_of(outputs)])
     with pytest.raises(PlanError, match="right and wrong answers"):
