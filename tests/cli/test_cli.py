@@ -42,7 +42,9 @@ def test_help_imports_neither_torch_nor_numpy_nor_matplotlib() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", ["demo", "cuts", "train", "evaluate", "tradeoff"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "cuts", "train", "evaluate", "tradeoff", "calibrate", "simulate", "watch"]
+)
 def test_every_verb_says_what_it_does(verb: str) -> None:
     result = CliRunner().invoke(cli.app, [verb, "--help"])
     assert result.exit_code == 0

@@ -42,6 +42,9 @@ _VERBS: tuple[Callable[..., None], ...] = (
     training.train,
     training.evaluate,
     policies.tradeoff,
+    policies.calibrate,
+    policies.simulate,
+    policies.watch,
 )
 for verb in _VERBS:
     app.command()(verb)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from offramp.allocator import keep_freed_memory
+from offramp.cli import policies
 from offramp.cli.showing import (
     AsJson,
     BackboneFile,
@@ -16,6 +17,7 @@ from offramp.cli.showing import (
     progress_bars,
     show,
 )
+from offramp.errors import NoPolicyError
 
 
 def demo(
@@ -27,7 +29,7 @@ def demo(
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Train exits on the shipped backbone and pictures, then classify a few pictures."""
+    """Train exits on the shipped backbone and pictures, calibrate, classify a few pictures."""
     from offramp import demo as story
     from offramp import run
 
@@ -36,6 +38,11 @@ def demo(
     with progress_bars() as progress:
         result = run.train(plan, out, device=device, threads=threads, progress=progress)
     show(result, as_json=False)
+    typer.echo("\nThresholds that keep a promise, as `offramp calibrate` finds them:\n")
+    try:
+        policies.calibrate(out, max_drop=[0.02])
+    except NoPolicyError as error:  # with fewer pictures than the demo's
+        typer.echo(str(error))
     for one in story.answers(result, pictures):
         typer.echo(f"\n{one}")
 

@@ -5,6 +5,7 @@ from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.promise import Promise, PromiseWarning
 from offramp.policy.scores import SCORES, Score, find_score
+from offramp.policy.stored import load_policies
 
 __all__ = [
     "SCORES",
@@ -15,4 +16,5 @@ __all__ = [
     "Score",
     "find_score",
     "leaving",
+    "load_policies",
 ]

@@ -1,0 +1,27 @@
+"""Stored policies: a file that holds one, or a menu of several."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from offramp.errors import BundleError
+from offramp.policy.menu import PolicyMenu
+from offramp.policy.policy import ExitPolicy
+from offramp.policy.scores import Score
+
+
+def load_policies(path: Path | str, scores: Sequence[Score] = ()) -> tuple[ExitPolicy, ...]:
+    """The policy in a file, or all of a menu's; `scores` holds those that offramp does not bring.
+
+    Raises:
+        BundleError: No such file, or one that holds neither.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path} cannot be read as a policy: {error}. Write one with `offramp calibrate`."
+        ) from error
+    if isinstance(content, dict) and "policies" in content:
+        return PolicyMenu.from_json(content, scores).policies
+    return (ExitPolicy.from_json(content if isinstance(content, dict) else {}, scores),)

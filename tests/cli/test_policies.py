@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from offramp.cli import app
+from offramp.errors import BundleError, DataError, NoPolicyError, PlanError
+from offramp.outputs import ExitOutputs
+from offramp.policy import load_policies
+
+
+def made_up(samples: int, seed: int) -> ExitOutputs:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, samples)
+    outputs = rng.normal(size=(3, samples, 5))
+    ease = rng.normal(size=samples)
+    for exit, skill in enumerate((3.0, 4.0, 5.0)):
+        outputs[exit, np.arange(samples), labels] += np.maximum(skill + 2 * ease, 0)
+    return ExitOutputs(
+        outputs=outputs,
+        labels=labels,
+        stage_flops=[20, 30, 50],
+        branch_flops=[2, 3, 0],
+        stage_ms=[1.0, 1.5, 2.5],
+        branch_ms=[0.1, 0.2, 0.0],
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("outputs") / "calibration.npz"
+    made_up(3000, 0).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def policy(rows: Path) -> Path:
+    path = rows.with_name("policy.json")
+    told(run("calibrate", str(rows), "--max-drop", "0.03", "--out", str(path)))
+    return path
+
+
+def run(*words: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(app, words, input=given)
+
+
+def told(result: Result) -> str:
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+def test_a_certified_policy_is_written_and_its_evidence_shown(rows: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    text = told(run("calibrate", str(rows), "--max-drop", "0.03", "--out", str(path)))
+    assert "accuracy falls by at most 3 points, with 95 % confidence" in text
+    assert "the promise is carried by the" in text
+    [policy] = load_policies(path)
+    assert policy.promise is not None
+    assert policy.promise.limit == 0.03
+
+
+def test_several_limits_make_a_menu(rows: Path, tmp_path: Path) -> None:
+    path = tmp_path / "menu.json"
+    limits = ("--max-drop", "0.05", "--max-drop", "0.03", "--max-drop", "0.000001")
+    found = json.loads(told(run("calibrate", str(rows), *limits, "--out", str(path), "--json")))
+    assert [each["promise"]["limit"] for each in found["policies"]] == [0.03, 0.05]
+    assert json.loads(path.read_text())["declined"] == [0.000001]
+    assert len(load_policies(path)) == 2
+
+
+def test_a_budget_is_kept_and_promises_nothing(rows: Path, tmp_path: Path) -> None:
+    path = tmp_path / "budget.json"
+    assert "no promise" in told(run("calibrate", str(rows), "--budget", "60", "--out", str(path)))
+    [policy] = load_policies(path)
+    assert policy.cost(ExitOutputs.load(rows)).mean() <= 60
+
+
+def test_what_cannot_be_certified_writes_no_policy(rows: Path, tmp_path: Path) -> None:
+    path = tmp_path / "none.json"
+    with pytest.raises(NoPolicyError):
+        told(run("calibrate", str(rows), "--max-drop", "0.000001", "--out", str(path)))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--max-drop", "0.1", "--cost", "joules"), "'joules' is none of flops, ms"),
+        (("--max-drop", "0.1", "--within", "label"), "'label' is none of class, group"),
+    ],
+)
+def test_wrong_usage_exits_with_2(rows: Path, words: tuple[str, ...], text: str) -> None:
+    result = run("calibrate", str(rows), *words)
+    assert result.exit_code == 2
+    assert text in result.output
+
+
+def test_no_goal_is_an_error_that_shows_one(rows: Path) -> None:
+    with pytest.raises(PlanError, match=r"max_drop=0\.01"):
+        told(run("calibrate", str(rows)))
+
+
+def test_a_simulation_has_a_row_for_every_policy(rows: Path, policy: Path) -> None:
+    words = ("--rate", "50", "--deadline-ms", "9", "--policy", str(policy), "--requests", "2000")
+    found = json.loads(told(run("simulate", str(rows), *words, "--arrivals", "bursts", "--json")))
+    names = [row["name"] for row in found["rows"]]
+    assert names[:2] == ["full network", "smallest exit"]
+    assert names[2:] == ["max_drop 0.03", "max_drop 0.03, by the deadline"]
+
+
+def test_a_simulation_of_a_bare_file_asks_for_the_policy(rows: Path) -> None:
+    with pytest.raises(PlanError, match="--policy"):
+        told(run("simulate", str(rows), "--rate", "50", "--deadline-ms", "9"))
+
+
+def test_a_file_that_is_no_policy_is_refused(rows: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(BundleError, match="calibrate"):
+        told(run("watch", str(rows), "--policy", str(path), given="0\n"))
+
+
+def test_answers_like_the_reference_give_no_alarm_and_others_do(rows: Path, policy: Path) -> None:
+    [rule] = load_policies(policy)
+    words = ("watch", str(rows), "--policy", str(policy))
+    alike = rule.choose(made_up(1500, 7))
+    quiet = run(*words, given="\n".join(map(str, alike)))
+    assert quiet.exit_code == 0
+    assert "after 1500" in quiet.output
+    drifted = run(*words, given="\n".join(["2"] * 1500))
+    assert drifted.exit_code == 3
+    assert "drift in exit mix: answers that leave at 'final'" in drifted.output
+
+
+def test_shadow_answers_are_read_from_the_second_column(
+    rows: Path, policy: Path, tmp_path: Path
+) -> None:
+    [rule] = load_policies(policy)
+    stream = tmp_path / "answers.txt"
+    stream.write_text("".join(f"{exit},1\n" for exit in rule.choose(made_up(400, 8))))
+    result = run("watch", str(rows), "--policy", str(policy), "--stream", str(stream), "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.output.splitlines()[0])["kind"] == "disagreement"
+
+
+def test_a_line_that_is_no_answer_is_named(rows: Path, policy: Path) -> None:
+    with pytest.raises(DataError, match="line 2 of the stream is 'sure'"):
+        told(run("watch", str(rows), "--policy", str(policy), given="1\nsure\n"))
