@@ -10,7 +10,8 @@ from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.branches import ConvBranch, SLViT
 from offramp.errors import BundleError, CutError, ShapeError
 from offramp.multiexit import ExitTimings, MultiExit
-from offramp.trial import Epoch, ModelInfo, Trial
+from offramp.policy import find_score
+from offramp.trial import Epoch, ModelInfo, Task, Trial
 
 CLASSES = 5
 
@@ -105,6 +106,64 @@ def test_collecting_gives_what_forward_gives(
     assert outputs.branch_flops[-1] == 0
     assert outputs.source is not None
     assert outputs.source["split"] == "test"
+
+
+SURE = SLViT(patch=4, dim=6, heads=2, error_predictor=True)
+
+
+def predicting(module: nn.Module, *specs: SLViT | ConvBranch, task: Task) -> MultiExit:
+    backbone = cut(module, ["first", "second"], torch.zeros(1, 3, 12, 8))
+    trials = [
+        trial(backbone, name, spec) for name, spec in zip(("first", "second"), specs, strict=True)
+    ]
+    return MultiExit(backbone, {t.cut: t for t in trials}, trials, task=task)
+
+
+def test_a_predictors_word_is_the_score_and_no_part_of_the_answer(
+    module: nn.Module, data: tuple[np.ndarray, np.ndarray]
+) -> None:
+    model = predicting(
+        module, SURE, ConvBranch(filters=3, error_predictor=True), task="classification"
+    )
+    outputs = model.collect(data, batch_size=4)
+    assert outputs.outputs.shape == (3, 11, CLASSES)
+    assert model(torch.from_numpy(data[0])).shape == (3, 11, CLASSES)
+    assert outputs.scores is not None
+    start = find_score("max_softmax").of(outputs)  # what an untrained predictor says
+    np.testing.assert_allclose(find_score("given").of(outputs), start, atol=1e-5)
+    assert (outputs.scores[-1] == 1).all()
+
+
+def test_there_are_scores_only_where_every_branch_predicts(
+    module: nn.Module, data: tuple[np.ndarray, np.ndarray]
+) -> None:
+    mixed = predicting(module, SURE, ConvBranch(filters=3), task="classification")
+    assert mixed.collect(data).scores is None
+
+
+def test_a_predictor_of_values_scores_by_minus_its_error(
+    data: tuple[np.ndarray, np.ndarray],
+) -> None:
+    torch.manual_seed(7)
+    toy = Toy()
+    toy.top = nn.Linear(4, 1)
+    backbone = cut(toy.eval(), ["first"], torch.zeros(1, 3, 12, 8))
+    branch = SURE.build(backbone.tap_shapes["first"][0], 1)
+    branch.load_state_dict(branch.state_dict() | {"head.6.bias": torch.tensor([2.5])})
+    one = Trial("first", SURE, 0, branch, (), 1, 1.0, -1.0)
+    model = MultiExit(backbone, {"first": one}, [one], task="regression")
+    outputs = model.collect((data[0], data[1].astype(np.float32)))
+    assert outputs.scores is not None
+    assert outputs.scores.tolist() == [[-2.5] * 11, [0.0] * 11]
+
+
+def test_a_model_with_predictors_is_saved_with_them(
+    module: nn.Module, data: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    model = predicting(module, SURE, SURE.model_copy(update={"patch": 2}), task="classification")
+    model.save(tmp_path)
+    again = MultiExit.load(tmp_path, backbone=module)
+    np.testing.assert_array_equal(again.collect(data).scores, model.collect(data).scores)
 
 
 def test_collecting_leaves_the_mode_alone(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone
+from offramp.branches.predictor import score_of, surest
 from offramp.compute import count_flops
 from offramp.data.batches import as_dataset, batches, content_key, labels_of
 from offramp.errors import CutError, ShapeError
@@ -40,10 +41,12 @@ class Answers:
 
     Attributes:
         by_branch: Shape (T, N, K).
+        scores: Shape (T, N); NaN for a branch without an error predictor.
         final: Shape (N, K).
     """
 
     by_branch: NDArray[np.float32]
+    scores: NDArray[np.float64]
     final: NDArray[np.float32]
 
 
@@ -89,11 +92,10 @@ class MultiExit(nn.Module):
     def walk(self, *inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is asked for."""
         live: tuple[Tensor, ...] = inputs
-        branches = dict(zip(self.chosen, self.branches, strict=True))
         for name, stage in zip((*self.backbone.cuts, FINAL), self.backbone.stages, strict=True):
             live, taps = stage(live)
-            if name in branches:
-                yield name, branches[name](*taps)
+            if name in self.chosen:
+                yield name, self.chosen[name].answer(taps)[0]
         yield FINAL, live[0]
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -125,6 +127,8 @@ class MultiExit(nn.Module):
             timings: Measured with `offramp.measure.measure_exits`; left out of the result if None.
             split: Name kept in `source`.
             progress: Told after each batch.
+
+        `scores` are the error predictors', where every branch has one.
         """
         dataset = as_dataset(data)
         answers = self.answer(
@@ -139,6 +143,7 @@ class MultiExit(nn.Module):
             names=self.names,
             stage_ms=None if timings is None else np.array(timings.stage_ms),
             branch_ms=None if timings is None else np.array(timings.branch_ms),
+            scores=self._scores(answers),
             ids=getattr(dataset, "ids", None),
             source={
                 "engine": f"torch {torch.__version__}",
@@ -148,6 +153,11 @@ class MultiExit(nn.Module):
                 "split": split,
             },
         )
+
+    def _scores(self, answers: Answers) -> NDArray[np.float64] | None:
+        if not self.chosen or not all(t.spec.error_predictor for t in self.chosen.values()):
+            return None
+        return np.vstack([answers.scores, np.full(len(answers.final), surest(self.task))])
 
     def answer(
         self, dataset: Any, trials: Sequence[Trial], batch_size: int, what: str, progress: Progress
@@ -163,6 +173,7 @@ class MultiExit(nn.Module):
         """
         count, outputs = len(dataset), self.backbone.num_outputs
         by_branch = np.empty((len(trials), count, outputs), np.float32)
+        scores = np.full((len(trials), count), np.nan)
         final = np.empty((count, outputs), np.float32)
         at_cut: dict[str, list[int]] = {name: [] for name in self.backbone.cuts}
         for index, trial in enumerate(trials):
@@ -177,11 +188,14 @@ class MultiExit(nn.Module):
                 ):
                     live, taps = stage(live)
                     for index in at_cut.get(name, ()):
-                        by_branch[index, rows] = _as_rows(trials[index].branch(*taps))
+                        answer, prediction = trials[index].answer(taps)
+                        by_branch[index, rows] = _as_rows(answer)
+                        if prediction is not None:
+                            scores[index, rows] = _as_rows(score_of(prediction, self.task))
                 final[rows] = _as_rows(live[0])
                 done = rows.stop
                 progress(f"answers on {what}", done, count)
-        return Answers(by_branch, final)
+        return Answers(by_branch, scores, final)
 
     def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         found = next(self.parameters(), None)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from offramp.branches import BranchSpec
+from offramp.branches.predictor import parted
 from offramp.preprocess import ImagePreprocess
 
 Task = Literal["classification", "regression"]
@@ -18,6 +19,8 @@ class Epoch:
 
     Attributes:
         epoch: Counted from 1.
+        train_loss: What training minimised, an error predictor's loss included.
+        validation_loss: Of the answers alone.
         validation_score: Accuracy, or minus the mean absolute error for regression.
         lr: Learning rate used in this epoch.
     """
@@ -48,6 +51,11 @@ class Trial:
     best_epoch: int
     validation_loss: float
     validation_score: float
+
+    def answer(self, taps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+        """Outputs (B, K), and what its error predictor says, (B,), where it has one."""
+        answers = self.branch(*taps)
+        return parted(answers) if self.spec.error_predictor else (answers, None)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone, cut
-from offramp.branches import ConvBranch
+from offramp.branches import ConvBranch, SLViT
 from offramp.errors import BundleError, DataError, PlanError
 from offramp.multiexit import MultiExit
 from offramp.training import fit_branches
@@ -251,6 +251,16 @@ def test_values_are_learned_with_the_loss_asked_for(train: Images, validation: I
     best = histories[0][0]
     assert best.validation_score == pytest.approx(-best.validation_loss)
     assert histories[0] != histories[1]
+
+
+def test_a_predictor_is_trained_beside_its_branch(
+    backbone: StagedBackbone, train: Images, validation: Images
+) -> None:
+    spec = SLViT(patch=2, dim=6, heads=2, hidden=9, error_predictor=True)
+    model = fit_branches(backbone, {"4": [spec]}, train, validation, seeds=[0], epochs=6, lr=1e-2)
+    weights = model.chosen["4"].branch.state_dict()
+    assert weights["head.6.weight"].abs().min() > 0  # it starts at zero
+    assert model.collect(train).scores is not None
 
 
 def test_bf16_trains_close_to_fp32(fit: Fit) -> None:

@@ -20,7 +20,9 @@ SPECS: list[BranchSpec] = [
     SLViT(patch=2, dim=5, heads=3, hidden=13, dropout=0.5, standardise=True),
     ConvBranch(filters=3, hidden=13, dropout=0.5, standardise=True),
     ConvBranch(filters=3, hidden=13, dropout=0.5, layers=2, padding=1, norm=True),
+    SLViT(patch=2, dim=5, heads=3, hidden=13, dropout=0.5, error_predictor=True),
 ]
+NAMES = ["slvit", "conv", "norm", "predictor"]
 
 
 def learner(spec: BranchSpec, seed: int, precision: Precision = "fp32") -> Learner:
@@ -62,7 +64,7 @@ def losses(each: Sequence[Learner]) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["slvit", "conv", "norm"])
+@pytest.mark.parametrize("spec", SPECS, ids=NAMES)
 def test_the_first_loss_is_that_of_apart_with_the_same_dropout(spec: BranchSpec) -> None:
     together, apart = Group(learners(spec)), learners(spec)
     other = learners(spec.model_copy(update={"dropout": 0.0}))
@@ -74,7 +76,7 @@ def test_the_first_loss_is_that_of_apart_with_the_same_dropout(spec: BranchSpec)
     assert (theirs - without).abs().min() > 1e-3  # other masks would show
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["slvit", "conv", "norm"])
+@pytest.mark.parametrize("spec", SPECS, ids=NAMES)
 def test_every_weight_and_statistic_takes_the_way_it_takes_apart(spec: BranchSpec) -> None:
     together, apart = Group(learners(spec)), learners(spec)
     for one in (*together.learners, *apart):
@@ -88,7 +90,7 @@ def test_every_weight_and_statistic_takes_the_way_it_takes_apart(spec: BranchSpe
     torch.testing.assert_close(losses(together.learners), losses(apart))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["slvit", "conv", "norm"])
+@pytest.mark.parametrize("spec", SPECS, ids=NAMES)
 def test_under_bf16_the_first_losses_agree_too(spec: BranchSpec) -> None:
     together, apart = Group(learners(spec, "bf16")), learners(spec, "bf16")
     train([together], [7])
@@ -122,7 +124,7 @@ def test_one_that_is_done_takes_no_part_and_the_others_do_not_notice() -> None:
     assert not together.done
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["slvit", "conv", "norm"])
+@pytest.mark.parametrize("spec", SPECS, ids=NAMES)
 def test_a_group_goes_on_from_its_state_to_the_bit(spec: BranchSpec) -> None:
     whole, resumed = Group(learners(spec)), Group(learners(spec))
     train([whole], [0, 1])

@@ -116,7 +116,7 @@ class ConvBranchModule(nn.Module):
         he_normal_(self)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Answer: (B, C, H, W) to (B, num_outputs)."""
+        """Answer: (B, C, H, W) to (B, num_outputs), one more with an error predictor."""
         check_map(features, self.features)
         x = self.pool(self.convolutions(self.standardise(features)))
         outputs: Tensor = self.head(rearrange(x, "b c h w -> b (c h w)"))

@@ -1,10 +1,11 @@
 """The dense head that ends every branch, its settings, and how weights start."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 from torch import nn
 
+from offramp.branches.predictor import AnswerAndError
 from offramp.spec import Spec
 
 Activation = Literal["relu", "gelu"]
@@ -24,6 +25,8 @@ class HeadSettings(Spec):
         activation: In the head, and behind the convolutions of a ConvBranch.
         standardise: Shift and scale every channel of the tap to mean 0 and deviation 1 over the
             training taps, with frozen statistics. The paper does not.
+        error_predictor: Whether the branch has one more output that predicts whether its answer
+            is right, or how far off it is. It comes last and is trained with the others.
     """
 
     hidden: PositiveInt = 256
@@ -31,6 +34,15 @@ class HeadSettings(Spec):
     dropout_place: Literal["each", "first", "last"] = "each"
     activation: Activation = "relu"
     standardise: bool = False
+    error_predictor: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a predictor nothing is written of it, so that older keys and hashes stay."""
+        content: dict[str, Any] = written(self)
+        if not self.error_predictor:
+            content.pop("error_predictor", None)
+        return content
 
 
 def activation(name: Activation) -> nn.Module:
@@ -41,9 +53,11 @@ def activation(name: Activation) -> nn.Module:
 def mlp_head(num_inputs: int, num_outputs: int, settings: HeadSettings) -> nn.Sequential:
     """Two hidden dense layers, then dense: (B, num_inputs) to (B, num_outputs).
 
-    It ends without an activation: logits for classes, the value itself for a regression.
+    It ends without an activation: logits for classes, the value itself for a regression; with an
+    error predictor in one more column.
     Paper, section 3.1: the same head for both kinds of branch.
     """
+    last_layer = AnswerAndError if settings.error_predictor else nn.Linear
     first, last = (_dropout(settings, place) for place in ("first", "last"))
     return nn.Sequential(
         nn.Linear(num_inputs, settings.hidden),
@@ -52,7 +66,7 @@ def mlp_head(num_inputs: int, num_outputs: int, settings: HeadSettings) -> nn.Se
         nn.Linear(settings.hidden, settings.hidden),
         activation(settings.activation),
         last,
-        nn.Linear(settings.hidden, num_outputs),
+        last_layer(settings.hidden, num_outputs),
     )
 
 

@@ -33,6 +33,7 @@ def label(spec: BranchSpec) -> str:
         f"-drop-{spec.dropout_place}": _differs(spec, "dropout_place"),
         f"-{spec.activation}": _differs(spec, "activation"),
         "-std": spec.standardise,
+        "-ep": spec.error_predictor,
     }
     return start + "".join(part for part, said in changed.items() if said)
 

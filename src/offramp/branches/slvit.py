@@ -119,7 +119,7 @@ class SLViTBranch(nn.Module):
         nn.init.normal_(self.position, std=POSITION_STD)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Answer: (B, C, H, W) to (B, num_outputs)."""
+        """Answer: (B, C, H, W) to (B, num_outputs), one more with an error predictor."""
         check_map(features, self.features)
         tokens = self._embed(self.standardise(features))
         x = self.encoder(tokens + self.position)  # (B, N, D)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -47,7 +47,8 @@ class Learner:
         self, name: TrialName, branch: nn.Module, settings: TrainSettings, objective: Objective
     ) -> None:
         self.name, self.branch = name, branch
-        self._settings, self.objective = settings, objective
+        self._settings = settings
+        self.objective = replace(objective, error_predictor=name.spec.error_predictor)
         self._device = next(branch.parameters()).device
         self.generator = torch.Generator(self._device)
         own_dropout(branch, self.generator)
@@ -117,7 +118,7 @@ class Learner:
         outputs = self._answer(taps)
         self._validation.add(
             len(targets),
-            self.objective.loss(outputs, targets) * len(targets),
+            self.objective.answer_loss(outputs, targets) * len(targets),
             self.objective.score(outputs, targets),
         )
 

@@ -6,27 +6,61 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from offramp.branches.predictor import parted
 from offramp.training.settings import RegressionLoss
 from offramp.trial import Task
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Loss and score of outputs (B, K) against targets (B,)."""
+    """Loss and score of what a branch gives, (B, K), against targets (B,).
+
+    Attributes:
+        error_predictor: Whether the last of one more column predicts the branch's own error.
+    """
 
     task: Task
     regression_loss: RegressionLoss
+    error_predictor: bool = False
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the batch: cross entropy for classes (paper, section 4.3)."""
+    def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """What training minimises, a mean over the batch: the answers' loss and the predictor's.
+
+        The predictor's loss needs no weight: no gradient of it reaches what the answers are made
+        of, and Adam takes steps of the same size whatever a loss is multiplied by.
+        """
+        if not self.error_predictor:
+            return self.answer_loss(answers, targets)
+        outputs, prediction = parted(answers)
+        return self._outputs_loss(outputs, targets) + self._error_loss(
+            prediction, outputs.detach(), targets
+        )
+
+    def answer_loss(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """Of the answers alone; early stopping goes by it."""
+        return self._outputs_loss(self._outputs(answers), targets)
+
+    def _outputs(self, answers: Tensor) -> Tensor:
+        return parted(answers)[0] if self.error_predictor else answers
+
+    def _error_loss(self, prediction: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Log loss of "this answer is right", or squared error of the predicted absolute error."""
+        if self.task == "classification":
+            right = (outputs.argmax(dim=1) == targets).to(prediction.dtype)
+            return F.binary_cross_entropy_with_logits(prediction, right)
+        return F.mse_loss(prediction, (rearrange(outputs, "b 1 -> b") - targets).abs())
+
+    def _outputs_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy for classes (paper, section 4.3)."""
         if self.task == "classification":
             return F.cross_entropy(outputs, targets)
         values = rearrange(outputs, "b 1 -> b")
         measure = F.l1_loss if self.regression_loss == "mae" else F.mse_loss
         return measure(values, targets)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def score(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Sum over the batch, larger is better: right answers, or minus the absolute errors."""
+        outputs = self._outputs(answers)
         if self.task == "classification":
             return (outputs.argmax(dim=1) == targets).float().sum()
         return -(rearrange(outputs, "b 1 -> b") - targets).abs().sum()

@@ -1,0 +1,52 @@
+"""Error predictor: an extra output of a branch that says how sure its answer is."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from offramp.arrays import Task
+
+
+class AnswerAndError(nn.Module):
+    """The last dense layer of a head with the predictor beside it: (B, D) to (B, num_outputs + 1).
+
+    The last column is the predictor's: a dense output of the same hidden units that starts at
+    zero, and for classes a scaled log odds of the largest probability. So it starts as the maximum
+    softmax and learns what to add. Its loss moves nothing that the answer is made of.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.answer = nn.Linear(num_inputs, num_outputs)
+        self.weight = nn.Parameter(torch.zeros(1, num_inputs))
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.scale = nn.Parameter(torch.ones(1)) if num_outputs > 1 else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Answer, and predict."""
+        outputs = self.answer(hidden)
+        prediction = F.linear(hidden.detach(), self.weight, self.bias)
+        if self.scale is not None:
+            prediction = prediction + self.scale * _log_odds(outputs.detach())
+        return torch.cat([outputs, prediction], dim=1)
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """Of the largest probability, without rounding it to 1: (B, 1) from (B, K)."""
+    falling = logits.sort(dim=1, descending=True).values
+    return falling[:, :1] - falling[:, 1:].logsumexp(dim=1, keepdim=True)
+
+
+def parted(answers: Tensor) -> tuple[Tensor, Tensor]:
+    """What a branch with a predictor gives, as outputs (B, K) and prediction (B,)."""
+    return answers[:, :-1], answers[:, -1]
+
+
+def score_of(prediction: Tensor, task: Task) -> Tensor:
+    """Score (B,), larger when surer: the probability of being right, or minus the error."""
+    return prediction.sigmoid() if task == "classification" else -prediction
+
+
+def surest(task: Task) -> float:
+    """Score of the last exit, which always answers: as large as a score can rightly be."""
+    return 1.0 if task == "classification" else 0.0
