@@ -19,12 +19,12 @@ def made_up(samples: int, seed: int) -> ExitOutputs:
     for exit, skill in enumerate((3.0, 4.0, 5.0)):
         outputs[exit, np.arange(samples), labels] += np.maximum(skill + 2 * ease, 0)
     return ExitOutputs(
-        outputs=outputs,
+        outputs=outputs.astype(np.float32),
         labels=labels,
-        stage_flops=[20, 30, 50],
-        branch_flops=[2, 3, 0],
-        stage_ms=[1.0, 1.5, 2.5],
-        branch_ms=[0.1, 0.2, 0.0],
+        stage_flops=np.array([20, 30, 50]),
+        branch_flops=np.array([2, 3, 0]),
+        stage_ms=np.array([1.0, 1.5, 2.5]),
+        branch_ms=np.array([0.1, 0.2, 0.0]),
     )
 
 

@@ -200,8 +200,6 @@ def watch(
         Path | None,
         typer.Option(
             help="Lines of `exit` or `exit,disagrees` (1 or 0, of shadow answers); default: stdin.",
-            exists=True,
-            dir_okay=False,
         ),
     ] = None,
     policy: PolicyFile = None,
@@ -220,14 +218,23 @@ def watch(
         ExitOutputs.load(outputs_file(outputs, "calibration")), chosen[0], rate=rate, seed=seed
     )
     alarms = 0
-    lines = sys.stdin if stream is None else stream.read_text().splitlines()
-    for exits, disagree in _answers(lines):
+    for exits, disagree in _answers(sys.stdin if stream is None else _lines(stream)):
         for alarm in watched.update(exits, disagree or None):
             alarms += 1
             typer.echo(json.dumps(alarm.as_json()) if as_json else str(alarm))
     typer.echo(str(watched), err=as_json)
     if alarms:
         raise typer.Exit(3)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the answers in {path} cannot be read: {error}. Name a text file, or leave --stream "
+            "out to read standard input."
+        ) from error
 
 
 def _answers(lines: Any, size: int = 1000) -> Iterator[tuple[list[int], list[int]]]:
