@@ -1,5 +1,6 @@
 """Decision: when an answer leaves. Calibration, simulation and server all decide by this file."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,24 +27,29 @@ def leaving(scores: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.i
     return leaves
 
 
+def soonest(expected_ms: ArrayLike) -> NDArray[np.float64]:
+    """When each exit or a later one first answers, ascending, (E,) from expected (E,).
+
+    A later exit may be expected before an earlier one, whose branch is slow.
+    """
+    expected = np.asarray(expected_ms, np.float64)
+    times: NDArray[np.float64] = np.minimum.accumulate(expected[::-1])[::-1]
+    return times
+
+
 def reached(expected_ms: ArrayLike, allowed_ms: ArrayLike) -> NDArray[np.int64]:
     """Last exit whose answer is expected in time, (N,) from expected (E,) and allowed (N,).
 
-    -1 where not even one is. A stage is not begun that would end too late. A later exit may be
-    expected before an earlier one, whose branch is slow.
+    -1 where not even one is. A stage is not begun that would end too late.
     """
-    expected = np.asarray(expected_ms, np.float64)
-    soonest = np.minimum.accumulate(expected[::-1])[::-1]  # of each exit and those after it
-    return np.searchsorted(soonest, np.asarray(allowed_ms, np.float64), side="right") - 1
+    allowed = np.asarray(allowed_ms, np.float64)
+    return np.searchsorted(soonest(expected_ms), allowed, side="right") - 1
 
 
-def by_deadline(
-    leaves: ArrayLike, expected_ms: ArrayLike, allowed_ms: ArrayLike
-) -> NDArray[np.int64]:
-    """Exit that answers in the time allowed, (N,): the one that fires, or the last in time.
+def by_deadline(leave: int, soonest_ms: Sequence[float], allowed_ms: float) -> int:
+    """Exit that answers one request in the time allowed: the one that fires, or the last in time.
 
-    `leaves` (N,) are the exits that would fire with all time, as `leaving` gives them; -1 where
-    no answer can be given in time.
+    `leave` is the exit that would fire with all time, as `leaving` gives it, or the last one while
+    that is not known yet; `soonest_ms` is what `soonest` gives; -1 where no answer can be in time.
     """
-    exits: NDArray[np.int64] = np.minimum(leaves, reached(expected_ms, allowed_ms))
-    return exits
+    return min(leave, bisect_right(soonest_ms, allowed_ms) - 1)

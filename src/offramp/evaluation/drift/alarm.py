@@ -44,7 +44,7 @@ class Alarm:
         counted = "answers" if self.kind == "exit mix" else "shadow answers"
         return (
             f"drift in {self.kind}: {what} went from {100 * self.reference_share:.1f} % in the "
-            f"reference to {100 * self.share:.1f} % since answer {self.since} (found after "
+            f"reference to {100 * self.share:.1f} % since {counted[:-1]} {self.since} (found after "
             f"{self.answers} {counted}, e-value {self.e_value:.0f}, false alarms at most "
             f"{100 * self.rate:g} %). Take the policy's promise as void until it is calibrated "
             "again on samples of today."

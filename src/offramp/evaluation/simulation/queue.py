@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.policy.decision import by_deadline
+from offramp.policy.decision import by_deadline, soonest
 
 Floats = NDArray[np.float64]
 
@@ -47,11 +47,12 @@ def fifo_by_deadline(
     served_exits = np.empty(len(leaves), np.int64)
     starts = np.empty(len(leaves))
     free = -np.inf
+    table = soonest(exit_ms).tolist()
     costs = [*exit_ms.tolist(), 0.0]  # a refused one, -1, takes no time
     requests = zip(arrivals_ms.tolist(), leaves.tolist(), due_ms.tolist(), strict=True)
     for index, (arrival, leave, due) in enumerate(requests):
         starts[index] = free = max(arrival, free)
-        exit = int(by_deadline(leave, exit_ms, due - free))
+        exit = by_deadline(leave, table, due - free)
         served_exits[index] = exit
         free += costs[exit]
     return Served(served_exits, starts, starts + np.array(costs)[served_exits])
