@@ -81,9 +81,7 @@ class Monitor:
         """Look at answers up to the next beginning at most."""
         hits = categories[:, np.newaxis] == np.arange(len(self.counts))  # (N, E)
         upto = self.counts + np.cumsum(hits, axis=0)
-        bag = np.cumsum(self.reference + upto, axis=1)  # each answer included
-        ranks = bag[hits] - self.random.random(len(categories)) * (self.reference + upto)[hits]
-        run = np.cumsum(self.bets.log_factors(ranks / bag[:, -1]), axis=0)  # (N, J)
+        run = np.cumsum(self.bets.log_factors(self._ranks(hits, upto)), axis=0)  # (N, J)
         found = None if self.crossed else self._crossing(upto, run)
         self.counts = upto[-1]
         self.log_money = self.log_money + run[-1]
@@ -91,6 +89,14 @@ class Monitor:
         if self.answers % _BLOCK == 0:
             self._begin()
         return found
+
+    def _ranks(self, hits: NDArray[np.bool_], upto: Counts) -> Floats:
+        """Where each answer stands among the reference and all up to it, 0 to 1, (N,)."""
+        bag = self.reference + upto  # (N, E), the answer itself included
+        upper = np.cumsum(bag, axis=1)
+        ranks = upper[hits] - self.random.random(len(hits)) * bag[hits]
+        values: Floats = ranks / upper[:, -1]
+        return values
 
     def _crossing(self, upto: Counts, run: Floats) -> Crossing | None:
         money = self.log_money + run
