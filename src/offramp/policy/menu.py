@@ -98,8 +98,13 @@ class PolicyMenu:
                 f"this is no {_SCHEMA}: its schema is {content.get('schema')!r}. Name a file that "
                 "PolicyMenu.save wrote, or calibrate again."
             )
-        policies = (ExitPolicy.from_json(each, scores) for each in content["policies"])
-        return cls(tuple(policies), tuple(content["declined"]))
+        try:
+            policies = tuple(ExitPolicy.from_json(each, scores) for each in content["policies"])
+            return cls(policies, tuple(content["declined"]))
+        except (KeyError, TypeError) as error:
+            raise BundleError(
+                f"this is no menu that this version reads ({error}); calibrate again."
+            ) from error
 
     def save(self, path: Path | str) -> None:
         """Write one JSON file.

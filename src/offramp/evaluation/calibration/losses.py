@@ -1,5 +1,6 @@
 """Losses: what leaving at an exit costs in quality, against the final exit, sample by sample."""
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -12,7 +13,7 @@ from offramp.outputs import ExitOutputs
 from offramp.policy.promise import Goal
 
 GOALS: tuple[Goal, ...] = get_args(Goal)
-_STEPS = 2.0**32  # of a loss bound: sums of losses on this grid are exact, so in any order the same
+_STEPS = 2.0**32  # to a scale: sums of losses on this grid are exact, so in any order the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,13 @@ class Losses:
             disagreement is 1; a rise is how much larger the absolute error is.
         values: (E, N).
         bound: What rises are clipped at; None for the others.
+        scale: A power of two, at most the bound and more than half of it; 1 for the others.
     """
 
     goal: Goal
     values: NDArray[np.float64]
     bound: float | None = None
+    scale: float = 1.0
 
 
 def losses_of(
@@ -37,7 +40,7 @@ def losses_of(
     """The losses that a goal speaks of.
 
     Without `loss_bound`, rises are clipped at the largest among the rows `order`, which no policy
-    is tested on. They are rounded up to multiples of 2^-32 of the bound.
+    is tested on. They are kept to about 2^-32 of the bound.
 
     Raises:
         PlanError: The goal does not fit the task.
@@ -51,8 +54,10 @@ def losses_of(
         return Losses(goal, values[-1] - values)
     rises = values - values[-1]
     bound = loss_bound or float(np.abs(rises[:, order]).max(initial=0.0)) or 1.0
-    clipped = np.clip(np.ceil(rises / bound * _STEPS) / _STEPS, -1, 1) * bound
-    return Losses(goal, clipped, bound)
+    scale = 2.0 ** math.floor(math.log2(bound))
+    most = math.floor(bound / scale * _STEPS)
+    steps = np.clip(np.ceil(np.clip(rises, -bound, bound) / scale * _STEPS), -most, most)
+    return Losses(goal, steps / _STEPS * scale, bound, scale)
 
 
 def _check(outputs: ExitOutputs, goal: Goal, loss_bound: float | None) -> None:

@@ -101,7 +101,7 @@ def nodes_of(field: Field) -> list[Node]:
     ground = Ground(
         first=first[:, order],
         num_levels=np.array([len(each) for each in levels.thresholds], np.int64),
-        losses=field.losses.values[:, order] / (field.losses.bound or 1.0),
+        losses=field.losses.values[:, order] / field.losses.scale,
         strata=field.strata.of[order],
         costs=lambda enabled: costs(tuple(enabled.tolist())),
     )

@@ -20,7 +20,7 @@ class Ground:
     Attributes:
         first: First level at which each row fires, (E - 1, N).
         num_levels: Of each early exit, (E - 1,).
-        losses: (E, N), at most 1 in size.
+        losses: (E, N), of about 1 at most.
         strata: (N,) number of the class or group that each row is of; all 0 for one promise.
         costs: Cost of leaving at each exit, (E,), from which early exits are enabled, (E - 1,).
     """
