@@ -1,4 +1,4 @@
-"""Drift: has the exit mix, or the disagreement with the final exit, left the reference's?"""
+"""Drift: a test whether exit mix or disagreement with the final exit left the reference."""
 
 from offramp.evaluation.drift.alarm import Alarm
 from offramp.evaluation.drift.watch import Watch, watch
