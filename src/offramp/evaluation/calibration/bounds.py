@@ -13,7 +13,7 @@ from scipy import special
 NUISANCE = 20
 """One part in so many of the level pays for not knowing how often the two answers differ."""
 
-_SPREAD = 9.0  # standard deviations of a binomial that are summed; what is left out is added on
+_SPREAD, _FEW = 7.0, 20.0  # standard deviations and counts on both sides that are summed
 
 
 def binomial_p(count: int, num: int, limit: float) -> float:
@@ -48,9 +48,10 @@ def difference_p(plus: int, minus: int, num: int, limit: float, level: float) ->
 def sum_at_most(total: int, num: int, up: float, down: float) -> float:
     """P(sum <= total) of `num` losses that are 1 with chance `up` and -1 with chance `down`.
 
-    Summed over how many are -1; those left out, about 1e-15 in all, are added.
+    Summed over how many are -1. Of these, numbers too unlikely to matter are left out, and their
+    chance (about 1e-12) is added, so that the sum is never too small.
     """
-    middle, reach = num * down, _SPREAD * math.sqrt(num * down) + 40
+    middle, reach = num * down, _SPREAD * math.sqrt(num * down) + _FEW
     few = np.arange(max(0, math.floor(middle - reach)), min(num, math.ceil(middle + reach)) + 1)
     chance = np.exp(
         special.gammaln(num + 1)

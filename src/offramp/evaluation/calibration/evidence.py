@@ -14,7 +14,7 @@ from offramp.policy.promise import Goal
 _POWER = 0.84  # standard deviations that four of five samples stay under
 _MOST_BET = 1.98  # under 1 / (1 - limit) = 2, the most that can be bet on values in [0, 1] here
 _MOST_SAMPLES = 10_000_000  # who needs more is told that none suffice
-_TIGHT = 1e-6  # how closely a bound is found, as a share of the losses' range
+_TIGHT = 1e-5  # how closely a bound is found, as a share of the losses' range
 
 
 class Evidence(Protocol):
@@ -211,9 +211,11 @@ def upper_bound(evidence: Evidence, level: float) -> float:
 
     The test inverted, by bisection.
     """
-    low, high = max(0.0, evidence.estimate), evidence.most
-    tight = _TIGHT * high
-    while high - low > tight:
+    low = max(0.0, evidence.estimate)
+    high = min(evidence.most, low + evidence.most / 100)
+    while high < evidence.most and evidence.p_value(high, level) > level:
+        low, high = high, min(evidence.most, 2 * high)
+    while high - low > _TIGHT * evidence.most:
         middle = (low + high) / 2
         low, high = (low, middle) if evidence.p_value(middle, level) <= level else (middle, high)
     return high
