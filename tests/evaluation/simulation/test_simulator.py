@@ -144,6 +144,26 @@ def test_the_way_back_is_kept_free(outputs: ExitOutputs, policy: Policy) -> None
     assert missed(0.3) > 0.2
 
 
+@given(seed=SEEDS)
+@SETTINGS
+def test_with_time_kept_for_every_way_back_only_refused_requests_are_missed(
+    outputs: ExitOutputs, policy: Policy, seed: int
+) -> None:
+    found = run(
+        outputs,
+        {"both": policy(0.9, None)},
+        arrivals=Bursts(per_second=70, burst_size=3),
+        deadline_ms=30.0,
+        uplink=Uniform(low_ms=0, high_ms=10),
+        downlink=Uniform(low_ms=0, high_ms=5),
+        reserve=1.0,
+        seed=seed,
+    )
+    row = found["both, by the deadline"]
+    assert row.missed == row.refused
+    assert sum(row.exits) == pytest.approx(1 - row.missed)
+
+
 def test_a_late_answer_counts_as_wrong_and_not_among_those_in_time(outputs: ExitOutputs) -> None:
     found = run(outputs, {}, deadline_ms=25.0, uplink=Uniform(low_ms=0, high_ms=10))
     full = found["full network"]

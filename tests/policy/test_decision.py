@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offramp.policy.decision import by_deadline, fires, leaving, reached, soonest
+
+EXPECTED = st.lists(st.floats(0, 100), min_size=1, max_size=6)
+ALLOWED = st.floats(-10, 120)
+
+
+@given(EXPECTED, ALLOWED)
+def test_the_last_exit_in_time_is_reached_in_whatever_order_they_come(
+    expected: list[float], allowed: float
+) -> None:
+    in_time = [exit for exit, ms in enumerate(expected) if ms <= allowed]
+    assert reached(expected, allowed) == max(in_time, default=-1)
+
+
+@given(EXPECTED, ALLOWED, st.integers(0, 5))
+def test_one_request_is_decided_as_many_are(
+    expected: list[float], allowed: float, leave: int
+) -> None:
+    exit = by_deadline(leave, soonest(expected).tolist(), allowed)
+    assert exit == min(leave, int(reached(expected, [allowed])[0]))
+
+
+@given(EXPECTED, ALLOWED, st.floats(0, 50))
+def test_more_time_never_reaches_an_earlier_exit(
+    expected: list[float], allowed: float, more: float
+) -> None:
+    assert reached(expected, allowed + more) >= reached(expected, allowed)
+
+
+def test_an_exit_fires_at_exactly_its_threshold_and_a_disabled_one_never() -> None:
+    np.testing.assert_array_equal(fires([0.4, 0.5, 1.0], 0.5), [False, True, True])
+    assert not fires([1.0, np.inf], None).any()
+
+
+@pytest.mark.parametrize("given_exits", [2, 3])
+def test_the_first_exit_that_fires_answers_or_the_last(given_exits: int) -> None:
+    scores = np.array([[0.9, 0.1, 0.1, 0.9], [0.9, 0.9, 0.1, 0.9], [0.0, 0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(leaving(scores[:given_exits], (0.5, 0.5)), [0, 1, 2, 0])
+    np.testing.assert_array_equal(leaving(scores[:given_exits], (None, 0.5)), [1, 1, 2, 1])
