@@ -401,6 +401,29 @@ def test_a_wish_that_cannot_be_is_said(pool: ExitOutputs, wish: dict[str, Any], 
         whatever(pool, **wish)
 
 
+@pytest.mark.parametrize("goal", ["max_drop", "max_disagreement"])
+def test_a_regression_has_no_right_answers_to_promise(goal: str) -> None:
+    with pytest.raises(PlanError, match=f"{goal} does not fit a regression. Wish for max_rise"):
+        whatever(regression(50, 0), score="agreement", **{goal: 0.1})
+
+
+def test_a_failure_before_the_nearest_policy_is_said() -> None:
+    # among the rows that test, the early exit errs where it is surest and helps further down
+    random, num = np.random.default_rng(0), 2000
+    split = np.where(np.arange(num) < 700, "order", "test")
+    score, some = random.random(num), (split == "test") & (random.random(num) < 0.2)
+    wrong = np.array([some & (score > 0.9), some & (score < 0.9) & (score > 0.5)])
+    outputs = ExitOutputs(
+        outputs=np.eye(2, dtype=np.float32)[wrong.astype(np.int64)],
+        labels=np.zeros(num, np.int64),
+        stage_flops=np.array([20, 80]),
+        branch_flops=np.array([2, 0]),
+        scores=np.array([score, score]),
+    )
+    with pytest.raises(NoPolicyError, match="which would do, but a more careful one failed"):
+        calibrate(outputs, max_drop=0.004, score="given", split=split)
+
+
 def test_all_faults_of_a_wish_are_listed(pool: ExitOutputs) -> None:
     with pytest.raises(PlanError, match=r"(?s)max_drop=2.*method='x'.*confidence=0"):
         whatever(pool, max_drop=2, method="x", confidence=0)

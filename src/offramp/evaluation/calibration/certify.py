@@ -102,10 +102,15 @@ def _nearest(field: Field, node: Node, wish: Wish, limit: float) -> str:
     worst = max(range(len(node.evidence)), key=lambda place: _failing(node, wish, limit, place))
     evidence, name = node.evidence[worst], field.strata.names[worst]
     where = f" in {name}, which has {evidence.num} samples that test" if name else ""
+    value = _failing(node, wish, limit, worst)
+    judged = (
+        f"where at most {wish.level:.3g} certifies"
+        if value > wish.level
+        else "which would do, but a more careful one failed before it, and there testing stops"
+    )
     return (
         f"The nearest saves {100 * node.saved:.1f} % of {field.unit}; its {_WHAT[wish.goal]} is "
-        f"{evidence.estimate:.4g}{where}, p = {evidence.p_value(limit, wish.level):.3g} where at "
-        f"most {wish.level:.3g} certifies."
+        f"{evidence.estimate:.4g}{where}, p = {value:.3g} {judged}."
     )
 
 
