@@ -1,0 +1,184 @@
+"""Are the promises of exit policies kept, and are policies issued where they can be?
+
+    python benchmarks/policies.py [--smoke] [--run runs/demo] [--official DIR] [--draws 1000]
+                                  [--official-outputs NPZ] [--workers N] [--json PATH]
+
+Calibration sets are drawn with replacement from pools on which every policy's drop in accuracy is
+known: the run's outputs on the shipped calibration images and, where `--official` (or the
+environment variable OFFRAMP_FASHION_MNIST) names a folder with the official Fashion-MNIST files,
+on all official test images, none of which backbone or branches have seen; and simulated
+populations. From each draw of `--draws`, `calibrate` is asked for a drop of at most 0.5 (on pools
+of at least 5,000), 1 and 2 %, with 95 and 90 % confidence.
+
+- Kept: the drop on the whole pool is over the limit in at most a share delta of the draws. The
+  slack is the 99 % binomial quantile.
+- Not merely timid: where 5,000 samples or more test thresholds and the family (thresholds on any
+  of the exits) has a policy with drop + (z(1 - delta) + 1.5) sqrt(share of samples with non-zero
+  loss / samples) within the limit, a policy is issued in at least 80 % of the draws, and those
+  issued save on average at least 70 % of what the best such policy saves, found on the pool.
+
+Both are counted for `ltt`, and on fewer draws for `ucb`, its inverse, which certifies alike and is
+slow. Beside them: a greedy search that lowers one exit's threshold after the other as long as the
+drop on the rows it looks at stays within the limit, and, on few draws too, `earlyon` (the `bench`
+extra). The exit code says whether the claims hold.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from promises.draws import Outcome, Tally, Task, Wish, outcomes, tallied
+from promises.populations import SIMULATED
+from promises.real import on_official
+from promises.rivals import earlyon_is_installed
+from promises.verdict import recorded, told
+
+from offramp.environment import environment
+from offramp.outputs import ExitOutputs
+
+MAX_DROPS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
+STRICT_ROWS = 5000  # a pool has to have so many for the strictest drop
+DRAWN_ROWS = (2000, 7400)  # of the second, at least 5,000 test thresholds
+DRAWS_PER_TASK = 10  # also the step of --slow-draws
+OFFICIAL = "official test images"
+
+
+def main() -> int:
+    """Draw from every pool, print what came of it, write JSON where asked."""
+    args = arguments()
+    started = time.perf_counter()
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(args.workers, mp_context=spawn) as workers,
+    ):
+        files = stored(pools(args), Path(folder))
+        tallies = tally_all(files, args, workers)
+        records = list(workers.map(recorded, files, files.values(), [tallies[n] for n in files]))
+    seconds = time.perf_counter() - started
+    print(told(records))
+    holds = all(record.holds for record in records)
+    print(f"\n{seconds / 60:.1f} minutes; the claims {'hold' if holds else 'do not hold'}")
+    if args.json is not None:
+        content = {
+            "machine": environment("cpu"),
+            "smoke": args.smoke,
+            "seed": args.seed,
+            "seconds": round(seconds, 1),
+            "claims hold": holds,
+            "pools": [record.as_json() for record in records],
+        }
+        args.json.write_text(json.dumps(content, indent=1) + "\n")
+    return 0 if args.smoke or holds else 1
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says; `--smoke` means few draws from small pools."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    official = os.environ.get("OFFRAMP_FASHION_MNIST")
+    parser.add_argument("--smoke", action="store_true", help="few draws, no verdict")
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="offramp demo's folder")
+    parser.add_argument("--official", type=Path, default=official and Path(official))
+    parser.add_argument("--official-outputs", type=Path, help="kept here, and read if there")
+    parser.add_argument("--draws", type=int, default=1000, help="from each pool and size")
+    parser.add_argument("--slow-draws", type=int, default=100, help="of ucb and earlyon, in tens")
+    parser.add_argument("--population", type=int, default=100_000, help="rows, where simulated")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=None)
+    args = parser.parse_args()
+    if args.smoke:
+        args.draws, args.slow_draws, args.population = 4, 4, 10_000
+    if not args.smoke and not (args.run / "outputs").is_dir():
+        parser.error(f"{args.run} is no run folder. Make one: offramp demo --out {args.run}")
+    if min(args.draws, args.slow_draws, args.population, args.workers) < 1:
+        parser.error("draws, rows and workers must be at least 1")
+    return args
+
+
+def pools(args: argparse.Namespace) -> Iterator[tuple[str, ExitOutputs]]:
+    """Name and outputs of each pool; real ones first."""
+    if (args.run / "outputs").is_dir():
+        yield "calibration images", ExitOutputs.load(args.run / "outputs" / "calibration.npz")
+        yield from official(args)
+    else:
+        print(f"{args.run} is no run folder: simulated populations alone")
+    for number, (name, population) in enumerate(SIMULATED.items()):
+        yield name, population(args.population, np.random.default_rng([args.seed, number]))
+
+
+def official(args: argparse.Namespace) -> Iterator[tuple[str, ExitOutputs]]:
+    """Outputs on the official test images, where they are installed or were collected before."""
+    kept = args.official_outputs
+    if kept is not None and kept.is_file():
+        yield OFFICIAL, ExitOutputs.load(kept)
+    elif args.official is not None and not args.smoke:
+        outputs = on_official(args.run, args.official)
+        if kept is not None:
+            outputs.save(kept)
+        yield OFFICIAL, outputs
+    else:
+        print("without the official test images (--official); --smoke is never long enough")
+
+
+def stored(pools: Iterator[tuple[str, ExitOutputs]], folder: Path) -> dict[str, Path]:
+    """Where each pool's outputs lie, for the workers to read."""
+    files = {}
+    for number, (name, outputs) in enumerate(pools):
+        files[name] = folder / f"{number}.npz"
+        outputs.save(files[name])
+    return files
+
+
+def tally_all(
+    files: Mapping[str, Path], args: argparse.Namespace, workers: Executor
+) -> dict[str, list[Tally]]:
+    """Tallies of each pool, over all its draws."""
+    given = list(tasks(files, args))
+    found: dict[tuple[str, int, Wish], list[Outcome]] = defaultdict(list)
+    for done, (task, part) in enumerate(zip(given, workers.map(outcomes, given), strict=True), 1):
+        for outcome in part:
+            found[task.pool, task.rows, outcome.wish].append(outcome)
+        if sys.stderr.isatty():
+            print(f"\r{done} of {len(given)} parts drawn", end="", file=sys.stderr)
+    tallies = defaultdict(list)
+    for (pool, rows, wish), each in found.items():
+        tallies[pool].append(tallied(rows, wish, each))
+    return tallies
+
+
+def tasks(files: Mapping[str, Path], args: argparse.Namespace) -> Iterator[Task]:
+    """All draws from all pools, a few at a time; the slow methods on the first draws alone."""
+    with_earlyon = earlyon_is_installed()
+    if not with_earlyon:
+        print("earlyon is not installed (pip install 'offramp[bench]'): its rows are left out")
+    for pool, path in files.items():
+        drops = MAX_DROPS if len(ExitOutputs.load(path).labels) >= STRICT_ROWS else MAX_DROPS[1:]
+        for rows, first in product(DRAWN_ROWS, range(0, args.draws, DRAWS_PER_TASK)):
+            draws = tuple(range(first, min(first + DRAWS_PER_TASK, args.draws)))
+            asked = tuple(methods(first < args.slow_draws, with_earlyon))
+            yield Task(pool, path, rows, draws, args.seed, drops, asked)
+
+
+def methods(slow: bool, with_earlyon: bool) -> Iterator[tuple[str, float | None]]:
+    """The quick methods or all, with every delta where they know any."""
+    yield from (("ltt", delta) for delta in DELTAS)
+    yield "greedy", None
+    if slow:
+        yield from (("ucb", delta) for delta in DELTAS)
+    if slow and with_earlyon:
+        yield "earlyon", None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `policies.py` is made of: pools of known risk, rivals, and counts of kept promises."""

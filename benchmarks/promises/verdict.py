@@ -1,0 +1,202 @@
+"""Verdict: are promises kept as often as they say, and policies issued where they can be?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom
+
+from offramp.evaluation.table import text_table
+from offramp.outputs import ExitOutputs
+from promises.best import best, certifiable, within
+from promises.draws import Tally
+from promises.pool import Pool, oracle_saving
+
+SLACK = 0.99
+ISSUED, OF_BEST, ENOUGH = 0.8, 0.7, 5000
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What can be saved on a pool within a drop.
+
+    Attributes:
+        family: By the best thresholds there are, known from the whole pool.
+        oracle: By the best exit of each sample, were it known which are right.
+    """
+
+    family: float
+    oracle: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A tally against what is claimed of it.
+
+    Attributes:
+        allowed: Most draws whose promise may be broken; None where nothing is promised.
+        certifiable: What the best policy saves that so many samples should certify; None where
+            there is none, or samples are too few for the claim.
+    """
+
+    tally: Tally
+    allowed: int | None
+    certifiable: float | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the promise is broken no more often than it says, but for chance."""
+        return self.allowed is None or self.tally.broken <= self.allowed
+
+    @property
+    def useful(self) -> bool:
+        """Whether policies are issued, and save enough, where the family has a good one."""
+        if self.certifiable is None:
+            return True
+        often = self.tally.issued >= ISSUED * self.tally.draws
+        return often and self.tally.saved >= OF_BEST * self.certifiable
+
+
+@dataclass(frozen=True)
+class PoolRecord:
+    """Everything that came of one pool.
+
+    Attributes:
+        accuracy: Of each exit.
+        reach: By drop.
+    """
+
+    name: str
+    rows: int
+    accuracy: tuple[float, ...]
+    reach: dict[float, Reach]
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether both claims do."""
+        return all(each.kept and each.useful for each in self.judgements)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {
+            "name": self.name,
+            "rows": self.rows,
+            "accuracy": self.accuracy,
+            "reach": {str(drop): asdict(each) for drop, each in self.reach.items()},
+            "tallies": [
+                {**asdict(each), "kept": each.kept, "useful": each.useful}
+                for each in self.judgements
+            ],
+        }
+
+
+def most_broken(draws: int, delta: float) -> int:
+    """Draws whose promise may be broken: the 99 % quantile were each broken with chance delta."""
+    return int(binom.ppf(SLACK, draws, delta))
+
+
+def recorded(name: str, outputs: Path, tallies: Sequence[Tally]) -> PoolRecord:
+    """What the draws from a pool came to, beside what could be had."""
+    pool = Pool(name, ExitOutputs.load(outputs))
+    reaches = {}
+    for drop in sorted({tally.wish.max_drop for tally in tallies}):
+        found = best(pool, within(drop))
+        reaches[drop] = Reach(found.judged.saved if found else 0.0, oracle_saving(pool, drop))
+    accuracy = tuple(pool.outputs.correct.mean(axis=1).tolist())
+    return PoolRecord(name, len(pool), accuracy, reaches, tuple(judged(pool, tallies)))
+
+
+def judged(pool: Pool, tallies: Sequence[Tally]) -> Iterator[Judgement]:
+    """Each tally with what is claimed of it; the best policies are searched once."""
+    known: dict[tuple[float, float, int], float | None] = {}
+    for tally in tallies:
+        drop, delta = tally.wish.max_drop, tally.wish.delta
+        if delta is None:
+            yield Judgement(tally, None, None)
+            continue
+        saved, samples = None, tested(tally)
+        if samples >= ENOUGH:
+            key = drop, delta, samples
+            if key not in known:
+                found = best(pool, certifiable(drop, delta, samples))
+                known[key] = found.judged.saved if found else None
+            saved = known[key]
+        yield Judgement(tally, most_broken(tally.draws, delta), saved)
+
+
+def tested(tally: Tally) -> int:
+    """Samples that tested thresholds; all rows where no policy was issued to say it."""
+    return tally.samples if tally.issued else tally.rows
+
+
+def told(records: Sequence[PoolRecord]) -> str:
+    """Tables for the terminal: each pool, all together, and what does not hold."""
+    return "\n\n".join([*map(_pool_told, records), _together(records), *_failures(records)])
+
+
+def _together(records: Sequence[PoolRecord]) -> str:
+    every = [each.tally for record in records for each in record.judgements]
+    head = ["all pools", "cases", "broken %", "most", "none %", "saved %", "ms"]
+    rows = []
+    for method, delta in dict.fromkeys((tally.wish.method, tally.wish.delta) for tally in every):
+        own = [tally for tally in every if (tally.wish.method, tally.wish.delta) == (method, delta)]
+        broken = [100 * tally.broken / tally.draws for tally in own]
+        rows.append(
+            [
+                method if delta is None else f"{method}, delta {100 * delta:g} %",
+                str(len(own)),
+                f"{np.mean(broken):.1f}",
+                f"{max(broken):.1f}",
+                f"{100 * np.mean([1 - tally.issued / tally.draws for tally in own]):.1f}",
+                f"{100 * np.mean([tally.saved for tally in own]):.1f}",
+                f"{1000 * np.mean([tally.seconds for tally in own]):.1f}",
+            ]
+        )
+    return text_table(head, rows)
+
+
+def _pool_told(record: PoolRecord) -> str:
+    head = ["", "rows", "drop %", "delta %", "draws", "none", "broken %", "allowed %"]
+    head += ["drop", "saved %", "of certifiable", "of family", "of oracle", "ms"]
+    rows = [_row(each, record.reach[each.tally.wish.max_drop]) for each in record.judgements]
+    right = ", ".join(f"{100 * value:.1f}" for value in record.accuracy)
+    rows.sort(key=lambda row: (int(row[1]), float(row[2])))
+    return (
+        f"{record.name}: {record.rows:,} rows, exits right in {right} %\n{text_table(head, rows)}"
+    )
+
+
+def _row(each: Judgement, reach: Reach) -> list[str]:
+    tally = each.tally
+    delta, draws = tally.wish.delta, tally.draws
+    return [
+        tally.wish.method,
+        str(tally.rows),
+        f"{100 * tally.wish.max_drop:g}",
+        "" if delta is None else f"{100 * delta:g}",
+        str(draws),
+        str(draws - tally.issued),
+        f"{100 * tally.broken / draws:.1f}",
+        "" if each.allowed is None else f"{100 * each.allowed / draws:.1f}",
+        f"{100 * tally.drop:.2f}",
+        f"{100 * tally.saved:.1f}",
+        _share(tally.saved, each.certifiable),
+        _share(tally.saved, reach.family),
+        _share(tally.saved, reach.oracle),
+        f"{1000 * tally.seconds:.1f}",
+    ]
+
+
+def _share(saved: float, most: float | None) -> str:
+    return f"{100 * saved / most:.0f} % of {100 * most:.1f}" if most else ""
+
+
+def _failures(records: Sequence[PoolRecord]) -> Iterator[str]:
+    for record in records:
+        for each in record.judgements:
+            for held, what in ((each.kept, "broken too often"), (each.useful, "too timid")):
+                if not held:
+                    yield f"{record.name}, {each.tally.rows} rows, {each.tally.wish}: {what}"
