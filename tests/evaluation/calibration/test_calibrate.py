@@ -302,6 +302,17 @@ def test_a_temperature_is_fitted_on_rows_of_its_own(pool: ExitOutputs) -> None:
     assert sum(found.num_samples.values()) == 2000
 
 
+def test_temperatures_know_no_order_of_rows_to_the_last_bit(pool: ExitOutputs, rows: Make) -> None:
+    random = np.random.default_rng(0)
+    split = random.choice(["temperature", "order", "test"], 2000)
+    found = set()
+    for _ in range(12):
+        moved = random.permutation(2000)
+        policy = calibrate(rows(pool, moved), max_drop=0.05, temperature=True, split=split[moved])
+        found.add(policy.temperatures)
+    assert len(found) == 1
+
+
 def test_a_regression_promises_a_rise_with_single_losses_clipped() -> None:
     values = regression(3000, 1)
     policy = calibrate(values, max_rise=0.1, score="agreement")
