@@ -58,6 +58,13 @@ class Judgement:
         often = self.tally.issued >= ISSUED * self.tally.draws
         return often and self.tally.saved >= OF_BEST * self.certifiable
 
+    def as_json(self) -> dict[str, Any]:
+        """One flat record; shares with six digits."""
+        tally = asdict(self.tally)
+        record = {**tally.pop("wish"), **tally, "allowed": self.allowed}
+        record |= {"certifiable": self.certifiable, "kept": self.kept, "useful": self.useful}
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in record.items()}
+
 
 @dataclass(frozen=True)
 class PoolRecord:
@@ -86,10 +93,7 @@ class PoolRecord:
             "rows": self.rows,
             "accuracy": self.accuracy,
             "reach": {str(drop): asdict(each) for drop, each in self.reach.items()},
-            "tallies": [
-                {**asdict(each), "kept": each.kept, "useful": each.useful}
-                for each in self.judgements
-            ],
+            "tallies": [each.as_json() for each in self.judgements],
         }
 
 

@@ -51,3 +51,12 @@ def test_only_promises_on_enough_samples_are_held_against_the_best_policy() -> N
     assert large.certifiable > 0.5
     assert small.certifiable is None
     assert free.certifiable is free.allowed is None
+
+
+def test_a_record_is_flat() -> None:
+    record = Judgement(tally(broken=68, saved=2 / 3), 67, None).as_json()
+    assert record["method"] == "ltt"
+    assert record["max_drop"] == 0.01
+    assert record["saved"] == 0.666667
+    assert record["kept"] is False
+    assert not any(isinstance(value, dict) for value in record.values())
