@@ -1,6 +1,5 @@
 """Quicker copies of stages against the stages themselves."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import cast
 
@@ -46,12 +45,14 @@ def norms(stage: nn.Module) -> int:
     return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in stage.modules())
 
 
-def all_of(stages: list[Stage], images: Tensor) -> Iterator[Tensor]:
+def all_of(stages: list[Stage], images: Tensor) -> list[Tensor]:
     live: tuple[Tensor, ...] = (images,)
-    with torch.inference_mode():
+    found: list[Tensor] = []
+    with torch.inference_mode():  # never across a yield: the mode would leak into other tests
         for stage in stages:
             live, taps = stage(live)
-            yield from (*taps, *live)
+            found += [*taps, *live]
+    return found
 
 
 def difference(stages: list[Stage], quick: list[Stage], images: Tensor) -> float:
