@@ -34,10 +34,12 @@ lint: $(STAMPS)/dev ## format, lint, types and layers; changes nothing
 docs: $(STAMPS)/docs ## the documentation site: site/index.html
 	$(BIN)/mkdocs build --strict
 
-bench: $(STAMPS)/train ## what cutting costs, how fast taps are extracted and branches trained
+bench: demo $(STAMPS)/bench ## all benchmarks, about an hour: speed, kept promises, drift
 	$(BIN)/python benchmarks/cut.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/policies.py --run runs/demo
+	$(BIN)/python benchmarks/drift.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -54,5 +56,6 @@ endef
 $(STAMPS)/train: EXTRAS = train
 $(STAMPS)/dev: EXTRAS = train,dev
 $(STAMPS)/docs: EXTRAS = docs
-$(STAMPS)/train $(STAMPS)/dev $(STAMPS)/docs: pyproject.toml | $(BIN)/python
+$(STAMPS)/bench: EXTRAS = train,bench
+$(STAMPS)/train $(STAMPS)/dev $(STAMPS)/docs $(STAMPS)/bench: pyproject.toml | $(BIN)/python
 	$(install)

@@ -5,8 +5,7 @@
 
 False alarms: each of `streams` draws a reference and a stream of `answers` from the same mix, and
 shadow answers for one answer in a hundred. The rate holds for both kinds of alarm together. With
-rate 0.01 and 1,000 streams, 10 alarms are allowed on average; the exit code says whether there
-were no more than that plus three standard deviations.
+rate 0.01 and 1,000 streams, 10 alarms are allowed; the exit code says whether there were no more.
 
 Delays: the first answer already comes from the shifted mix, or the first one after 20,000 that
 did not. References are drawn anew each time. The aim is a median of at most 2,000 answers from
@@ -176,7 +175,7 @@ def false_alarms(alarms: Sequence[list[str]], answers: int, rate: float) -> dict
         "alarms": sum(map(bool, alarms)),
         "exit_mix": sum("exit mix" in kinds for kinds in alarms),
         "disagreement": sum("disagreement" in kinds for kinds in alarms),
-        "allowed": streams * rate + 3 * math.sqrt(streams * rate * (1 - rate)),
+        "allowed": streams * rate,
     }
 
 
