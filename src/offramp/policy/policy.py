@@ -74,10 +74,15 @@ class ExitPolicy:
     def choose(self, outputs: ExitOutputs) -> NDArray[np.int64]:
         """Exit that answers for each sample, (N,).
 
+        A PromiseWarning says so where the outputs come from another engine, precision or model
+        than the policy was certified for.
+
         Raises:
             ShapeError: The outputs have other exits.
         """
         self._check(outputs)
+        if outputs.source is not None:
+            self.on(outputs.source)
         return leaving(self.score.of(outputs, self.temperatures), self.thresholds)
 
     def answers(self, outputs: ExitOutputs) -> NDArray[np.float32]:

@@ -1,0 +1,94 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offramp.errors import DataError, PlanError
+from offramp.outputs import ExitOutputs
+from offramp.policy import SCORES, Score, find_score
+
+
+def exits(logits: Sequence[object], **more: object) -> ExitOutputs:
+    """Outputs of these logits (E, N, K), of no cost."""
+    outputs = np.array(logits, np.float32)
+    zeros = np.zeros(len(outputs), np.int64)
+    given = {"labels": np.zeros(outputs.shape[1], np.int64), **more}
+    return ExitOutputs(outputs=outputs, stage_flops=zeros, branch_flops=zeros, **given)  # type: ignore[arg-type]
+
+
+def two_classes(*shares: float) -> list[list[float]]:
+    """Logits of samples whose first class has these probabilities."""
+    return [[np.log(share), np.log(1 - share)] for share in shares]
+
+
+FINAL = two_classes(0.5, 0.5)
+
+
+def test_scores_of_probabilities_are_those_of_their_formulas() -> None:
+    outputs = exits([two_classes(0.8, 0.5), FINAL])
+    np.testing.assert_allclose(SCORES["max_softmax"].of(outputs), [[0.8, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(SCORES["margin"].of(outputs), [[0.6, 0.0]], atol=1e-6)
+    entropy = -(0.8 * np.log(0.8) + 0.2 * np.log(0.2)) / np.log(2)
+    np.testing.assert_allclose(SCORES["entropy"].of(outputs), [[1 - entropy, 0]], atol=1e-6)
+
+
+def test_patience_counts_exits_in_a_row_that_agree() -> None:
+    one, two = [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
+    outputs = exits([[one, two], [one, one], [one, one], [two, two]])
+    np.testing.assert_array_equal(SCORES["patience"].of(outputs), [[1, 1], [2, 1], [3, 2]])
+
+
+def test_agreement_is_the_distance_to_the_exit_before_and_the_first_has_none() -> None:
+    values = np.array([[[3.0], [1.0]], [[3.5], [1.0]], [[9.0], [9.0]]])
+    outputs = exits(values, labels=np.zeros(2), task="regression")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(SCORES["agreement"].of(outputs), [[-np.inf] * 2, [-0.5, 0]])
+
+
+def test_a_temperature_divides_the_logits_of_its_exit_alone() -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 5, 4))
+    warm = exits(np.stack([logits[0] / 2, logits[1], logits[2]]))  # type: ignore[arg-type]
+    scaled = SCORES["margin"].of(exits(logits), [2.0, 1.0])  # type: ignore[arg-type]
+    np.testing.assert_allclose(scaled, SCORES["margin"].of(warm), rtol=1e-6)
+
+
+def test_given_scores_are_passed_on_and_must_be_there() -> None:
+    outputs = exits([FINAL, FINAL], scores=np.array([[0.25, 0.75], [1, 1]]))
+    np.testing.assert_array_equal(SCORES["given"].of(outputs), [[0.25, 0.75]])
+    with pytest.raises(PlanError, match="error_predictor"):
+        SCORES["given"].of(exits([FINAL, FINAL]))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-50, 50))
+def test_a_constant_added_to_all_logits_changes_no_score(seed: int, shift: float) -> None:
+    logits = np.random.default_rng(seed).normal(size=(3, 4, 5))
+    for name in ("max_softmax", "entropy", "margin"):
+        moved = SCORES[name].of(exits(logits + shift))  # type: ignore[arg-type]
+        np.testing.assert_allclose(SCORES[name].of(exits(logits)), moved, atol=1e-4)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 30))
+def test_scores_of_probabilities_lie_between_0_and_1(seed: int, scale: float) -> None:
+    logits = scale * np.random.default_rng(seed).normal(size=(2, 6, 3))
+    for name in ("max_softmax", "entropy", "margin"):
+        scores = SCORES[name].of(exits(logits))  # type: ignore[arg-type]
+        assert scores.min() >= -1e-12
+        assert scores.max() <= 1 + 1e-12
+
+
+def test_a_score_for_the_other_task_is_refused_with_those_that_fit() -> None:
+    values = exits([[[1.0]], [[2.0]]], labels=np.zeros(1), task="regression")
+    with pytest.raises(PlanError, match="agreement, given"):
+        SCORES["max_softmax"].of(values)
+
+
+def test_a_score_that_gives_nan_is_named_with_exit_and_sample() -> None:
+    broken = Score("mine", lambda seen: np.array([0.5, np.nan]))
+    with pytest.raises(DataError, match=r"'mine' is NaN for sample 1 at 'exit 0'"):
+        broken.of(exits([FINAL, FINAL]))
+
+
+def test_an_unknown_name_lists_the_scores_there_are() -> None:
+    with pytest.raises(PlanError, match="max_softmax, entropy"):
+        find_score("softmax")
