@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from offramp.archive import read_arrays, write_arrays
-from offramp.errors import BundleError, OfframpError, ShapeError
+from offramp.errors import BundleError, OfframpError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
 
 any_outputs: Any = ExitOutputs  # takes whatever numpy makes arrays of
@@ -156,3 +156,30 @@ def test_one_exit_and_one_sample_are_enough() -> None:
     )
     assert outputs.names == ("final",)
     assert outputs.outputs.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (
+            [(5, 2), (4, 2)],
+            "exit 0 has 5 samples x 2 K, exit 1 has 4 samples x 2 K.*Give all exits",
+        ),
+        ([(5, 2), (5, 2), (5, 3)], "exit 0 has 5 samples x 2 K, exit 2 has 5 samples x 3 K"),
+        ([(5, 2), (5,)], r"exit 1 has shape \(5,\)"),
+    ],
+)
+def test_exits_that_do_not_fit_together_are_named(shapes: list[Any], said: str) -> None:
+    with pytest.raises(ShapeError, match=said):
+        ExitOutputs(**settings(outputs=[np.zeros(shape) for shape in shapes]))
+
+
+def test_an_exit_with_rows_of_different_lengths_is_named() -> None:
+    with pytest.raises(ShapeError, match="exit 1 has rows of different lengths"):
+        ExitOutputs(**settings(outputs=[[[1.0, 2.0]], [[1.0, 2.0], [1.0]]]))
+
+
+@pytest.mark.parametrize("ask", ["costs", "own_path_cost", "with_passed_cost"])
+def test_a_cost_in_another_unit_is_refused(ask: str) -> None:
+    with pytest.raises(PlanError, match=r"'seconds'.*'flops' or 'ms'"):
+        getattr(full(), ask)("seconds")

@@ -1,8 +1,8 @@
 """What an array must be before a value keeps it: its shape, its range, nothing but numbers."""
 
 import json
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,10 @@ def checked_outputs(name: str, values: ArrayLike, axes: str) -> NDArray[np.float
     Raises:
         ShapeError: They are not.
     """
-    given = np.asarray(values)
+    try:
+        given = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{name} must have one shape, {axes}: {_uneven(values, axes)}") from error
     if given.ndim != axes.count(",") + 1 or 0 in given.shape or given.dtype.kind not in "fiu":
         raise ShapeError(
             f"{name} must be numbers of shape {axes}, none of them 0; "
@@ -28,6 +31,33 @@ def checked_outputs(name: str, values: ArrayLike, axes: str) -> NDArray[np.float
         )
     with np.errstate(over="ignore"):
         return kept(finite(name, given.astype(np.float32)))
+
+
+def _uneven(values: ArrayLike, axes: str) -> str:
+    """What an array along the first axis holds where the arrays do not fit together, and the fix.
+
+    The first and those that differ from it, at most ten.
+    """
+    outer, *inner = axes.strip("()").split(", ")
+    shapes = [_shape(part) for part in cast(Sequence[ArrayLike], values)]
+    apart = [at for at, shape in enumerate(shapes) if at == 0 or shape != shapes[0]][:10]
+    parts = [f"{outer.removesuffix('s')} {at} {_extent(shapes[at], inner)}" for at in apart]
+    return f"{', '.join(parts)}. Give all {outer} the same {' and '.join(inner)}, in one order."
+
+
+def _shape(values: ArrayLike) -> tuple[int, ...] | None:
+    try:
+        return np.shape(values)
+    except ValueError:
+        return None
+
+
+def _extent(shape: tuple[int, ...] | None, axes: Sequence[str]) -> str:
+    if shape is None:
+        return "has rows of different lengths"
+    if len(shape) != len(axes):
+        return f"has shape {shape}"
+    return f"has {' x '.join(f'{n} {axis}' for n, axis in zip(shape, axes, strict=True))}"
 
 
 def checked_labels(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,7 @@ from offramp.arrays import (
     kept,
     shaped,
 )
-from offramp.errors import OfframpError, ShapeError
+from offramp.errors import OfframpError, PlanError, ShapeError
 
 Unit = Literal["flops", "ms"]
 _SCHEMA = "offramp exit outputs 1"
@@ -135,8 +135,11 @@ class ExitOutputs:
         """Cost of each stage and of each branch alone, (E,) and (E,).
 
         Raises:
+            PlanError: There is no such unit.
             OfframpError: Milliseconds are asked for and none were measured.
         """
+        if unit not in get_args(Unit):
+            raise PlanError(f"a cost in {unit!r} is not known. Ask for 'flops' or 'ms'.")
         if unit == "flops":
             return self.stage_flops, self.branch_flops
         if self.stage_ms is None or self.branch_ms is None:
