@@ -93,9 +93,11 @@ class PolicyMenu:
         Raises:
             BundleError: It is something else.
         """
-        if content.get("schema") != _SCHEMA:
+        given: object = content
+        schema = content.get("schema") if isinstance(given, Mapping) else None
+        if schema != _SCHEMA:
             raise BundleError(
-                f"this is no {_SCHEMA}: its schema is {content.get('schema')!r}. Name a file that "
+                f"this is no {_SCHEMA}: its schema is {schema!r}. Name a file that "
                 "PolicyMenu.save wrote, or calibrate again."
             )
         try:

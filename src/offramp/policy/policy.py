@@ -50,9 +50,12 @@ class ExitPolicy:
                 f"{early + 1} exits need {early} thresholds, one per early exit; got "
                 f"{len(self.thresholds)}. Write None for an exit that is disabled."
             )
-        wrong = [value for value in self.thresholds if value is not None and np.isnan(value)]
+        wrong = [each for each in self.thresholds if each is not None and not np.isfinite(each)]
         if wrong:
-            raise PlanError("a threshold is NaN. Write None for an exit that is disabled.")
+            raise PlanError(
+                f"thresholds are finite numbers; got {wrong}. Write None for an exit that is "
+                "disabled."
+            )
         if self.temperatures is not None and (
             len(self.temperatures) != early or min(self.temperatures, default=1.0) <= 0
         ):
@@ -81,8 +84,7 @@ class ExitPolicy:
             ShapeError: The outputs have other exits.
         """
         self._check(outputs)
-        if outputs.source is not None:
-            self.on(outputs.source)
+        self.on(outputs.source)
         return leaving(self.score.of(outputs, self.temperatures), self.thresholds)
 
     def answers(self, outputs: ExitOutputs) -> NDArray[np.float32]:
@@ -113,13 +115,13 @@ class ExitPolicy:
         The promise is dropped, with a PromiseWarning, where engine, precision or the model's
         hash differ from those it was certified for.
         """
-        if self.promise is None or self.source is None:
+        if self.promise is None:
             return self
-        there = source or {}
+        here, there = self.source or {}, source or {}
         different = [
-            f"{name} is {there.get(name)!r} and was {self.source[name]!r}"
+            f"{name} is {there.get(name, 'not said')} and was {here.get(name, 'not said')}"
             for name in _CERTIFIED
-            if name in self.source and self.source[name] != there.get(name)
+            if here.get(name) != there.get(name)
         ]
         if not different:
             return self
@@ -150,9 +152,11 @@ class ExitPolicy:
         Raises:
             BundleError: It is something else.
         """
-        if content.get("schema") != _SCHEMA:
+        given: object = content
+        schema = content.get("schema") if isinstance(given, Mapping) else None
+        if schema != _SCHEMA:
             raise BundleError(
-                f"this is no {_SCHEMA}: its schema is {content.get('schema')!r}. Name a file that "
+                f"this is no {_SCHEMA}: its schema is {schema!r}. Name a file that "
                 "ExitPolicy.save wrote, or calibrate again."
             )
         own = {score.name: score for score in scores}
@@ -166,7 +170,7 @@ class ExitPolicy:
                 promise=None if promise is None else Promise(**promise),
                 source=content["source"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
                 f"this is no exit policy that this version reads ({error}). Calibrate again."
             ) from error

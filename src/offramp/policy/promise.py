@@ -1,7 +1,9 @@
 """Promise: what a policy was certified for, and on how much evidence."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from offramp.errors import PlanError
 
 Goal = Literal["max_drop", "max_rise", "max_disagreement"]
 Method = Literal["ltt", "ucb"]
@@ -37,9 +39,21 @@ class Promise:
     estimate: float
     loss_bound: float | None = None
 
+    def __post_init__(self) -> None:
+        known = (
+            self.goal in get_args(Goal)
+            and self.method in get_args(Method)
+            and self.within in (None, *get_args(Within))
+        )
+        if not known:
+            raise PlanError(
+                f"a promise of {self.goal!r} by {self.method!r} within {self.within!r} is none "
+                "that this version knows."
+            )
+
     def __str__(self) -> str:
         what = {
-            "max_drop": f"accuracy falls by at most {100 * self.limit:g} points",
+            "max_drop": f"accuracy falls by at most {_points(self.limit)}",
             "max_rise": f"the mean absolute error rises by at most {self.limit:g}",
             "max_disagreement": f"at most {100 * self.limit:g} % disagree with the final exit",
         }[self.goal]
@@ -51,3 +65,7 @@ class Promise:
             f"{what}{each}, with {100 * self.confidence:g} % confidence "
             f"({self.num_samples} samples, {self.method}{clipped})"
         )
+
+
+def _points(share: float) -> str:
+    return "1 point" if share == 0.01 else f"{100 * share:g} points"

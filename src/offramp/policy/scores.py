@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.arrays import Task
-from offramp.errors import DataError, PlanError
+from offramp.errors import DataError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
 
 Floats = NDArray[np.float64]
@@ -55,6 +55,7 @@ class Score:
         Raises:
             PlanError: The score does not fit the task, or needs scores that are not there.
             DataError: A score is NaN.
+            ShapeError: A score is not one number per sample.
         """
         if outputs.task not in self.tasks:
             fitting = [score.name for score in SCORES.values() if outputs.task in score.tasks]
@@ -71,7 +72,14 @@ class Score:
         scores = np.empty((early, outputs.outputs.shape[1]))
         for exit in range(early):
             own = None if given is None else given[exit]
-            scores[exit] = self.at(Seen(scaled[: exit + 1], own))
+            found = np.asarray(self.at(Seen(scaled[: exit + 1], own)))
+            if found.shape != scores[exit].shape:
+                raise ShapeError(
+                    f"the score {self.name!r} gives shape {found.shape} at "
+                    f"{outputs.names[exit]!r}, not one number per sample, "
+                    f"{scores[exit].shape}. Mend the score's function."
+                )
+            scores[exit] = found
         if np.isnan(scores).any():
             exit, sample = map(int, np.argwhere(np.isnan(scores))[0])
             raise DataError(

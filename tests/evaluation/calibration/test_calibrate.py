@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import math
@@ -81,11 +82,9 @@ def test_permuting_samples_together_with_their_split_changes_nothing(
     assert first.as_json() == second.as_json()
 
 
-@given(seed=st.integers(0, 99), bound=st.sampled_from([None, 0.7]))
+@given(seed=st.integers(0, 99), bound=st.sampled_from([5.0, 0.7]))
 @settings(max_examples=10, deadline=None)
-def test_permuting_a_regression_with_its_split_changes_nothing(
-    seed: int, bound: float | None
-) -> None:
+def test_permuting_a_regression_with_its_split_changes_nothing(seed: int, bound: float) -> None:
     values, random = regression(300, seed), np.random.default_rng(seed)
     split, moved = random.choice(["order", "test"], 300), random.permutation(300)
     wish: dict[str, Any] = {"max_rise": 0.5, "score": "agreement", "loss_bound": bound}
@@ -136,7 +135,7 @@ def test_a_stricter_limit_never_saves_more(
 @settings(max_examples=15, deadline=None)
 def test_a_stricter_rise_never_saves_more(strict: float, more: float, seed: int) -> None:
     values = regression(700, seed)
-    wish: dict[str, Any] = {"score": "agreement", "seed": seed}
+    wish: dict[str, Any] = {"score": "agreement", "seed": seed, "loss_bound": 3.0}
     assert saved(values, max_rise=strict, **wish) <= saved(values, max_rise=strict + more, **wish)
 
 
@@ -315,14 +314,15 @@ def test_temperatures_know_no_order_of_rows_to_the_last_bit(pool: ExitOutputs, r
 
 def test_a_regression_promises_a_rise_with_single_losses_clipped() -> None:
     values = regression(3000, 1)
-    policy = calibrate(values, max_rise=0.1, score="agreement")
+    policy = calibrate(values, max_rise=0.1, score="agreement", loss_bound=2.0)
     assert policy.promise is not None
-    assert policy.promise.loss_bound is not None
+    assert policy.promise.loss_bound == 2.0
     assert "clipped" in str(policy)
     errors = errors_of(values)
     rise = errors[policy.choose(values), np.arange(3000)] - errors[-1]
     assert rise.mean() < 0.1
-    assert calibrate(values, max_rise=0.1, score="agreement", loss_bound=2.0).promise is not None
+    with pytest.raises(PlanError, match="no wish below loss_bound"):
+        calibrate(values, max_rise=2.5, score="agreement", loss_bound=2.0)
 
 
 def test_the_policy_remembers_what_it_was_certified_for(pool: ExitOutputs) -> None:
@@ -453,7 +453,7 @@ def test_a_regression_has_no_classes_temperatures_or_missing_groups() -> None:
     values = regression(50, 0)
     for wish in ({"within": "class"}, {"within": "group"}, {"temperature": True}):
         with pytest.raises(PlanError, match=r"regression|have none"):
-            whatever(values, max_rise=0.1, score="agreement", **wish)
+            whatever(values, max_rise=0.1, score="agreement", loss_bound=2.0, **wish)
 
 
 def test_temperatures_without_rows_of_their_own_are_refused(pool: ExitOutputs) -> None:
@@ -464,8 +464,59 @@ def test_temperatures_without_rows_of_their_own_are_refused(pool: ExitOutputs) -
 
 @pytest.mark.parametrize("part", ["order", "test"])
 def test_a_split_without_a_part_is_declined(pool: ExitOutputs, part: str) -> None:
-    with pytest.raises(NoPolicyError):
+    with pytest.raises(DataError, match="gives no row the role"):
         calibrate(pool, max_drop=0.03, split=np.full(2000, part))
+
+
+def test_what_a_budget_cannot_use_is_refused(pool: ExitOutputs) -> None:
+    with pytest.raises(PlanError, match="no use for confidence, within"):
+        calibrate(pool, budget=80, confidence=0.9, within="class")
+
+
+def test_outputs_without_an_early_exit_are_refused(pool: ExitOutputs) -> None:
+    last = ExitOutputs(
+        outputs=pool.outputs[-1:],
+        labels=pool.labels,
+        stage_flops=np.array([100]),
+        branch_flops=np.array([0]),
+    )
+    with pytest.raises(ShapeError, match="no early exit"):
+        calibrate(last, max_drop=0.05)
+
+
+def test_numpys_numbers_are_numbers(pool: ExitOutputs) -> None:
+    one, several = np.float64(0.05), np.array([0.04, 0.05])
+    assert calibrate(pool, max_drop=one).promise == calibrate(pool, max_drop=0.05).promise
+    menu: Any = calibrate(pool, max_drop=several)  # type: ignore[call-overload]
+    assert menu.limits == (0.04, 0.05)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_a_seed_that_is_no_count_is_refused(pool: ExitOutputs, seed: Any) -> None:
+    with pytest.raises(PlanError, match="seed="):
+        calibrate(pool, max_drop=0.05, seed=seed)
+
+
+def test_the_number_named_for_a_tiny_set_certifies_lossless_exits() -> None:
+    def lossless(num: int) -> ExitOutputs:
+        labels = np.arange(num) % 3
+        return ExitOutputs(
+            outputs=np.stack([np.eye(3, dtype=np.float32)[labels]] * 2)
+            * np.linspace(4, 9, num, dtype=np.float32)[:, np.newaxis],
+            labels=labels,
+            stage_flops=np.array([10, 90]),
+            branch_flops=np.array([1, 0]),
+        )
+
+    with pytest.raises(NoPolicyError) as declined:
+        calibrate(lossless(40), max_drop=0.02)
+    enough = declined.value.num_samples_needed
+    assert enough is not None
+    issued = 0
+    for seed in range(20):
+        with contextlib.suppress(NoPolicyError):
+            issued += calibrate(lossless(enough), max_drop=0.02, seed=seed).promise is not None
+    assert issued >= 12
 
 
 @pytest.mark.parametrize(
@@ -519,7 +570,12 @@ def test_a_rise_is_broken_in_at_most_its_share_of_draws(make_values: Make, draw:
     for seed in range(600):
         try:
             policy = calibrate(
-                draw(pool, 500, seed), max_rise=0.05, score="agreement", confidence=0.9, seed=seed
+                draw(pool, 500, seed),
+                max_rise=0.05,
+                score="agreement",
+                confidence=0.9,
+                seed=seed,
+                loss_bound=5.0,
             )
         except NoPolicyError:
             continue

@@ -7,7 +7,7 @@ from typing import cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offramp.errors import DataError, PlanError
+from offramp.errors import DataError, PlanError, ShapeError
 from offramp.evaluation.calibration.budget import budgeted
 from offramp.evaluation.calibration.calibration import Calibration, Candidate
 from offramp.evaluation.calibration.certify import Certified, certified, no_policy
@@ -15,7 +15,7 @@ from offramp.evaluation.calibration.losses import losses_of
 from offramp.evaluation.calibration.nodes import Field, Node, nodes_of, strata_of
 from offramp.evaluation.calibration.parts import parts_of
 from offramp.evaluation.calibration.wish import Wish, the_goal, wish_of
-from offramp.evaluation.temperature import fit_temperature, fit_temperatures
+from offramp.evaluation.temperature import fit_temperature
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
@@ -104,8 +104,7 @@ def calibrate(
             `temperature`, `order` or `test`. None draws roles row by row.
         seed: Of that draw.
         temperature: Divide each early exit's logits by a temperature, fitted on rows of its own.
-        loss_bound: What single rises are clipped at; None takes the largest rise or fall among the
-            rows that the order is learned on.
+        loss_bound: What single rises are clipped at; `max_rise` needs it.
 
     Raises:
         NoPolicyError: No policy with an active early exit is certified.
@@ -114,10 +113,17 @@ def calibrate(
     """
     goals = {"max_drop": max_drop, "max_rise": max_rise, "max_disagreement": max_disagreement}
     if the_goal({**goals, "budget": budget}) == "budget":
-        temperatures = fit_temperatures(outputs) if temperature else None
-        return budgeted(
-            outputs, cast(float, budget), score=score, cost=cost, temperatures=temperatures
+        _check_only_budget(
+            confidence=confidence != 0.95,
+            method=method != "ltt",
+            within=within is not None,
+            split=split is not None,
+            temperature=temperature,
+            loss_bound=loss_bound is not None,
         )
+        return budgeted(outputs, cast(float, budget), score=score, cost=cost)
+    if isinstance(max_drop, np.ndarray):
+        max_drop = tuple(max_drop.tolist())
     found = calibration_of(
         outputs,
         max_drop=cast(Sequence[float], max_drop),
@@ -202,6 +208,13 @@ def calibration_of(
     goals = {"max_drop": max_drop, "max_rise": max_rise, "max_disagreement": max_disagreement}
     goal = cast(Goal, the_goal(goals))
     wish = wish_of(goal, goals[goal], confidence, method, within)
+    if len(outputs.names) < 2:
+        raise ShapeError("these outputs have no early exit, so there is nothing to calibrate.")
+    if loss_bound is not None and max(wish.limits) >= loss_bound:
+        raise PlanError(
+            f"max_rise={max(wish.limits):g} is no wish below loss_bound={loss_bound:g}: a mean of "
+            "losses that are at most that is never more. Wish for less."
+        )
     parts = parts_of(outputs, split, seed, temperature=temperature)
     field = Field(
         outputs=outputs,
@@ -209,12 +222,22 @@ def calibration_of(
         temperatures=_temperatures(outputs, parts.temperature) if temperature else None,
         unit=cost,
         parts=parts,
-        losses=losses_of(outputs, goal, parts.order, loss_bound),
+        losses=losses_of(outputs, goal, loss_bound),
         strata=strata_of(outputs, within),
         level=wish.level,
     )
     found = _calibrations(field, wish)
     return found if isinstance(max_drop, Sequence) else found[0]
+
+
+def _check_only_budget(**given: bool) -> None:
+    """Refuse what a budget, which promises nothing, cannot use."""
+    if idle := [name for name, is_given in given.items() if is_given]:
+        raise PlanError(
+            f"a budget has no use for {', '.join(idle)}: all rows choose its thresholds, and it "
+            "promises nothing. Leave them out (for temperatures fitted on other rows there is "
+            "offramp.evaluation.calibration.budget.budgeted)."
+        )
 
 
 def _calibrations(field: Field, wish: Wish) -> tuple[Calibration, ...]:

@@ -66,14 +66,30 @@ class Calibration:
 
     def __str__(self) -> str:
         promise = self.policy.promise
-        head = [*self.policy.names[:-1], f"saved % of {self.cost}", "loss on order", "on test"]
+        head = [*self.policy.names[:-1], f"saved % of {self.cost}", "loss, order", "loss, test"]
         head += ["bound" if promise is not None and promise.method == "ucb" else "p-value", ""]
         rows = [self._row(place) for place in self._shown()]
         used = ", ".join(f"{num} {role}" for role, num in self.num_samples.items() if num)
         return (
             f"{text_table(head, rows, left=0)}\n"
-            f"{self.num_certified} of {len(self.path)} candidates certified; samples: {used}; "
-            f"the promise is carried by the {self.num_samples['test']} that tested.\n{self.policy}"
+            f"{self.num_certified} of {len(self.path)} candidates certified, {len(rows)} shown; "
+            f"samples: {used}; the promise is carried by the {self.num_samples['test']} that "
+            f"tested.\n{self._legend()}\n{self.policy}"
+        )
+
+    def _legend(self) -> str:
+        promise = self.policy.promise
+        if promise is None:
+            return ""
+        worst = f", of the worst {promise.within} on the test samples" if promise.within else ""
+        rule = (
+            f"bound <= {promise.limit:g}"
+            if promise.method == "ucb"
+            else f"p-value <= {1 - promise.confidence:.4g}"
+        )
+        return (
+            f"Losses are means per sample{worst}. Certified is what has {rule}, up to the first "
+            "that has not."
         )
 
     def _row(self, place: int) -> list[str]:

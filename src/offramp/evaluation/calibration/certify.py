@@ -15,8 +15,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from offramp.errors import NoPolicyError
-from offramp.evaluation.calibration.evidence import needed, roughly_needed, upper_bound
+from offramp.evaluation.calibration.evidence import (
+    evidence_of,
+    needed,
+    roughly_needed,
+    upper_bound,
+)
 from offramp.evaluation.calibration.nodes import Field, Node
 from offramp.evaluation.calibration.wish import Wish
 from offramp.policy.promise import Goal
@@ -79,6 +86,7 @@ def no_policy(field: Field, nodes: Sequence[Node], wish: Wish) -> NoPolicyError:
 
 
 _FEW = 50
+_FOUR_OF_FIVE = 0.85  # standard errors above the mean
 _WHAT: dict[Goal, str] = {
     "max_drop": "accuracy drop",
     "max_rise": "rise of the mean absolute error",
@@ -93,7 +101,9 @@ def _wished(wish: Wish) -> str:
 
 
 def _few(field: Field, wish: Wish, limit: float) -> str:
-    if field.parts.sizes["order"] >= _FEW:
+    early = field.outputs.with_passed_cost(field.unit)[:-1]
+    dearer = len(early) > 0 and early.min() >= field.outputs.own_path_cost(field.unit)[-1]
+    if dearer or field.parts.sizes["order"] >= _FEW:
         return "The exits cost more than they could save: leave out a branch, or cut earlier."
     return f"Calibrate on at least {_fewest(field, wish, limit)} samples."
 
@@ -129,21 +139,30 @@ def _advice(number: int | None) -> str:
 
 def _fewest(field: Field, wish: Wish, limit: float) -> int:
     """Samples that certify a limit without a single loss."""
-    scale = field.losses.bound or 1.0
-    tests = math.log(wish.level) / math.log1p(-min(limit / scale, 0.999))
-    return math.ceil(tests / max(field.parts.test_share, 0.1)) * len(field.strata.names)
+    none = np.zeros(1)
+    lossless = evidence_of(wish.goal, none, none, wish.level, field.losses.bound)
+    tests = needed(lossless, limit, wish.level)
+    return math.ceil(_of_all(tests * len(field.strata.names), field)) if tests < math.inf else 0
+
+
+def _of_all(tests: float, field: Field) -> float:
+    """Samples of which so many test in four of five draws."""
+    share = field.parts.test_share
+    return (tests + _FOUR_OF_FIVE * math.sqrt(tests * (1 - share))) / share
 
 
 def _samples_needed(field: Field, saving: Sequence[Node], wish: Wish, limit: float) -> int | None:
     """The fewest with which a candidate that saves would be certified: rough first, then exact."""
-    shares = [max(1, each.num) / len(field.outputs.labels) for each in saving[0].evidence]
+    testing = max(1, len(field.parts.test))
+    shares = [max(1, each.num) / testing for each in saving[0].evidence]
 
     def total(node: Node, rough: bool) -> float:
         count = roughly_needed if rough else needed
-        return max(
+        tests = max(
             count(each, limit, wish.level) / share
             for each, share in zip(node.evidence, shares, strict=True)
         )
+        return _of_all(tests, field) if math.isfinite(tests) else tests
 
     most_likely = min(saving, key=lambda node: total(node, True))
     number = total(most_likely, False)

@@ -34,13 +34,8 @@ class Losses:
     scale: float = 1.0
 
 
-def losses_of(
-    outputs: ExitOutputs, goal: Goal, order: NDArray[np.int64], loss_bound: float | None = None
-) -> Losses:
-    """The losses that a goal speaks of.
-
-    Without `loss_bound`, rises are clipped at the largest among the rows `order`, which no policy
-    is tested on. They are kept to about 2^-32 of the bound.
+def losses_of(outputs: ExitOutputs, goal: Goal, loss_bound: float | None = None) -> Losses:
+    """The losses that a goal speaks of; rises are clipped, and kept to about 2^-32 of the bound.
 
     Raises:
         PlanError: The goal does not fit the task.
@@ -53,7 +48,7 @@ def losses_of(
     if goal == "max_drop":
         return Losses(goal, values[-1] - values)
     rises = values - values[-1]
-    bound = loss_bound or float(np.abs(rises[:, order]).max(initial=0.0)) or 1.0
+    bound = float(loss_bound or 1.0)
     scale = 2.0 ** math.floor(math.log2(bound))
     most = math.floor(bound / scale * _STEPS)
     steps = np.clip(np.ceil(np.clip(rises, -bound, bound) / scale * _STEPS), -most, most)
@@ -66,6 +61,12 @@ def _check(outputs: ExitOutputs, goal: Goal, loss_bound: float | None) -> None:
         fitting = "max_rise, in the labels' unit" if regression else "max_drop or max_disagreement"
         raise PlanError(
             f"{goal} does not fit a {outputs.task}. Wish for {fitting}, or give a budget."
+        )
+    if regression and loss_bound is None:
+        raise PlanError(
+            "max_rise needs loss_bound: the most that a single error may rise, in the labels' "
+            "unit, such as the width of the labels' range. No number of samples rules out a rare, "
+            "huge error, so larger rises count as this much, and the promise says so."
         )
     if loss_bound is not None and not (regression and 0 < loss_bound < np.inf):
         raise PlanError(

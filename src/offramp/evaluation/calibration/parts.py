@@ -18,22 +18,22 @@ _USED = ("train", "validation")
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Rows by their role, each in the order of the outputs."""
+    """Rows by their role, each in the order of the outputs.
+
+    Attributes:
+        test_share: Of all rows, those that test; where roles are drawn, their chance to.
+    """
 
     stopping: NDArray[np.int64]
     temperature: NDArray[np.int64]
     order: NDArray[np.int64]
     test: NDArray[np.int64]
+    test_share: float
 
     @property
     def sizes(self) -> dict[str, int]:
         """Number of rows of each role."""
         return {role: len(getattr(self, role)) for role in ROLES}
-
-    @property
-    def test_share(self) -> float:
-        """Of all rows, those that test."""
-        return len(self.test) / max(1, sum(self.sizes.values()))
 
 
 def parts_of(
@@ -48,8 +48,18 @@ def parts_of(
         DataError: Nothing says which rows are fresh, and the outputs are of rows that training
             used; or a role has no row.
     """
+    _check_seed(seed)
     roles = _drawn(outputs, seed, temperature) if split is None else _given(outputs, split)
-    return Parts(**{role: np.flatnonzero(roles == role) for role in ROLES})
+    share = 1 - sum(_DRAWN[temperature].values())
+    if split is not None:
+        share = float((roles == "test").mean())
+    return Parts(**{role: np.flatnonzero(roles == role) for role in ROLES}, test_share=share)
+
+
+def _check_seed(seed: object) -> None:
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or seed < 0:  # type: ignore[operator]
+        raise PlanError(f"seed={seed!r} must be a whole number from 0.")
 
 
 def _drawn(outputs: ExitOutputs, seed: int, temperature: bool) -> NDArray[np.str_]:
@@ -75,6 +85,12 @@ def _given(outputs: ExitOutputs, split: ArrayLike) -> NDArray[np.str_]:
     unknown = sorted(set(roles.tolist()) - set(ROLES))
     if unknown:
         raise PlanError(f"split has the words {unknown}; each must be one of {_listed(ROLES)}.")
+    absent = [role for role in ("order", "test") if role not in roles]
+    if absent:
+        raise DataError(
+            f"split gives no row the role {' or '.join(absent)}: some rows have to learn the "
+            "order, and others to test it. Give both, for example 3 in 10 and the rest."
+        )
     return roles
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from numbers import Real
+from typing import Any, cast, get_args
 
 from offramp.errors import PlanError
 from offramp.policy.promise import Goal, Method, Within
@@ -54,11 +55,12 @@ def wish_of(
     Raises:
         PlanError: A setting is none that there is; all faults are listed.
     """
-    values = tuple(limits) if isinstance(limits, Sequence) else (limits,)
+    several = isinstance(limits, Sequence) and not isinstance(limits, str)
+    values: tuple[Any, ...] = tuple(cast(Sequence[Any], limits)) if several else (limits,)
     faults = [*_limit_faults(goal, values), *_choice_faults(method, within)]
-    if isinstance(limits, Sequence) and goal != "max_drop":
+    if several and goal != "max_drop":
         faults.append(f"{goal} takes one limit; a menu is made of several max_drop.")
-    if not 0 < confidence < 1:
+    if not _is_number(confidence) or not 0 < confidence < 1:
         faults.append(f"confidence={confidence!r} must be between 0 and 1, such as 0.95.")
     if faults:
         raise PlanError("\n".join(faults))
@@ -74,8 +76,12 @@ def _limit_faults(goal: Goal, values: Sequence[Any]) -> list[str]:
     return [
         f"{goal}={value!r} must be above 0 and below {top:g}, {unit}."
         for value in values
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < top
+        if not _is_number(value) or not 0 < value < top
     ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _choice_faults(method: Any, within: Any) -> list[str]:
