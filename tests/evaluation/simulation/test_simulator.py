@@ -22,7 +22,7 @@ from offramp.evaluation.simulation import (
     simulate,
 )
 from offramp.outputs import ExitOutputs
-from offramp.policy import ExitPolicy
+from offramp.policy import ExitPolicy, PolicyMenu
 
 any_outputs: Any = ExitOutputs  # takes whatever numpy makes arrays of
 Policy = Callable[..., ExitPolicy]
@@ -285,6 +285,13 @@ def test_the_text_and_the_json_say_what_was_simulated(outputs: ExitOutputs, poli
     assert [row["name"] for row in plain["rows"]] == [row.name for row in found]
 
 
+def test_a_row_whose_queue_grows_is_called_overloaded(outputs: ExitOutputs, policy: Policy) -> None:
+    found = run(outputs, {"p": policy(0.9, 0.9)}, arrivals=FixedRate(per_second=150))
+    assert found["p, by the deadline"].utilisation > 0.999
+    assert str(found).endswith("as requests come: full network, p.")
+    assert "Overloaded" not in str(run(outputs, {}, arrivals=FixedRate(per_second=10)))
+
+
 def test_outputs_without_times_are_refused(policy: Policy) -> None:
     untimed: ExitOutputs = any_outputs(
         outputs=np.zeros((2, 3, 2)), labels=[0, 1, 0], stage_flops=[1, 1], branch_flops=[1, 0]
@@ -299,6 +306,9 @@ def test_outputs_without_times_are_refused(policy: Policy) -> None:
         ({"deadline_ms": 0.0}, "deadline_ms=0.0"),
         ({"deadline_ms": math.nan}, "deadline_ms=nan"),
         ({"requests": 0}, "at least 1"),
+        ({"requests": 10.5}, "a whole number"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 0.5}, "seed=0.5"),
         ({"reserve": 1.5}, "reserve=1.5"),
     ],
 )
@@ -312,6 +322,37 @@ def test_a_number_out_of_range_is_refused(
 def test_a_policy_cannot_take_the_name_of_another_row(outputs: ExitOutputs, policy: Policy) -> None:
     with pytest.raises(PlanError, match="Name the policy otherwise"):
         run(outputs, {"full network": policy(0.9, 0.9)})
+
+
+def test_a_policy_cannot_take_the_name_of_one_by_the_deadline(
+    outputs: ExitOutputs, policy: Policy
+) -> None:
+    rule = policy(0.9, 0.9)
+    with pytest.raises(PlanError, match=r"'p, by the deadline' is the name of another row"):
+        run(outputs, {"p": rule, "p, by the deadline": rule})
+
+
+def test_a_menu_is_refused_with_how_to_give_its_policies(outputs: ExitOutputs) -> None:
+    menu: Any = PolicyMenu.__new__(PolicyMenu)  # what it holds does not matter
+    with pytest.raises(PlanError, match=r"'mine' is a menu.*Give its policies"):
+        run(outputs, {"mine": menu})
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"arrivals": FixedRate(per_second=1e-320)}, "arrivals"),
+        ({"arrivals": Poisson(per_second=1e-306)}, "arrivals"),
+        ({"arrivals": Bursts(per_second=1, burst_size=200, gap_ms=1e307)}, "arrivals"),
+        ({"uplink": Lognormal(median_ms=1e307, sigma=10)}, "uplink"),
+        ({"uplink": Constant(ms=1e308), "downlink": Constant(ms=1e308)}, "downlink"),
+    ],
+)
+def test_times_that_overflow_name_their_setting(
+    outputs: ExitOutputs, changes: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(PlanError, match=f"^{name}=.* too large for a number"):
+        run(outputs, {}, **changes)
 
 
 def test_a_policy_for_other_exits_is_refused(outputs: ExitOutputs, policy: Policy) -> None:

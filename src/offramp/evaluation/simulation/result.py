@@ -8,6 +8,9 @@ from typing import Any
 from offramp.evaluation.measure import Measure
 from offramp.evaluation.table import scaled_flops, text_table
 
+BY_DEADLINE = ", by the deadline"  # follows a policy's name
+_OVERLOADED = 0.995  # of the time busy; a queue that empties now and then leaves more of it
+
 
 @dataclass(frozen=True)
 class SimulationRow:
@@ -117,7 +120,16 @@ class Simulation:
         )
         return (
             f"{self.requests} requests, deadline {self.deadline_ms:g} ms after sending; one that "
-            f"misses it {blind}. Times are over all requests; - is no answer."
+            f"misses it {blind}. Times are over all requests; - is no answer. Exits are shares of "
+            f"all requests; what is missing to 100 % was refused.{self._overloaded()}"
+        )
+
+    def _overloaded(self) -> str:
+        # By the deadline a queue stays short, however busy the server is.
+        patient = [row for row in self.rows if not row.name.endswith(BY_DEADLINE)]
+        names = ", ".join(row.name for row in patient if row.utilisation > _OVERLOADED)
+        return (
+            f" Overloaded, so its queue grows as long as requests come: {names}." if names else ""
         )
 
 

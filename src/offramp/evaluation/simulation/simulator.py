@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from offramp.errors import PlanError
 from offramp.evaluation.measure import measure_of
 from offramp.evaluation.simulation.arrivals import Arrivals
 from offramp.evaluation.simulation.queue import Served, fifo, fifo_by_deadline
-from offramp.evaluation.simulation.result import Simulation, SimulationRow
+from offramp.evaluation.simulation.result import BY_DEADLINE, Simulation, SimulationRow
 from offramp.evaluation.simulation.transmission import Constant, Transmission
 from offramp.outputs import ExitOutputs, Unit
-from offramp.policy import ExitPolicy
+from offramp.policy import ExitPolicy, PolicyMenu
 
 Floats = NDArray[np.float64]
 FULL, SMALLEST = "full network", "smallest exit"
@@ -78,10 +79,13 @@ def simulate(
     Raises:
         OfframpError: The outputs hold no measured milliseconds.
         ShapeError: A policy is for other exits.
-        PlanError: A number out of range, or a policy named as one of the fixed rows.
+        PlanError: A number out of range, times that overflow, a menu in place of its policies, or
+            a policy named as another row.
     """
     began = clock()
-    _check(policies, deadline_ms, requests, reserve)
+    _check(deadline_ms, reserve)
+    _check_counts(requests, seed)
+    _check_policies(policies)
     outputs.costs("ms")
     traffic = _traffic(outputs, arrivals, uplink, downlink, requests, seed)
     due = traffic.sent_ms + deadline_ms - np.quantile(traffic.downlink_ms, reserve)
@@ -105,18 +109,32 @@ def simulate(
     )
 
 
-def _check(
-    policies: Mapping[str, ExitPolicy], deadline_ms: float, requests: int, reserve: float
-) -> None:
+def _check(deadline_ms: float, reserve: float) -> None:
     if not (math.isfinite(deadline_ms) and deadline_ms > 0):
         raise PlanError(f"deadline_ms={deadline_ms} must be a positive number of milliseconds.")
-    if requests < 1:
-        raise PlanError(f"requests={requests}: send at least 1; tails need some 10,000.")
     if not 0 <= reserve <= 1:
         raise PlanError(f"reserve={reserve} is a share of the downlink times, from 0 to 1.")
-    taken = sorted({FULL, SMALLEST} & set(policies))
+
+
+def _check_counts(requests: int, seed: int) -> None:
+    if not isinstance(requests, Integral) or requests < 1:
+        raise PlanError(
+            f"requests={requests!r}: send at least 1, a whole number; tails need some 10,000."
+        )
+    if not isinstance(seed, Integral) or seed < 0:
+        raise PlanError(f"seed={seed!r} must be a whole number from 0.")
+
+
+def _check_policies(policies: Mapping[str, object]) -> None:
+    taken = sorted({FULL, SMALLEST, *(name + BY_DEADLINE for name in policies)} & set(policies))
     if taken:
-        raise PlanError(f"{taken[0]!r} is a row of every simulation. Name the policy otherwise.")
+        raise PlanError(f"{taken[0]!r} is the name of another row. Name the policy otherwise.")
+    menus = [name for name, policy in policies.items() if isinstance(policy, PolicyMenu)]
+    if menus:
+        raise PlanError(
+            f"{menus[0]!r} is a menu, and a row is of one policy. Give its policies, such as "
+            "{str(limit): menu.at(limit) for limit in menu.limits}."
+        )
 
 
 def _traffic(
@@ -129,15 +147,28 @@ def _traffic(
 ) -> Traffic:
     # A stream for each, so that other uplinks do not change the arrivals.
     of_samples, of_arrivals, of_uplinks, of_downlinks = np.random.default_rng(seed).spawn(4)
-    sent = arrivals.times_ms(requests, of_arrivals)
-    reach = sent + uplink.draw_ms(requests, of_uplinks)
+    with np.errstate(over="ignore", invalid="ignore"):  # told below, with the setting to change
+        sent = arrivals.times_ms(requests, of_arrivals)
+        reach = sent + uplink.draw_ms(requests, of_uplinks)
+        back = downlink.draw_ms(requests, of_downlinks)
+        _check_times(arrivals=(arrivals, sent), uplink=(uplink, reach))
+        _check_times(downlink=(downlink, reach + back))
     order = np.argsort(reach, kind="stable")  # one that is faster on the way comes first
     return Traffic(
         samples=of_samples.integers(outputs.outputs.shape[1], size=requests)[order],
         sent_ms=sent[order],
         arrivals_ms=reach[order],
-        downlink_ms=downlink.draw_ms(requests, of_downlinks)[order],
+        downlink_ms=back[order],
     )
+
+
+def _check_times(**settings: tuple[Arrivals | Transmission, Floats]) -> None:
+    for name, (setting, times) in settings.items():
+        if not np.isfinite(times).all():
+            raise PlanError(
+                f"{name}={setting!r} gives times that are too large for a number. Choose "
+                f"{'a higher rate' if name == 'arrivals' else 'shorter times or less spread'}."
+            )
 
 
 def _played(
@@ -153,7 +184,7 @@ def _played(
         ms, flops = _asked_cost(policy, outputs, "ms"), _asked_cost(policy, outputs, "flops")
         yield name, fifo(traffic.arrivals_ms, leaves, ms), flops
         served = fifo_by_deadline(traffic.arrivals_ms, leaves, ms, due_ms)
-        yield f"{name}, by the deadline", served, flops
+        yield name + BY_DEADLINE, served, flops
 
 
 def _asked_cost(policy: ExitPolicy, outputs: ExitOutputs, unit: Unit) -> Floats:
