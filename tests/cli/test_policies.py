@@ -111,6 +111,36 @@ def test_a_simulation_has_a_row_for_every_policy(rows: Path, policy: Path) -> No
     assert names[2:] == ["max_drop 0.03", "max_drop 0.03, by the deadline"]
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("--rate", "0"), "--rate"),
+        (("--rate", "nan"), "--rate"),
+        (("--rate", "inf", "--arrivals", "bursts"), "--rate"),
+        (("--burst-size", "0"), "--burst-size"),
+        (("--uplink-ms", "-5"), "--uplink-ms"),
+        (("--downlink-ms", "nan", "--jitter", "1"), "--downlink-ms"),
+        (("--uplink-ms", "3", "--jitter", "-1"), "--jitter"),
+        (("--uplink-ms", "3", "--jitter", "nan"), "--jitter"),
+        (("--jitter", "-1"), "--jitter"),
+        (("--requests", "0"), "--requests"),
+        (("--seed", "-1"), "--seed"),
+    ],
+)
+def test_traffic_that_cannot_be_is_wrong_usage_of_its_option(
+    rows: Path, policy: Path, words: tuple[str, ...], option: str
+) -> None:
+    given = ("--rate", "50", "--deadline-ms", "9", "--policy", str(policy), *words)
+    result = run("simulate", str(rows), *given)
+    assert result.exit_code == 2
+    assert f"Invalid value for {option}" in result.output.replace("'", "")
+
+
+@pytest.mark.parametrize("verb", [("calibrate", "--max-drop", "0.03"), ("watch",)])
+def test_a_negative_seed_is_wrong_usage(rows: Path, verb: tuple[str, ...]) -> None:
+    assert run(*verb, str(rows), "--seed", "-1").exit_code == 2
+
+
 def test_a_simulation_of_a_bare_file_asks_for_the_policy(rows: Path) -> None:
     with pytest.raises(PlanError, match="--policy"):
         told(run("simulate", str(rows), "--rate", "50", "--deadline-ms", "9"))
@@ -129,7 +159,7 @@ def test_answers_like_the_reference_give_no_alarm_and_others_do(rows: Path, poli
     alike = rule.choose(made_up(1500, 7))
     quiet = run(*words, given="\n".join(map(str, alike)))
     assert quiet.exit_code == 0
-    assert "after 1500" in quiet.output
+    assert "exit mix: 1500 answers, e-value now" in quiet.output
     drifted = run(*words, given="\n".join(["2"] * 1500))
     assert drifted.exit_code == 3
     assert "drift in exit mix: answers that leave at 'final'" in drifted.output
@@ -149,3 +179,35 @@ def test_shadow_answers_are_read_from_the_second_column(
 def test_a_line_that_is_no_answer_is_named(rows: Path, policy: Path) -> None:
     with pytest.raises(DataError, match="line 2 of the stream is 'sure'"):
         told(run("watch", str(rows), "--policy", str(policy), given="1\nsure\n"))
+
+
+@pytest.mark.parametrize("line", ["0,1,1", "0,2", "0,-1", "0,", "0,sure", "9", "-1"])
+@pytest.mark.parametrize("piped", [True, False])
+def test_what_a_watch_cannot_read_is_named_by_its_line(
+    rows: Path, policy: Path, tmp_path: Path, line: str, piped: bool
+) -> None:
+    stream = tmp_path / "answers.txt"
+    stream.write_text(f"2\n\n{line}\n1\n")
+    words = ("watch", str(rows), "--policy", str(policy))
+    given = stream.read_text() if piped else None
+    with pytest.raises(DataError, match=f"line 3 of the stream is '{line}'"):
+        told(run(*words, *(() if piped else ("--stream", str(stream))), given=given))
+
+
+def test_blank_lines_of_a_stream_are_skipped(rows: Path, policy: Path) -> None:
+    text = told(run("watch", str(rows), "--policy", str(policy), given="\n2\n  \n2,0\n\n"))
+    assert "exit mix: 2 answers" in text
+    assert "disagreement: 1 shadow answers" in text
+
+
+def test_an_alarm_before_a_bad_line_stays_the_result(
+    rows: Path, policy: Path, tmp_path: Path
+) -> None:
+    stream = tmp_path / "answers.txt"
+    stream.write_text("2\n" * 900 + "sure\n")
+    words = ("watch", str(rows), "--policy", str(policy), "--stream", str(stream))
+    result = run(*words)
+    assert result.exit_code == 3
+    assert "drift in exit mix" in result.stdout
+    assert "exit mix: 900 answers" in result.stdout
+    assert "error: line 901 of the stream is 'sure'" in result.stderr

@@ -1,16 +1,17 @@
 """Verbs that read a run's outputs: tradeoff, calibrate, simulate, watch."""
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from offramp.cli.answers import answers
 from offramp.cli.showing import AsJson, outputs_file, show
-from offramp.errors import DataError, PlanError
+from offramp.errors import OfframpError, PlanError
 
 if TYPE_CHECKING:
     from offramp.evaluation.calibration import Calibration
@@ -22,6 +23,7 @@ PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="Default: policy.json in the run folder.")
 ]
 POLICY = "policy.json"
+Setting = TypeVar("Setting")
 
 
 def tradeoff(outputs: Outputs, as_json: AsJson = False) -> None:
@@ -64,7 +66,7 @@ def calibrate(
     loss_bound: Annotated[
         float | None, typer.Option(help="What single rises of --max-rise are clipped at.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split into order and test samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split into order and test samples.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Default: policy.json, in the run folder if it is one.")
     ] = None,
@@ -102,11 +104,12 @@ def calibrate(
     found = calibration_of(rows, **wish)
     calibrations = tuple(found) if several else (found,)
     policies = tuple(each.policy for each in calibrations)
+    declined = _declined(max_drop or (), policies)
     if several:
-        PolicyMenu(policies, _declined(max_drop or (), policies)).save(path)
+        PolicyMenu(policies, declined).save(path)
     else:
         policies[0].save(path)
-    show(Fitted(calibrations, policies, path, _test_rows(outputs)), as_json)
+    show(Fitted(calibrations, policies, path, _test_rows(outputs), declined), as_json)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Fitted:
     policies: "tuple[ExitPolicy, ...]"
     path: Path
     test: "ExitOutputs | None"
+    declined: tuple[float, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -125,18 +129,24 @@ class Fitted:
             "policies": [policy.as_json() for policy in self.policies],
             "calibrations": [each.as_json() for each in self.calibrations],
             "test": None if judged is None else [each.as_json() for each in judged.policies],
+            "declined": list(self.declined),
             "file": str(self.path),
         }
 
     def __str__(self) -> str:
-        from offramp.evaluation.quality.text import policy_table
+        from offramp.evaluation.quality.text import part_table, policy_table
         from offramp.evaluation.table import text_table
 
         told = list(map(str, self.calibrations or self.policies))
+        told += [f"not certified, so not on the menu: {limit:g}" for limit in self.declined]
         judged = self._judged()
         if judged is not None:
-            title, head, rows = policy_table(judged)
-            told.append(f"On the {judged.samples} test samples. {title}\n{text_table(head, rows)}")
+            tables = [policy_table(judged)]
+            for policy, found in zip(self.policies, judged.policies, strict=True):
+                if policy.promise is not None and policy.promise.within:
+                    tables.append(part_table(judged, found))
+            told += [f"{title}\n{text_table(head, rows)}" for title, head, rows in tables]
+            told.append(f"These on the {judged.samples} samples of the run's test split.")
         return "\n\n".join([*told, f"written: {self.path}"])
 
     def _judged(self) -> Any:
@@ -153,14 +163,14 @@ def simulate(
     deadline_ms: Annotated[float, typer.Option(help="From sending to the answer's arrival.")],
     policy: PolicyFile = None,
     arrivals: Annotated[str, typer.Option(help="fixed, poisson or bursts.")] = "poisson",
-    burst_size: Annotated[int, typer.Option(help="Requests in one burst.")] = 10,
+    burst_size: Annotated[int, typer.Option(min=1, help="Requests in one burst.")] = 10,
     uplink_ms: Annotated[float, typer.Option(help="Median time of a request's way.")] = 0.0,
     downlink_ms: Annotated[float, typer.Option(help="Median time of an answer's way.")] = 0.0,
     jitter: Annotated[
         float, typer.Option(help="Spread of these times: sigma of a lognormal; 0 is none.")
     ] = 0.0,
-    requests: Annotated[int, typer.Option(help="How many.")] = 100_000,
-    seed: Annotated[int, typer.Option(help="Of samples, arrivals and ways.")] = 0,
+    requests: Annotated[int, typer.Option(min=1, help="How many.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples, arrivals and ways.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Play requests with a deadline against measured stage times, for every policy."""
@@ -168,24 +178,29 @@ def simulate(
     from offramp.outputs import ExitOutputs
 
     _check_choices(arrivals=(arrivals, "fixed", "poisson", "bursts"))
-    traffic: dict[str, sim.Arrivals] = {
-        "fixed": sim.FixedRate(per_second=rate),
-        "poisson": sim.Poisson(per_second=rate),
-        "bursts": sim.Bursts(per_second=rate, burst_size=burst_size),
+    if jitter and not (uplink_ms or downlink_ms):
+        raise typer.BadParameter(
+            "spreads --uplink-ms and --downlink-ms, and both are 0", param_hint="--jitter"
+        )
+    traffic: dict[str, Callable[..., sim.Arrivals]] = {
+        "fixed": sim.FixedRate,
+        "poisson": sim.Poisson,
+        "bursts": partial(sim.Bursts, burst_size=burst_size),
     }
 
-    def way(median_ms: float) -> "sim.Transmission":
+    def way(option: str, median_ms: float) -> "sim.Transmission":
         if jitter and median_ms:
-            return sim.Lognormal(median_ms=median_ms, sigma=jitter)
-        return sim.Constant(ms=median_ms)
+            sources = {"median_ms": option, "sigma": "--jitter"}
+            return _built(sim.Lognormal, sources, median_ms=median_ms, sigma=jitter)
+        return _built(sim.Constant, {"ms": option}, ms=median_ms)
 
     result = sim.simulate(
         ExitOutputs.load(outputs_file(outputs)),
         _named(_policies(policy, outputs)),
-        arrivals=traffic[arrivals],
+        arrivals=_built(traffic[arrivals], {"per_second": "--rate"}, per_second=rate),
         deadline_ms=deadline_ms,
-        uplink=way(uplink_ms),
-        downlink=way(downlink_ms),
+        uplink=way("--uplink-ms", uplink_ms),
+        downlink=way("--downlink-ms", downlink_ms),
         requests=requests,
         seed=seed,
     )
@@ -204,7 +219,7 @@ def watch(
     ] = None,
     policy: PolicyFile = None,
     rate: Annotated[float, typer.Option(help="Probability of any false alarm.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Of tie breaking.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of tie breaking.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Read answers and tell when exit mix or disagreement have left the reference; 3 if so."""
@@ -218,45 +233,18 @@ def watch(
         ExitOutputs.load(outputs_file(outputs, "calibration")), chosen[0], rate=rate, seed=seed
     )
     alarms = 0
-    for exits, disagree in _answers(sys.stdin if stream is None else _lines(stream)):
-        for alarm in watched.update(exits, disagree or None):
-            alarms += 1
-            typer.echo(json.dumps(alarm.as_json()) if as_json else str(alarm))
+    try:
+        for exits, disagree in answers(stream, watched.reference.exits):
+            for alarm in watched.update(exits, disagree or None):
+                alarms += 1
+                typer.echo(json.dumps(alarm.as_json()) if as_json else str(alarm))
+    except OfframpError as error:
+        if not alarms:
+            raise
+        typer.echo(f"error: {error}", err=True)  # the alarm is what matters, and stays the result
     typer.echo(str(watched), err=as_json)
     if alarms:
         raise typer.Exit(3)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the answers in {path} cannot be read: {error}. Name a text file, or leave --stream "
-            "out to read standard input."
-        ) from error
-
-
-def _answers(lines: Any, size: int = 1000) -> Iterator[tuple[list[int], list[int]]]:
-    """Exits and shadow disagreements of some lines at a time; from a pipe, of each line."""
-    size = 1 if lines is sys.stdin else size
-    exits: list[int] = []
-    disagree: list[int] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            exit, *shadow = map(int, line.strip().split(","))
-        except ValueError:
-            raise DataError(
-                f"line {number} of the stream is {line.strip()!r}, not `exit` or `exit,disagrees` "
-                "such as 2 or 2,1. Number exits from 0."
-            ) from None
-        exits.append(exit)
-        disagree += shadow
-        if len(exits) == size:
-            yield exits, disagree
-            exits, disagree = [], []
-    if exits:
-        yield exits, disagree
 
 
 def _policies(path: Path | None, outputs: Path) -> "tuple[ExitPolicy, ...]":
@@ -287,6 +275,20 @@ def _named(policies: "Sequence[ExitPolicy]") -> "dict[str, ExitPolicy]":
 def _declined(limits: Sequence[float], policies: "tuple[ExitPolicy, ...]") -> tuple[float, ...]:
     kept = {policy.promise.limit for policy in policies if policy.promise}
     return tuple(sorted(set(limits) - kept))
+
+
+def _built(make: Callable[..., Setting], options: dict[str, str], **values: float) -> Setting:
+    """A setting; what it refuses is wrong usage of the option that each value came from."""
+    from pydantic import ValidationError
+
+    try:
+        return make(**values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = str(wrong["loc"][0])
+        raise typer.BadParameter(
+            f"{values[name]:g}: {wrong['msg']}", param_hint=options[name]
+        ) from None
 
 
 def _check_choices(**options: tuple[str | None, *tuple[str | None, ...]]) -> None:

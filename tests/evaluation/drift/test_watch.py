@@ -41,7 +41,8 @@ def test_answers_like_the_reference_give_no_alarm(make_watch: Make) -> None:
     assert watched.update(stream(30_000, 0.4, 0.3, 0.3), shadows) == []
     assert watched.answers == 30_000
     assert watched.e_values["exit mix"] < 100
-    assert "after 30000; disagreement: e-value" in str(watched)
+    assert "exit mix: 30000 answers, e-value now" in str(watched)
+    assert "alarm at 222; disagreement: 300 shadow answers" in str(watched)
 
 
 def test_more_disagreement_is_found_and_less_is_welcome(make_watch: Make) -> None:

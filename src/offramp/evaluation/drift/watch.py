@@ -121,12 +121,13 @@ class Watch:
         return made
 
     def __str__(self) -> str:
-        seen = "; ".join(
-            f"{kind}: e-value {value:.3g} of {1 / self._rate(kind):.0f} after "
-            f"{self._monitors()[kind].answers}"
-            for kind, value in self.e_values.items()
-        )
-        return f"Watch for drift, false alarms at most {100 * self.rate:g} %. {seen}."
+        told = []
+        for kind, value in self.e_values.items():
+            answers = self._monitors()[kind].answers
+            counted = "answers" if kind == "exit mix" else "shadow answers"
+            evidence = f", e-value now {value:.3g}, alarm at {1 / self._rate(kind):.0f}"
+            told.append(f"{kind}: {answers} {counted}{evidence if answers else ''}")
+        return f"Watch for drift, false alarms at most {100 * self.rate:g} %. {'; '.join(told)}."
 
     def _monitors(self) -> dict[Kind, Monitor]:
         monitors: dict[Kind, Monitor] = {"exit mix": self._mix}
