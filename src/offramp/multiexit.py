@@ -124,7 +124,8 @@ class MultiExit(nn.Module):
         Args:
             data: A map-style data set of (input or tuple of inputs, label), or a pair of arrays.
             batch_size: Samples per pass; the last batch is shorter.
-            timings: Measured with `offramp.measure.measure_exits`; left out of the result if None.
+            timings: `offramp.measure.measure_model(model).of_exits(model)`; without, the
+                result has no milliseconds.
             split: Name kept in `source`.
             progress: Told after each batch.
 
