@@ -1,6 +1,7 @@
 """Budgeted classification: the best answers on given rows for a mean cost.
 
 A budget is kept on the rows that are given and says nothing of others: no promise comes with it.
+It is kept but for rounding, and the order of the rows changes nothing.
 The policies to choose from do not depend on the budget, so more budget is never less accurate, and
 they include the geometric rule's, so none of those is better at the same budget.
 """
@@ -9,16 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offramp.errors import PlanError
 from offramp.evaluation.calibration.ascent import Candidate, candidates
-from offramp.evaluation.calibration.rows import Rows, best_first
+from offramp.evaluation.calibration.rows import ALWAYS, Rows, best_first
 from offramp.outputs import ExitOutputs, Unit
+from offramp.policy.decision import fires
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.scores import Score, find_score
 
 RATIOS = (0.0, *np.geomspace(1e-3, 1e3, 399).tolist())
 """Of the geometric rule: shares of samples leaving at exits in turn are 1 : q : q^2 : ..."""
+
+ROUNDING = 1e-9
+"""How far over the budget, relative to it, a mean cost may be and count as the budget itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +114,18 @@ class _Menu:
         """Of those within the budget the best, and of these the cheapest."""
         self._check(budget)
         front = best_first(self.costs, self.rows.sign * self.values)
-        return self._point([place for place in front if self.costs[place] <= budget][-1])
+        within = self._within(budget)
+        return self._point([place for place in front if within[place]][-1])
 
     def dearest(self, budget: float) -> BudgetPoint:
         """Of those within the budget the dearest."""
         self._check(budget)
-        within = np.where(self.costs <= budget, self.costs, -np.inf)
+        within = np.where(self._within(budget), self.costs, -np.inf)
         return self._point(int(within.argmax()))
+
+    def _within(self, budget: float) -> NDArray[np.bool_]:
+        within: NDArray[np.bool_] = self.costs <= budget * (1 + ROUNDING)
+        return within
 
     def _point(self, place: int) -> BudgetPoint:
         return BudgetPoint(
@@ -125,14 +136,21 @@ class _Menu:
         if np.isnan(budget):
             raise PlanError("the budget is NaN. Give the mean cost per sample that you can afford.")
         least, unit = float(self.costs.min()), self.rows.unit
-        if budget >= least:
+        if self._within(budget).any():
             return
-        own = zip(self.rows.outputs.names, self.rows.outputs.own_path_cost(unit), strict=True)
+        alone = map(self._alone, range(self.rows.num_early + 1))
         raise PlanError(
             f"budget={budget:g} {unit} per sample cannot be kept: the least that an answer can "
             f"cost here is {least:.10g} {unit}. Give at least that, or cut the backbone earlier. "
-            f"Cost of each exit alone: {', '.join(f'{name} {each:.10g}' for name, each in own)}."
+            f"Cost of each exit alone: {', '.join(alone)}."
         )
+
+    def _alone(self, exit: int) -> str:
+        """What it costs to have this exit answer everything, or that it cannot."""
+        rows, name = self.rows, self.rows.outputs.names[exit]
+        if exit < rows.num_early and not fires(rows.scores[exit], ALWAYS).all():
+            return f"{name} cannot (its score {rows.score.name!r} never lets some samples leave)"
+        return f"{name} {rows.exit_cost(rows.alone(exit))[exit]:.10g}"
 
 
 def _rows(

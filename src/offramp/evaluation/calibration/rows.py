@@ -1,4 +1,8 @@
-"""Rows: the samples a policy is searched on, with how good and how dear each exit is for each."""
+"""Rows: the samples a policy is searched on, with how good and how dear each exit is for each.
+
+They are sorted by all that the search reads of them, so that what it finds does not depend, by
+rounding either, on the order in which they are given.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -22,7 +26,7 @@ ALWAYS = -sys.float_info.max
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Samples to search a policy on.
+    """Samples to search a policy on, by rising score and value.
 
     Attributes:
         temperatures: What the early exits' logits are divided by before the score, where they are.
@@ -36,17 +40,25 @@ class Rows:
     @cached_property
     def scores(self) -> Floats:
         """Of the early exits, (E - 1, N)."""
-        return self.score.of(self.outputs, self.temperatures)
+        return self._sorted[: self.num_early]
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """Samples by falling score at each early exit, (E - 1, N); ties in the rows' order."""
+        """Samples by falling score at each early exit, (E - 1, N); ties as they are sorted."""
         return np.argsort(-self.scores, axis=1, kind="stable")
 
     @cached_property
     def values(self) -> Floats:
         """The measure of each exit's answer, (E, N): 1 where right, or the absolute error."""
-        return measure_of(self.outputs.task).values(self.outputs.outputs, self.outputs.labels)
+        return self._sorted[self.num_early :]
+
+    @cached_property
+    def _sorted(self) -> Floats:
+        """`scores` above `values`: rows that tie in all of them are the same to the search."""
+        measure, given = measure_of(self.outputs.task), self.outputs
+        scores = self.score.of(given, self.temperatures)
+        both = np.concatenate([scores, measure.values(given.outputs, given.labels)])
+        return np.take(both, np.lexsort(both), axis=1)
 
     @cached_property
     def worth(self) -> Floats:
@@ -93,10 +105,11 @@ class Rows:
         return {}
 
     def judge(self, thresholds: Thresholds) -> tuple[float, float]:
-        """Mean cost and mean value, to the bit what the policy's own `cost` and answers give."""
+        """Mean cost and mean value, as the policy's `cost` and answers give, but for rounding."""
         leaves = leaving(self.scores, thresholds)
         value = self.values[leaves, np.arange(len(leaves))].mean()
-        return float(self.exit_cost(thresholds)[leaves].mean()), float(value)
+        numbers = np.bincount(leaves, minlength=self.num_early + 1)
+        return float(_mean_cost(numbers, self.exit_cost(thresholds))), float(value)
 
     def sweep(self, thresholds: Thresholds, exit: int) -> tuple[Floats, Floats, Floats]:
         """Every threshold of one exit, the others kept: thresholds, mean costs, mean worths.
@@ -104,24 +117,25 @@ class Rows:
         All (T,), thresholds falling; only those that let at least one sample leave. T is 0
         where none can. Exact but for rounding.
         """
-        trial = [*thresholds[:exit], 0.0, *thresholds[exit + 1 :]]
-        costs = self.exit_cost(trial)
+        costs = self.exit_cost([*thresholds[:exit], 0.0, *thresholds[exit + 1 :]])
         leaves = leaving(self.scores, [*thresholds[:exit], None, *thresholds[exit + 1 :]])
-        at = np.arange(len(leaves))
-        cost, worth = costs[leaves], self.worth[leaves, at]
+        worth = self.worth[leaves, np.arange(len(leaves))]
         rows = self.order[exit]
         rows = rows[leaves[rows] > exit]
         scores = self.scores[exit, rows]
-        saved = np.cumsum(costs[exit] - cost[rows])
         gained = np.cumsum(self.worth[exit, rows] - worth[rows])
         ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
         ends = ends[np.isfinite(scores[ends])]
-        count = len(leaves)
-        return (
-            scores[ends],
-            (cost.sum() + saved[ends]) / count,
-            (worth.sum() + gained[ends]) / count,
-        )
+        numbers = np.tile(np.bincount(leaves, minlength=len(costs)), (len(ends), 1))
+        for later in range(exit + 1, len(costs)):
+            numbers[:, later] -= np.cumsum(leaves[rows] == later)[ends]
+        numbers[:, exit] = ends + 1
+        return scores[ends], _mean_cost(numbers, costs), (worth.sum() + gained[ends]) / len(leaves)
+
+
+def _mean_cost(numbers: NDArray[np.int64], costs: Floats) -> Floats:
+    """Of numbers of samples per exit (..., E), (...,): no sum over the samples in their order."""
+    return np.asarray((numbers * costs).sum(axis=-1) / numbers.sum(axis=-1), np.float64)
 
 
 def best_first(costs: Sequence[float] | Floats, worths: Sequence[float] | Floats) -> list[int]:
