@@ -93,3 +93,14 @@ def test_it_prints_as_a_table_and_goes_to_json() -> None:
     plan = anytime(made([5, 9]), "flops")
     assert str(plan).splitlines()[0].split() == ["exit", "from", "FLOPs", "accuracy", "%"]
     assert json.loads(json.dumps(plan.as_json()))["steps"][0]["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_order_of_the_rows_does_not_decide_between_equally_large_errors(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    errors = random.normal(size=101)
+    each = np.stack([errors, random.permutation(errors)])[..., None]
+    outputs = made(
+        [1, 1], outputs=each, branch_flops=[30, 0], labels=np.zeros(101), task="regression"
+    )
+    assert anytime(outputs, "flops").skipped == ("exit 0",)

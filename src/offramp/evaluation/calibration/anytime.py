@@ -112,7 +112,8 @@ def anytime(outputs: ExitOutputs, cost: Unit = "ms", *, interruptible: bool = Fa
         OfframpError: Milliseconds are asked for and none were measured.
     """
     measure = measure_of(outputs.task)
-    values = measure.values(outputs.outputs, outputs.labels).mean(axis=1)
+    # Sorted, so that the rows' order does not decide by rounding between two exits.
+    values = np.sort(measure.values(outputs.outputs, outputs.labels), axis=1).mean(axis=1)
     stages, branches = outputs.costs(cost)
     own = costs.own_path(stages, branches)
     kept = _kept(measure, values, np.arange(len(own)) if interruptible else own)
