@@ -101,6 +101,6 @@ def test_the_order_of_the_rows_does_not_decide_between_equally_large_errors(seed
     errors = random.normal(size=101)
     each = np.stack([errors, random.permutation(errors)])[..., None]
     outputs = made(
-        [1, 1], outputs=each, branch_flops=[30, 0], labels=np.zeros(101), task="regression"
+        [1, 1], outputs=each, branch_flops=[30, 0], labels=np.full(101, 0.1), task="regression"
     )
     assert anytime(outputs, "flops").skipped == ("exit 0",)
