@@ -205,6 +205,7 @@ def simulate(
         seed=seed,
     )
     show(result, as_json)
+    typer.echo(f"simulated in {result.seconds:.1f} s", err=True)
 
 
 def watch(
