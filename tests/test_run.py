@@ -83,6 +83,7 @@ def test_a_finished_run_is_read_and_not_repeated(result: RunResult, plan: Plan) 
     assert str(again) == str(result)
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_manifest_comes_to_the_same_model(
     result: RunResult, plan: Plan, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_another_plan_does_not_touch_the_run(result: RunResult, plan: Plan) -> N
     assert before == {path: path.read_bytes() for path in before}
 
 
+@pytest.mark.slow
 def test_evaluating_again_gives_the_same_answers(
     result: RunResult, plan: Plan, tmp_path: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_changed_file_of_a_finished_run_is_named(result: RunResult, name: str)
         path.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_a_finished_run_whose_pictures_changed_is_not_passed_off_as_done(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "validation", "calibration", "test"):

@@ -119,6 +119,7 @@ def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_plan_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(PLAN.replace("epochs: 1", "epoch: 1"))
     done = offramp("train", "plan.yaml", "--out", "run", cwd=tmp_path)

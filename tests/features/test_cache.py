@@ -242,6 +242,7 @@ FeatureCache.of(backbone, few, sys.argv[1], progress=lambda *event: print("not k
 """
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_midway_is_one_clear_error_and_harms_no_earlier_cache(
     tmp_path: Path,
 ) -> None:

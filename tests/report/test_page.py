@@ -176,6 +176,7 @@ def test_without_differences_and_rivals_the_rest_is_shown(inputs: ReportInputs) 
     assert "Static rivals" not in page.text
 
 
+@pytest.mark.slow
 def test_the_same_inputs_write_the_same_three_files(tmp_path: Path, inputs: ReportInputs) -> None:
     written = write_report(tmp_path / "run", inputs)
     assert written == tmp_path / "run" / "report.html"

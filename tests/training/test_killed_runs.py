@@ -22,10 +22,6 @@ def check(folder: Path, num_moments: int, **settings: Any) -> None:
     assert all(run["left"] == [] for run in runs)
 
 
-def test_a_run_killed_at_three_moments_ends_in_the_same_weights(tmp_path: Path) -> None:
-    check(tmp_path, 3)
-
-
 @pytest.mark.slow
 def test_a_run_killed_at_twenty_moments_ends_in_the_same_weights(tmp_path: Path) -> None:
     check(tmp_path, 20)
