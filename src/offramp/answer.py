@@ -12,6 +12,7 @@ from torch import Tensor
 from offramp.cost import with_passed
 from offramp.data.images import LabelledImages
 from offramp.multiexit import MultiExit
+from offramp.policy.decision import fires
 
 _SHADES = " .:-=+*#%@"
 
@@ -85,7 +86,7 @@ def _first_sure(model: MultiExit, inputs: Tensor, threshold: float) -> tuple[str
     with torch.inference_mode():
         for exit_name, logits in model.walk(inputs):
             name, probabilities = exit_name, logits[0].double().softmax(0)
-            if probabilities.max() >= threshold:
+            if fires(float(probabilities.max()), threshold):
                 break
     return name, probabilities
 

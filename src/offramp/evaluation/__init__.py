@@ -3,13 +3,13 @@
 from offramp.evaluation.calibration import Calibration, calibrate, calibration_of
 from offramp.evaluation.compare import compare
 from offramp.evaluation.comparison import BranchRow, Comparison, PairedDifference
-from offramp.evaluation.confidence import max_softmax
 from offramp.evaluation.exit_mix import ExitMix, ExitShare, fixed_threshold
 from offramp.evaluation.intervals import Bootstrap, Interval
 from offramp.evaluation.rivals import Duel, Rival, RivalRow
 from offramp.evaluation.tradeoff import ExitPoint, Tradeoff, tradeoff
 from offramp.evaluation.trials import TrialOutputs
 from offramp.evaluation.verdict import verdict
+from offramp.policy.scores import max_softmax
 
 __all__ = [
     "Bootstrap",

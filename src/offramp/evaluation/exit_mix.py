@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.evaluation.confidence import max_softmax
 from offramp.evaluation.table import scaled_flops, text_table
 from offramp.outputs import ExitOutputs
+from offramp.policy import SCORES, leaving
 
 NO_PROMISE = (
     "The threshold is fixed, not calibrated: it carries no promise about accuracy or cost on "
@@ -96,9 +96,8 @@ def fixed_threshold(outputs: ExitOutputs, threshold: float = 0.9) -> ExitMix:
             "a maximum softmax needs classes, and these outputs are a regression's. "
             "Compare its exits with tradeoff."
         )
-    fires = max_softmax(outputs.outputs) >= threshold  # (E, N)
-    fires[-1] = True
-    leaves = fires.argmax(axis=0)
+    early = len(outputs.names) - 1
+    leaves = leaving(SCORES["max_softmax"].of(outputs), [threshold] * early)
     right = outputs.correct
     answered = right[leaves, np.arange(leaves.size)]
     own, cost = outputs.own_path_cost(), outputs.with_passed_cost()

@@ -96,10 +96,17 @@ def softmax(logits: Floats) -> Floats:
     return shares
 
 
+def max_softmax(logits: NDArray[np.floating]) -> Floats:
+    """The largest softmax probability, (..., N) in float64 from logits (..., N, K)."""
+    wide = logits.astype(np.float64)
+    top = wide.max(axis=-1, keepdims=True)
+    largest: Floats = 1.0 / np.exp(wide - top).sum(axis=-1)
+    return largest
+
+
 def _max_softmax(seen: Seen) -> Floats:
     """The largest probability."""
-    largest: Floats = softmax(seen.outputs[-1]).max(axis=-1)
-    return largest
+    return max_softmax(seen.outputs[-1])
 
 
 def _entropy(seen: Seen) -> Floats:

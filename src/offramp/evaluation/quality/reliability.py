@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.evaluation.confidence import max_softmax
 from offramp.evaluation.quality.ranks import midranks
+from offramp.policy.scores import max_softmax
 
 
 @dataclass(frozen=True, eq=False)
