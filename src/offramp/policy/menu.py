@@ -1,13 +1,12 @@
 """PolicyMenu: several certified policies kept together, one of them chosen at run time."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from offramp.atomic import write_bytes
 from offramp.errors import BundleError, PlanError, ShapeError
+from offramp.policy.files import check_schema, read_json, write_json
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.scores import Score
 
@@ -93,13 +92,7 @@ class PolicyMenu:
         Raises:
             BundleError: It is something else.
         """
-        given: object = content
-        schema = content.get("schema") if isinstance(given, Mapping) else None
-        if schema != _SCHEMA:
-            raise BundleError(
-                f"this is no {_SCHEMA}: its schema is {schema!r}. Name a file that "
-                "PolicyMenu.save wrote, or calibrate again."
-            )
+        check_schema(content, _SCHEMA)
         try:
             policies = tuple(ExitPolicy.from_json(each, scores) for each in content["policies"])
             return cls(policies, tuple(content["declined"]))
@@ -114,8 +107,7 @@ class PolicyMenu:
         Raises:
             BundleError: The file cannot be written.
         """
-        text = json.dumps(self.as_json(), indent=1, allow_nan=False)
-        write_bytes(Path(path), (text + "\n").encode())
+        write_json(path, self.as_json())
 
     @classmethod
     def load(cls, path: Path | str, scores: Sequence[Score] = ()) -> Self:
@@ -124,13 +116,7 @@ class PolicyMenu:
         Raises:
             BundleError: No such file, or one that holds something else.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise BundleError(
-                f"{path} cannot be read as a menu: {error}. Name a file that PolicyMenu.save wrote."
-            ) from error
-        return cls.from_json(content, scores)
+        return cls.from_json(read_json(path, "a menu"), scores)
 
     def __str__(self) -> str:
         lines = [str(policy) for policy in self.policies]

@@ -1,7 +1,6 @@
 """ExitPolicy: the rule that picks the exit per sample, and what it promises."""
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp import cost
-from offramp.atomic import write_bytes
 from offramp.errors import BundleError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy.decision import leaving
+from offramp.policy.files import check_schema, read_json, write_json
 from offramp.policy.promise import Promise, PromiseWarning
 from offramp.policy.scores import Score, find_score
 
@@ -152,13 +151,7 @@ class ExitPolicy:
         Raises:
             BundleError: It is something else.
         """
-        given: object = content
-        schema = content.get("schema") if isinstance(given, Mapping) else None
-        if schema != _SCHEMA:
-            raise BundleError(
-                f"this is no {_SCHEMA}: its schema is {schema!r}. Name a file that "
-                "ExitPolicy.save wrote, or calibrate again."
-            )
+        check_schema(content, _SCHEMA)
         own = {score.name: score for score in scores}
         try:
             temperatures, promise = content["temperatures"], content["promise"]
@@ -181,8 +174,7 @@ class ExitPolicy:
         Raises:
             BundleError: The file cannot be written.
         """
-        text = json.dumps(self.as_json(), indent=1, allow_nan=False)
-        write_bytes(Path(path), (text + "\n").encode())
+        write_json(path, self.as_json())
 
     @classmethod
     def load(cls, path: Path | str, scores: Sequence[Score] = ()) -> Self:
@@ -191,14 +183,7 @@ class ExitPolicy:
         Raises:
             BundleError: No such file, or one that holds something else.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise BundleError(
-                f"{path} cannot be read as a policy: {error}. Name a file that ExitPolicy.save "
-                "wrote."
-            ) from error
-        return cls.from_json(content, scores)
+        return cls.from_json(read_json(path, "a policy"), scores)
 
     def __str__(self) -> str:
         fires = ", ".join(

@@ -1,10 +1,9 @@
 """Stored policies: a file that holds one, or a menu of several."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from offramp.errors import BundleError
+from offramp.policy.files import read_json
 from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.scores import Score
@@ -16,12 +15,7 @@ def load_policies(path: Path | str, scores: Sequence[Score] = ()) -> tuple[ExitP
     Raises:
         BundleError: No such file, or one that holds neither.
     """
-    try:
-        content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"{path} cannot be read as a policy: {error}. Write one with `offramp calibrate`."
-        ) from error
+    content = read_json(path, "a policy")
     if isinstance(content, dict) and "policies" in content:
         return PolicyMenu.from_json(content, scores).policies
-    return (ExitPolicy.from_json(content if isinstance(content, dict) else {}, scores),)
+    return (ExitPolicy.from_json(content, scores),)

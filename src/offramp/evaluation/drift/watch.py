@@ -14,6 +14,7 @@ from offramp.evaluation.drift.monitor import Crossing, Monitor
 from offramp.evaluation.drift.reference import Reference, reference_of
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy
+from offramp.policy.files import check_schema
 
 _SCHEMA = "offramp watch 1"
 # Of the rate of false alarms; the other half is kept back, so that a count of false alarms over
@@ -104,11 +105,7 @@ class Watch:
         Raises:
             BundleError: It is something else.
         """
-        if state.get("schema") != _SCHEMA:
-            raise BundleError(
-                f"this is no {_SCHEMA}: its schema is {state.get('schema')!r}. Give what "
-                "Watch.state returned, or begin a new watch."
-            )
+        check_schema(state, _SCHEMA, "begin a new watch")
         try:
             reference = Reference.from_json(state["reference"])
             made = cls(reference, state["rate"], np.random.default_rng(), np.random.default_rng())
