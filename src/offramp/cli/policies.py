@@ -104,9 +104,11 @@ def calibrate(
     found = calibration_of(rows, **wish)
     calibrations = tuple(found) if several else (found,)
     policies = tuple(each.policy for each in calibrations)
-    declined = _declined(max_drop or (), policies)
+    declined: tuple[float, ...] = ()
     if several:
-        PolicyMenu(policies, declined).save(path)
+        menu = PolicyMenu.of(policies, max_drop or ())
+        menu.save(path)
+        declined = menu.declined
     else:
         policies[0].save(path)
     show(Fitted(calibrations, policies, path, _test_rows(outputs), declined), as_json)
@@ -271,11 +273,6 @@ def _named(policies: "Sequence[ExitPolicy]") -> "dict[str, ExitPolicy]":
         "budget" if each.promise is None else f"{each.promise.goal} {each.promise.limit:g}": each
         for each in policies
     }
-
-
-def _declined(limits: Sequence[float], policies: "tuple[ExitPolicy, ...]") -> tuple[float, ...]:
-    kept = {policy.promise.limit for policy in policies if policy.promise}
-    return tuple(sorted(set(limits) - kept))
 
 
 def _built(make: Callable[..., Setting], options: dict[str, str], **values: float) -> Setting:

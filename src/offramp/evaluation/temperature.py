@@ -22,11 +22,14 @@ def nll(
     return float((top + np.log(np.exp(over - top[:, np.newaxis]).sum(axis=1))).mean())
 
 
-def fit_temperatures(outputs: ExitOutputs) -> tuple[float, ...]:
+def fit_temperatures(
+    outputs: ExitOutputs, rows: NDArray[np.int64] | None = None
+) -> tuple[float, ...]:
     """The temperature of least log loss for each of the E - 1 early exits (Guo et al. 2017).
 
-    Nothing is drawn: the same rows in any order give the same numbers, to rounding. An exit that
-    answers all rows right would take a temperature of 0; it gets 0.01, the lowest allowed.
+    It is fitted on the samples at `rows`, on all where None. Nothing is drawn: the same rows in
+    any order give the same bits. An exit that answers all rows right would take a temperature of
+    0; it gets 0.01, the lowest allowed.
 
     Raises:
         PlanError: The task is regression, whose answers have no logits.
@@ -36,16 +39,18 @@ def fit_temperatures(outputs: ExitOutputs) -> tuple[float, ...]:
             "a temperature divides logits, and these outputs are a regression's. Leave it out, "
             "or use the scores 'agreement' or 'given'."
         )
-    return tuple(fit_temperature(logits, outputs.labels) for logits in outputs.outputs[:-1])
+    chosen = np.arange(len(outputs.labels)) if rows is None else rows
+    labels = outputs.labels[chosen]
+    return tuple(fit_temperature(logits[chosen], labels) for logits in outputs.outputs[:-1])
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.generic]) -> float:
     """The temperature, 0.01 to 100, of least log loss for logits (N, K) and labels (N,).
 
     The loss is convex in 1 / T, so its slope changes sign once: Newton steps in 1 / T, bisection
-    of log T where a step would leave the bracket.
+    of log T where a step would leave the bracket. The order of the rows does not show in it.
     """
-    over = _over_label(logits, labels)
+    over = _in_own_order(_over_label(logits, labels))
     low, high = math.log(1 / HIGHEST), math.log(1 / LOWEST)
     if _slope(over, math.exp(low))[0] >= 0:
         return HIGHEST if over.any() else 1.0
@@ -69,6 +74,13 @@ def _over_label(logits: NDArray[np.floating], labels: NDArray[np.generic]) -> ND
     wide = logits.astype(np.float64)
     over: NDArray[np.float64] = wide - wide[np.arange(len(wide)), labels.astype(np.int64)][:, None]
     return over
+
+
+def _in_own_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows (N, K) in an order that follows from themselves, so that sums over them do too."""
+    whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.itemsize * rows.shape[1])))
+    ordered: NDArray[np.float64] = rows[np.argsort(whole.ravel(), kind="stable")]
+    return ordered
 
 
 def _slope(over: NDArray[np.float64], inverse: float) -> tuple[float, float]:

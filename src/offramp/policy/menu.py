@@ -45,6 +45,12 @@ class PolicyMenu:
         if len({policy.names for policy in self.policies}) > 1:
             raise ShapeError("the policies of a menu are for the same exits of the same model.")
 
+    @classmethod
+    def of(cls, policies: Sequence[ExitPolicy], wished: Sequence[float]) -> Self:
+        """A menu of these policies; limits wished for that none of them promises are declined."""
+        kept = {policy.promise.limit for policy in policies if policy.promise is not None}
+        return cls(tuple(policies), tuple(sorted(set(wished) - kept)))
+
     @property
     def limits(self) -> tuple[float, ...]:
         """What the policies promise, rising."""

@@ -15,7 +15,7 @@ from offramp.evaluation.calibration.losses import losses_of
 from offramp.evaluation.calibration.nodes import Field, Node, nodes_of, strata_of
 from offramp.evaluation.calibration.parts import parts_of
 from offramp.evaluation.calibration.wish import Wish, the_goal, wish_of
-from offramp.evaluation.temperature import fit_temperature
+from offramp.evaluation.temperature import fit_temperatures
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
@@ -141,9 +141,8 @@ def calibrate(
     )
     if isinstance(found, Calibration):
         return found.policy
-    policies = tuple(calibration.policy for calibration in found)
-    kept = {policy.promise.limit for policy in policies if policy.promise}
-    return PolicyMenu(policies, tuple(sorted(set(cast(Sequence[float], max_drop)) - kept)))
+    wished = cast(Sequence[float], max_drop)
+    return PolicyMenu.of([calibration.policy for calibration in found], wished)
 
 
 @overload
@@ -235,8 +234,8 @@ def _check_only_budget(**given: bool) -> None:
     if idle := [name for name, is_given in given.items() if is_given]:
         raise PlanError(
             f"a budget has no use for {', '.join(idle)}: all rows choose its thresholds, and it "
-            "promises nothing. Leave them out (for temperatures fitted on other rows there is "
-            "offramp.evaluation.calibration.budget.budgeted)."
+            "promises nothing. Leave them out (temperatures that fit_temperatures found on other "
+            "rows go into offramp.evaluation.calibration.budget.budgeted)."
         )
 
 
@@ -283,19 +282,10 @@ def _calibration(
 
 
 def _temperatures(outputs: ExitOutputs, rows: NDArray[np.int64]) -> tuple[float, ...]:
-    """Of the early exits, from rows in an order of their own, so that theirs does not show."""
-    if outputs.task == "regression":
-        raise PlanError(
-            "temperature=True divides logits, and these outputs are a regression's. Leave it out."
-        )
+    """Of the early exits, from rows of their own."""
     if not rows.size:
         raise DataError(
             "temperature=True needs rows of the role 'temperature', and split names none. Name "
             "some, or give split=None."
         )
-    fitted = []
-    for logits in outputs.outputs[:-1, rows]:
-        labels = outputs.labels[rows].astype(np.int64)
-        sorted_rows = np.lexsort((labels, *logits.T))
-        fitted.append(fit_temperature(logits[sorted_rows], labels[sorted_rows]))
-    return tuple(fitted)
+    return fit_temperatures(outputs, rows)
