@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import cast, overload
+from typing import TypedDict, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,23 +23,29 @@ from offramp.policy.promise import Goal, Method, Promise, Within
 from offramp.policy.scores import Score, find_score
 
 
+class _Settings(TypedDict, total=False):
+    """What both calls take beside `max_drop`, for their signatures."""
+
+    max_rise: float | None
+    max_disagreement: float | None
+    confidence: float
+    score: Score | str
+    cost: Unit
+    method: Method
+    within: Within | None
+    split: ArrayLike | None
+    seed: int
+    temperature: bool
+    loss_bound: float | None
+
+
 @overload
 def calibrate(
     outputs: ExitOutputs,
     *,
     max_drop: float | None = ...,
-    max_rise: float | None = ...,
-    max_disagreement: float | None = ...,
     budget: float | None = ...,
-    confidence: float = ...,
-    score: Score | str = ...,
-    cost: Unit = ...,
-    method: Method = ...,
-    within: Within | None = ...,
-    split: ArrayLike | None = ...,
-    seed: int = ...,
-    temperature: bool = ...,
-    loss_bound: float | None = ...,
+    **settings: Unpack[_Settings],
 ) -> ExitPolicy: ...
 
 
@@ -48,18 +54,7 @@ def calibrate(
     outputs: ExitOutputs,
     *,
     max_drop: Sequence[float],
-    max_rise: float | None = ...,
-    max_disagreement: float | None = ...,
-    budget: float | None = ...,
-    confidence: float = ...,
-    score: Score | str = ...,
-    cost: Unit = ...,
-    method: Method = ...,
-    within: Within | None = ...,
-    split: ArrayLike | None = ...,
-    seed: int = ...,
-    temperature: bool = ...,
-    loss_bound: float | None = ...,
+    **settings: Unpack[_Settings],
 ) -> PolicyMenu: ...
 
 
@@ -147,39 +142,13 @@ def calibrate(
 
 @overload
 def calibration_of(
-    outputs: ExitOutputs,
-    *,
-    max_drop: float | None = ...,
-    max_rise: float | None = ...,
-    max_disagreement: float | None = ...,
-    confidence: float = ...,
-    score: Score | str = ...,
-    cost: Unit = ...,
-    method: Method = ...,
-    within: Within | None = ...,
-    split: ArrayLike | None = ...,
-    seed: int = ...,
-    temperature: bool = ...,
-    loss_bound: float | None = ...,
+    outputs: ExitOutputs, *, max_drop: float | None = ..., **settings: Unpack[_Settings]
 ) -> Calibration: ...
 
 
 @overload
 def calibration_of(
-    outputs: ExitOutputs,
-    *,
-    max_drop: Sequence[float],
-    max_rise: float | None = ...,
-    max_disagreement: float | None = ...,
-    confidence: float = ...,
-    score: Score | str = ...,
-    cost: Unit = ...,
-    method: Method = ...,
-    within: Within | None = ...,
-    split: ArrayLike | None = ...,
-    seed: int = ...,
-    temperature: bool = ...,
-    loss_bound: float | None = ...,
+    outputs: ExitOutputs, *, max_drop: Sequence[float], **settings: Unpack[_Settings]
 ) -> tuple[Calibration, ...]: ...
 
 
