@@ -18,11 +18,9 @@ them is chance (0.98 and 1.24 came out of two runs). `--default-allocator` leave
 import argparse
 import copy
 import json
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from processes import in_new_process
 from torch import Tensor, nn
 
 from offramp.allocator import keep_freed_memory
@@ -88,20 +87,13 @@ def main() -> int:
     for name, pixels, cuts in CASES:
         for batch in BATCHES:
             case = Case(name, pixels, cuts, batch, pairs, args.threads, not args.default_allocator)
-            seconds = np.stack([in_new_process(case) for _ in range(rounds)])
+            seconds = np.stack([in_new_process(measure, case) for _ in range(rounds)])
             rows.append(judged(case, seconds, args.seed))
             print(told(rows[-1]), flush=True)
     if args.json is not None:
         record = {"machine": environment("cpu"), "smoke": args.smoke, "cases": rows}
         args.json.write_text(json.dumps(record, indent=1) + "\n")
     return 0 if args.smoke or all(row["stages"]["median"] <= AIM for row in rows) else 1
-
-
-def in_new_process(case: Case) -> NDArray[np.float64]:
-    """Seconds of whole, stages and copy, (pairs, 3), from a process of their own."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(measure, case).result()
 
 
 def measure(case: Case) -> NDArray[np.float64]:

@@ -20,12 +20,10 @@ rounds. The aim is at least 2.0; the exit code says whether it holds.
 
 import argparse
 import json
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from processes import in_new_process
 
 from offramp.allocator import keep_freed_memory
 from offramp.backbones.staged import StagedBackbone, cut
@@ -80,12 +79,10 @@ def in_turns(images: int, rounds: int, threads: int | None) -> dict[str, list[fl
         sides[f"eager, batch {size}"] = partial(time_eager, images, threads, size)
     names = list(sides)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    spawn = multiprocessing.get_context("spawn")
     for turn in range(rounds):
         for place in range(len(names)):
             name = names[(turn + place) % len(names)]
-            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-                seconds[name].append(pool.submit(sides[name]).result())
+            seconds[name].append(in_new_process(sides[name]))
             rate = images / seconds[name][-1]
             print(f"round {turn + 1}, {name}: {rate:.0f} images/s", file=sys.stderr, flush=True)
     return seconds

@@ -20,12 +20,10 @@ exit code is 1. What the time goes into, one core at a time, is listed at the en
 
 import argparse
 import json
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from processes import in_new_process
 from torch import Tensor
 
 from offramp.allocator import keep_freed_memory
@@ -134,13 +133,6 @@ def main() -> int:
 def turns(count: int) -> list[Sequence[str]]:
     """The order of the ways in each further round; which one is first goes round."""
     return [WAYS[index % 3 :] + WAYS[: index % 3] for index in range(1, count + 1)]
-
-
-def in_new_process(work: Callable[[Any], Any], given: Any) -> Any:
-    """What `work` returns in a process of its own."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(work, given).result()
 
 
 def train(task: Task, clock: Clock = time.perf_counter) -> Trained:

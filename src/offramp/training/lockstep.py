@@ -1,18 +1,20 @@
 """Lockstep: branches that share batches and nothing else.
 
 A batch of taps is read and converted once for all of them, and workers take the branches' steps on
-it side by side. Each branch keeps its own epoch count,
-so a resumed one that is ahead waits for the others, and one that has stopped costs nothing.
+it side by side. Each branch keeps its own epoch count, so a resumed one that is ahead waits for the
+others, and one that has stopped costs nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from offramp.compute import random_stream
-from offramp.features import Workers
+from offramp.features import Taps, Workers
 from offramp.progress import Progress
 from offramp.training.ledger import Ledger
 from offramp.training.settings import TrainSettings
@@ -60,11 +62,7 @@ def _run_epoch(trainees: Sequence[Trainee], bench: Bench, epoch: int) -> None:
     bench.progress(what, done, total)
     read = bench.workers.stream(lambda rows: bench.train.read(rows, epoch), _slices(order, size))
     for step, (taps, targets) in enumerate(read, first):
-
-        def learn(trainee: Trainee) -> None:
-            trainee.learn(taps[trainee.cut], targets, step)  # noqa: B023 done before the next
-
-        bench.workers.each(learn, trainees)
+        bench.workers.each(partial(_learn, taps=taps, targets=targets, step=step), trainees)
         done += len(targets)
         bench.progress(what, done, total)
 
@@ -75,11 +73,15 @@ def _judge(trainees: Sequence[Trainee], bench: Bench, epoch: int) -> None:
         lambda rows: bench.validation.read(rows, epoch), _slices(order, JUDGE_BATCH_SIZE)
     )
     for taps, targets in read:
+        bench.workers.each(partial(_judge_one, taps=taps, targets=targets), trainees)
 
-        def judge(trainee: Trainee) -> None:
-            trainee.judge(taps[trainee.cut], targets)  # noqa: B023 done before the next
 
-        bench.workers.each(judge, trainees)
+def _learn(trainee: Trainee, taps: Taps, targets: Tensor, step: int) -> None:
+    trainee.learn(taps[trainee.cut], targets, step)
+
+
+def _judge_one(trainee: Trainee, taps: Taps, targets: Tensor) -> None:
+    trainee.judge(taps[trainee.cut], targets)
 
 
 def _where(cuts: Sequence[str]) -> str:

@@ -1,0 +1,15 @@
+"""Processes: each measurement in one of its own, so that no memory layout stays for the next."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def in_new_process(work: Callable[..., Result], *given: object) -> Result:
+    """What `work` returns in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(work, *given).result()
