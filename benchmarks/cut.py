@@ -35,7 +35,7 @@ from offramp.allocator import keep_freed_memory
 from offramp.backbones.staged import cut
 from offramp.backbones.zoo import build
 from offramp.compute import torch_switches
-from offramp.environment import environment
+from offramp.machine import environment
 
 AIM = 1.03
 CASES = (
@@ -91,7 +91,11 @@ def main() -> int:
             rows.append(judged(case, seconds, args.seed))
             print(told(rows[-1]), flush=True)
     if args.json is not None:
-        record = {"machine": environment("cpu"), "smoke": args.smoke, "cases": rows}
+        record = {
+            "machine": environment("cpu", threads=torch.get_num_threads()),
+            "smoke": args.smoke,
+            "cases": rows,
+        }
         args.json.write_text(json.dumps(record, indent=1) + "\n")
     return 0 if args.smoke or all(row["stages"]["median"] <= AIM for row in rows) else 1
 

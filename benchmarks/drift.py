@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from offramp.environment import environment
-from offramp.evaluation.drift import Alarm, Watch, watch
+from offramp.drift import Alarm, Watch, watch
+from offramp.machine import environment
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
 
@@ -91,7 +92,7 @@ def main() -> int:
     print(f"{seconds:.0f} s")
     if args.json is not None:
         record = {
-            "machine": environment("cpu"),
+            "machine": environment("cpu", threads=torch.get_num_threads()),
             "smoke": args.smoke,
             "false_alarms": false,
             "delays": [asdict(row) for row in delays],

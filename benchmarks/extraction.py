@@ -40,8 +40,8 @@ from offramp.backbones.zoo import build
 from offramp.data import FashionMNIST
 from offramp.data.batches import batches
 from offramp.data.images import LabelledImages
-from offramp.environment import environment
 from offramp.features import FeatureCache
+from offramp.machine import environment
 
 AIM = 2.0
 BACKBONE, PIXELS, PLACE = "offramp:demo", 112, "global_pool"
@@ -67,7 +67,11 @@ def main() -> int:
     row = judged(images, seconds, args.seed)
     print(told(row), flush=True)
     if args.json is not None:
-        facts = {"machine": environment("cpu"), "smoke": args.smoke, "threads": args.threads}
+        facts = {
+            "machine": environment("cpu", threads=torch.get_num_threads()),
+            "smoke": args.smoke,
+            "threads": args.threads,
+        }
         args.json.write_text(json.dumps(facts | row, indent=1) + "\n")
     return 0 if args.smoke or row["ratio"]["median"] >= AIM else 1
 

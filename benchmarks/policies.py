@@ -37,13 +37,14 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import torch
 from promises.draws import Outcome, Tally, Task, Wish, outcomes, tallied
 from promises.populations import SIMULATED
 from promises.real import on_official
 from promises.rivals import earlyon_is_installed
 from promises.verdict import recorded, told
 
-from offramp.environment import environment
+from offramp.machine import environment
 from offramp.outputs import ExitOutputs
 
 MAX_DROPS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
@@ -71,7 +72,7 @@ def main() -> int:
     print(f"\n{seconds / 60:.1f} minutes; the claims {'hold' if holds else 'do not hold'}")
     if args.json is not None:
         content = {
-            "machine": environment("cpu"),
+            "machine": environment("cpu", threads=torch.get_num_threads()),
             "smoke": args.smoke,
             "seed": args.seed,
             "seconds": round(seconds, 1),

@@ -40,9 +40,9 @@ from offramp.backbones.zoo import build
 from offramp.branches import BranchSpec, ConvBranch, SLViT, label
 from offramp.compute import seeded, torch_switches
 from offramp.data import FashionMNIST
-from offramp.environment import environment
 from offramp.features import FeatureCache, start_workers
 from offramp.features.extraction import TapSource
+from offramp.machine import environment
 from offramp.training import fit_branches
 from offramp.training.learner import Learner, TrialName
 from offramp.training.lockstep import JUDGE_BATCH_SIZE, epoch_order
@@ -120,7 +120,7 @@ def main() -> int:
     print(told(result, full, whole, args.threads))
     if args.json is not None:
         record = {
-            "machine": environment("cpu"),
+            "machine": environment("cpu", threads=torch.get_num_threads()),
             "smoke": args.smoke,
             "threads": args.threads,
             **result,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 import offramp as orp
-from offramp.evaluation.drift import watch
+from offramp.drift import watch
 from offramp.evaluation.quality import quality
-from offramp.evaluation.simulation import Lognormal, Poisson, simulate
 from offramp.outputs import ExitOutputs
+from offramp.simulation import Lognormal, Poisson, simulate
 
 
 def made_up(samples: int, seed: int) -> ExitOutputs:

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offramp.archive import read_arrays, write_arrays
 from offramp.errors import BundleError, OfframpError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
+from offramp.storage.archive import read_arrays, write_arrays
 
 any_outputs: Any = ExitOutputs  # takes whatever numpy makes arrays of
 EXITS, SAMPLES, CLASSES = 3, 7, 5
@@ -32,6 +32,7 @@ def full(**changes: Any) -> ExitOutputs:
         "scores": random.random((EXITS, SAMPLES)),
         "ids": [f"image {index // 2}" for index in range(SAMPLES)],
         "groups": np.arange(SAMPLES) % 2,
+        "clusters": [f"track {index // 3}" for index in range(SAMPLES)],
         "source": {"engine": "torch", "split": "test", "sizes": [1, 2]},
     }
     return ExitOutputs(**settings(**(given | changes)))

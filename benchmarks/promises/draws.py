@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from offramp.calibration import calibrate
 from offramp.errors import NoPolicyError
-from offramp.evaluation.calibration import calibrate
 from offramp.outputs import ExitOutputs
 from offramp.policy.promise import Method
 from promises.pool import Pool, Thresholds

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from offramp.data import FashionMNIST
-from offramp.multiexit import MultiExit
+from offramp.multiexit.model import MultiExit
 from offramp.outputs import ExitOutputs
-from offramp.plan import load_plan
+from offramp.run.plan import load_plan
 
 
 def on_official(run: Path, folder: Path) -> ExitOutputs:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from offramp.evaluation.table import text_table
 from offramp.outputs import ExitOutputs
+from offramp.table import text_table
 from promises.best import best, certifiable, within
 from promises.draws import Tally
 from promises.pool import Pool, oracle_saving

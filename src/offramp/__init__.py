@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from offramp.backbones.staged import Cut, StagedBackbone, cut
     from offramp.branches import ConvBranch, SLViT
+    from offramp.calibration.calibrate import calibrate
     from offramp.errors import OfframpError
-    from offramp.evaluation.calibration.calibrate import calibrate
     from offramp.evaluation.tradeoff import tradeoff
     from offramp.features import FeatureCache
-    from offramp.multiexit import MultiExit
+    from offramp.multiexit.model import MultiExit
     from offramp.outputs import ExitOutputs
-    from offramp.plan import load_plan
     from offramp.policy import ExitPolicy
+    from offramp.run.plan import load_plan
     from offramp.training import fit_branches
 
 __version__ = "0.1.0"
@@ -27,14 +27,14 @@ _HOMES = {
     "ExitOutputs": "offramp.outputs",
     "ExitPolicy": "offramp.policy",
     "FeatureCache": "offramp.features",
-    "MultiExit": "offramp.multiexit",
+    "MultiExit": "offramp.multiexit.model",
     "OfframpError": "offramp.errors",
     "SLViT": "offramp.branches",
     "StagedBackbone": "offramp.backbones.staged",
-    "calibrate": "offramp.evaluation",
+    "calibrate": "offramp.calibration",
     "cut": "offramp.backbones.staged",
     "fit_branches": "offramp.training",
-    "load_plan": "offramp.plan",
+    "load_plan": "offramp.run.plan",
     "tradeoff": "offramp.evaluation",
 }
 

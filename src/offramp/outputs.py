@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp import cost
-from offramp.archive import load_value, save_value
-from offramp.arrays import (
-    Task,
+from offramp.errors import OfframpError, PlanError, ShapeError
+from offramp.storage.archive import load_value, save_value
+from offramp.storage.arrays import (
     checked_counts,
-    checked_labels,
     checked_outputs,
     checked_source,
     checked_texts,
@@ -22,7 +21,7 @@ from offramp.arrays import (
     kept,
     shaped,
 )
-from offramp.errors import OfframpError, PlanError, ShapeError
+from offramp.task import Task, checked_labels
 
 Unit = Literal["flops", "ms"]
 _SCHEMA = "offramp exit outputs 1"
@@ -44,7 +43,9 @@ class ExitOutputs:
         branch_ms: (E,) measured milliseconds of each branch.
         scores: (E, N) float64, larger when surer, where an engine gives its own.
         ids: (N,) text that names the samples; repeats are allowed.
-        groups: (N,) text or integers that divide the samples into groups.
+        groups: (N,) text or integers that divide the samples into groups, which `within` speaks of.
+        clusters: (N,) text or integers; samples of one source (a track, a speaker) share one and
+            are not independent of each other. Samples with equal ids form a cluster by themselves.
         source: Where the answers came from, as JSON values: engine, precision, hashes of model
             and data, split.
 
@@ -64,6 +65,7 @@ class ExitOutputs:
     scores: NDArray[np.float64] | None = None
     ids: NDArray[np.str_] | None = None
     groups: NDArray[np.generic] | None = None
+    clusters: NDArray[np.generic] | None = None
     source: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -79,7 +81,8 @@ class ExitOutputs:
             "branch_ms": checked_times("branch_ms", self.branch_ms, exits),
             "scores": _checked_scores(self.scores, (exits, samples)),
             "ids": checked_texts("ids", self.ids, samples),
-            "groups": _checked_groups(self.groups, samples),
+            "groups": _checked_names_of_sets("groups", self.groups, samples),
+            "clusters": _checked_names_of_sets("clusters", self.clusters, samples),
             "source": checked_source(self.source),
         }
         for name, value in checked.items():
@@ -182,7 +185,9 @@ def _checked_scores(scores: ArrayLike | None, shape: tuple[int, int]) -> NDArray
     return kept(finite("scores", shaped("scores", np.asarray(scores, np.float64), shape)))
 
 
-def _checked_groups(groups: ArrayLike | None, samples: int) -> NDArray[np.generic] | None:
-    if groups is None or np.asarray(groups).dtype.kind not in "iu":
-        return checked_texts("groups", groups, samples)
-    return kept(shaped("groups", np.asarray(groups, np.int64), (samples,)))
+def _checked_names_of_sets(
+    field: str, given: ArrayLike | None, samples: int
+) -> NDArray[np.generic] | None:
+    if given is None or np.asarray(given).dtype.kind not in "iu":
+        return checked_texts(field, given, samples)
+    return kept(shaped(field, np.asarray(given, np.int64), (samples,)))

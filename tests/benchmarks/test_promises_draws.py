@@ -6,8 +6,8 @@ from promises.draws import Task, answered, outcomes
 from promises.pool import Pool
 from promises.populations import well_behaved
 
+from offramp.calibration import calibrate
 from offramp.errors import NoPolicyError
-from offramp.evaluation.calibration import calibrate
 from offramp.policy.promise import Method
 
 POOL = Pool("pool", well_behaved(4000, np.random.default_rng(2)))

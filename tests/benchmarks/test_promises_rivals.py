@@ -31,6 +31,7 @@ def test_greedy_search_disables_an_exit_whose_surest_answer_is_too_wrong() -> No
     assert in_sample_greedy(Pool("two", exits_of(logits, np.zeros(2, np.int64))), 0.1) == (None,)
 
 
+@pytest.mark.filterwarnings("ignore:FLOPs analysis failed:RuntimeWarning")  # of its own counter
 def test_earlyon_sees_the_stored_logits_and_keeps_the_drop_on_them() -> None:
     pytest.importorskip("earlyon")
     exits, _, classes = POOL.outputs.outputs.shape

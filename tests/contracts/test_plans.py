@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from offramp.plan import load_plan
+from offramp.run.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 PLANS = sorted(

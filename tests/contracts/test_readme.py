@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from offramp.cli import app
-from offramp.plan import load_plan
+from offramp.run.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

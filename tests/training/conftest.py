@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.branches import BranchSpec, ConvBranch, SLViT
-from offramp.multiexit import MultiExit
+from offramp.multiexit.model import MultiExit
 from offramp.training import fit_branches
 
 Images = tuple[Tensor, Tensor]

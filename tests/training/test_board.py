@@ -4,8 +4,8 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
+from offramp.multiexit.trial import Epoch
 from offramp.training.board import Board
-from offramp.trial import Epoch
 
 
 def epoch(number: int, loss: float) -> Epoch:

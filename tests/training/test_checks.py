@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.branches import ConvBranch, SLViT
 from offramp.errors import CutError, DataError, OfframpError, PlanError, ShapeError
-from offramp.multiexit import MultiExit
+from offramp.multiexit.model import MultiExit
 
 Images = tuple[Tensor, Tensor]
 Fit = Callable[..., MultiExit]

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.branches import ConvBranch, SLViT
 from offramp.errors import BundleError, DataError, PlanError
-from offramp.multiexit import MultiExit
+from offramp.multiexit.model import MultiExit
+from offramp.multiexit.trial import Trial
 from offramp.training import fit_branches
 from offramp.training.classifier_wise import best_per_cut
-from offramp.trial import Trial
 
 Images = tuple[Tensor, Tensor]
 Fit = Callable[..., MultiExit]

@@ -12,7 +12,7 @@ from torch import Tensor
 from offramp.branches import ConvBranch
 from offramp.data.augment import Augment
 from offramp.errors import DataError, PlanError
-from offramp.multiexit import MultiExit
+from offramp.multiexit.model import MultiExit
 
 Images = tuple[Tensor, Tensor]
 Fit = Callable[..., MultiExit]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from offramp.arrays import Task
+from offramp.task import Task
 
 
 class AnswerAndError(nn.Module):

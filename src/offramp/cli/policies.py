@@ -14,7 +14,7 @@ from offramp.cli.showing import AsJson, outputs_file, show
 from offramp.errors import OfframpError, PlanError
 
 if TYPE_CHECKING:
-    from offramp.evaluation.calibration import Calibration
+    from offramp.calibration import Calibration
     from offramp.outputs import ExitOutputs
     from offramp.policy import ExitPolicy
 
@@ -73,8 +73,8 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Choose thresholds that keep a promise with stated confidence, or say that none do."""
-    from offramp.evaluation.calibration import calibrate as fit
-    from offramp.evaluation.calibration import calibration_of
+    from offramp.calibration import calibrate as fit
+    from offramp.calibration import calibration_of
     from offramp.outputs import ExitOutputs
     from offramp.policy import PolicyMenu
 
@@ -137,7 +137,7 @@ class Fitted:
 
     def __str__(self) -> str:
         from offramp.evaluation.quality.text import part_table, policy_table
-        from offramp.evaluation.table import text_table
+        from offramp.table import text_table
 
         told = list(map(str, self.calibrations or self.policies))
         told += [f"not certified, so not on the menu: {limit:g}" for limit in self.declined]
@@ -176,7 +176,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Play requests with a deadline against measured stage times, for every policy."""
-    from offramp.evaluation import simulation as sim
+    from offramp import simulation as sim
     from offramp.outputs import ExitOutputs
 
     _check_choices(arrivals=(arrivals, "fixed", "poisson", "bursts"))
@@ -226,7 +226,7 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Read answers and tell when exit mix or disagreement have left the reference; 3 if so."""
-    from offramp.evaluation.drift import watch as begin
+    from offramp.drift import watch as begin
     from offramp.outputs import ExitOutputs
 
     chosen = _policies(policy, outputs)

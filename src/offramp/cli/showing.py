@@ -23,7 +23,7 @@ RunFolder = Annotated[Path, typer.Argument(help="A folder that `offramp train` w
 
 def outputs_file(path: Path, split: str = "test") -> Path:
     """The outputs of a run on one of its splits, or the file itself."""
-    from offramp.bundle import read_file, read_manifest
+    from offramp.storage.manifest import read_file, read_manifest
 
     if not path.is_dir():
         return path

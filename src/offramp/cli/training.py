@@ -30,13 +30,13 @@ def demo(
     threads: Threads = None,
 ) -> None:
     """Train exits on the shipped backbone and pictures, calibrate, classify a few pictures."""
-    from offramp import demo as story
-    from offramp import run
+    from offramp.run import demo as story
+    from offramp.run import steps
 
     keep_freed_memory()
     plan = story.demo_plan(settings or ())
     with progress_bars() as progress:
-        result = run.train(plan, out, device=device, threads=threads, progress=progress)
+        result = steps.train(plan, out, device=device, threads=threads, progress=progress)
     show(result, as_json=False)
     typer.echo("\nThresholds that keep a promise, as `offramp calibrate` finds them:\n")
     try:
@@ -87,14 +87,14 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train every branch of a plan on the frozen backbone and evaluate the run."""
-    from offramp.plan import load_plan
+    from offramp.run.plan import load_plan
 
     loaded = load_plan(plan, settings or ())
-    from offramp import run  # after the plan, so that a mistake in it is told at once
+    from offramp.run import steps  # after the plan, so that a mistake in it is told at once
 
     keep_freed_memory()
     with progress_bars() as progress:
-        result = run.train(
+        result = steps.train(
             loaded,
             out or Path("runs") / plan.stem,
             backbone_file=backbone_file,
@@ -113,11 +113,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Answer the data splits again with a saved model; write outputs, table and report anew."""
-    from offramp import run
+    from offramp.run import steps
 
     keep_freed_memory()
     with progress_bars() as progress:
-        result = run.evaluate(
+        result = steps.evaluate(
             folder,
             backbone_file=backbone_file,
             device=device,

@@ -1,6 +1,5 @@
 """What the answers of the exits show; it reads plain arrays, never a model."""
 
-from offramp.evaluation.calibration import Calibration, calibrate, calibration_of
 from offramp.evaluation.compare import compare
 from offramp.evaluation.comparison import BranchRow, Comparison, PairedDifference
 from offramp.evaluation.exit_mix import ExitMix, ExitShare, fixed_threshold
@@ -14,7 +13,6 @@ from offramp.policy.scores import max_softmax
 __all__ = [
     "Bootstrap",
     "BranchRow",
-    "Calibration",
     "Comparison",
     "Duel",
     "ExitMix",
@@ -26,8 +24,6 @@ __all__ = [
     "RivalRow",
     "Tradeoff",
     "TrialOutputs",
-    "calibrate",
-    "calibration_of",
     "compare",
     "fixed_threshold",
     "max_softmax",

@@ -7,8 +7,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.evaluation.measure import measure_of
 from offramp.evaluation.trials import TrialOutputs
+from offramp.task import measure_of
 
 
 @dataclass(frozen=True, eq=False)

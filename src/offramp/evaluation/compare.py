@@ -10,10 +10,10 @@ from offramp.errors import PlanError
 from offramp.evaluation.board import Board, Entry
 from offramp.evaluation.comparison import BranchRow, Comparison, PairedDifference, kind_name
 from offramp.evaluation.intervals import Bootstrap, Interval, percentile_interval
-from offramp.evaluation.measure import measure_of
 from offramp.evaluation.rivals import Duel, Rival, RivalRow, check_rivals
 from offramp.evaluation.tradeoff import acceleration, practical_exits
 from offramp.evaluation.trials import TrialOutputs
+from offramp.task import measure_of
 
 _FINAL = ("final",)
 

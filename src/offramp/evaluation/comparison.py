@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from offramp.evaluation.intervals import Interval
-from offramp.evaluation.measure import Measure
 from offramp.evaluation.rivals import RivalRow
-from offramp.evaluation.table import scaled_flops, text_table
 from offramp.evaluation.tradeoff import finite_or_none
+from offramp.table import scaled_flops, text_table
+from offramp.task import Measure
 
 _KIND_NAMES = {"slvit": "SL-ViT", "conv": "CNN", "backbone": "final layer"}
 

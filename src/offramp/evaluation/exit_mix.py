@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.evaluation.table import scaled_flops, text_table
 from offramp.outputs import ExitOutputs
 from offramp.policy import SCORES, leaving
+from offramp.table import scaled_flops, text_table
 
 NO_PROMISE = (
     "The threshold is fixed, not calibrated: it carries no promise about accuracy or cost on "

@@ -7,10 +7,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offramp.arrays import Task, checked_labels, checked_outputs
 from offramp.errors import ShapeError
 from offramp.evaluation.intervals import Interval
-from offramp.evaluation.measure import measure_of
+from offramp.storage.arrays import checked_outputs
+from offramp.task import Task, checked_labels, measure_of
 
 
 @dataclass(frozen=True, eq=False)

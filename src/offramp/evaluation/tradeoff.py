@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from offramp.errors import OfframpError
 from offramp.evaluation.intervals import Bootstrap, Interval, percentile_interval, wilson
-from offramp.evaluation.measure import Measure, measure_of
-from offramp.evaluation.table import scaled_flops, text_table
 from offramp.outputs import ExitOutputs
+from offramp.table import scaled_flops, text_table
+from offramp.task import Measure, measure_of
 
 
 @dataclass(frozen=True)

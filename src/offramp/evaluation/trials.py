@@ -8,17 +8,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.archive import load_value, save_value
-from offramp.arrays import (
-    Task,
+from offramp.errors import ShapeError
+from offramp.storage.archive import load_value, save_value
+from offramp.storage.arrays import (
     checked_counts,
-    checked_labels,
     checked_outputs,
     checked_source,
     checked_texts,
     checked_times,
 )
-from offramp.errors import ShapeError
+from offramp.task import Task, checked_labels
 
 _SCHEMA = "offramp trial outputs 1"
 

@@ -7,9 +7,9 @@ from offramp.evaluation.comparison import (
     kind_name,
 )
 from offramp.evaluation.intervals import Interval
-from offramp.evaluation.measure import Measure
 from offramp.evaluation.rivals import Duel, RivalRow
-from offramp.evaluation.table import scaled_flops
+from offramp.table import scaled_flops
+from offramp.task import Measure
 
 
 def verdict(comparison: Comparison) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offramp.atomic import make_folder
 from offramp.backbones.staged import StagedBackbone
 from offramp.data.batches import as_dataset, content_key
 from offramp.data.samples import MapDataset
@@ -45,6 +44,7 @@ from offramp.features.tap import (
 )
 from offramp.features.workers import start_workers
 from offramp.progress import Progress, silent
+from offramp.storage.atomic import make_folder
 
 _FORMAT = 2
 _log = logging.getLogger(__name__)

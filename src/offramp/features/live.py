@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offramp.atomic import make_folder, write_bytes
 from offramp.backbones.staged import StagedBackbone
 from offramp.data.batches import Batch, batches
 from offramp.data.samples import MapDataset
@@ -30,6 +29,7 @@ from offramp.features.extraction import (
 from offramp.features.tap import CacheDtype, TapFormat
 from offramp.features.workers import Workers
 from offramp.progress import Progress
+from offramp.storage.atomic import make_folder, write_bytes
 
 Statistics = Mapping[str, tuple[tuple[Tensor, Tensor], ...]]
 _log = logging.getLogger(__name__)

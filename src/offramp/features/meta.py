@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from offramp.atomic import sha256_of
 from offramp.errors import BundleError
 from offramp.features.tap import TapMeta
 from offramp.spec import Spec
+from offramp.storage.atomic import sha256_of
 
 META = "meta.json"
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from offramp.atomic import write_bytes
 from offramp.errors import BundleError
+from offramp.storage.atomic import write_bytes
 
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:

@@ -11,9 +11,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.arrays import Task
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
+from offramp.task import Task
 
 Floats = NDArray[np.float64]
 

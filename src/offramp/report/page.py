@@ -5,7 +5,6 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from offramp.atomic import make_folder, write_bytes
 from offramp.evaluation import Comparison, ExitMix, verdict
 from offramp.evaluation.comparison import kind_name
 from offramp.evaluation.exit_mix import NO_PROMISE
@@ -21,6 +20,7 @@ from offramp.report.tables import (
     mix_table,
     rival_table,
 )
+from offramp.storage.atomic import make_folder, write_bytes
 
 
 def write_report(folder: Path | str, inputs: ReportInputs) -> Path:

@@ -10,8 +10,8 @@ from offramp.evaluation.comparison import (
     mean_text,
     measure_head,
 )
-from offramp.evaluation.table import scaled_flops
 from offramp.evaluation.tradeoff import interval_text
+from offramp.table import scaled_flops
 
 
 def html_table(

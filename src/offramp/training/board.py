@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from offramp.trial import Epoch
+from offramp.multiexit.trial import Epoch
 
 
 class Board:

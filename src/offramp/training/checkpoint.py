@@ -11,8 +11,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from offramp.atomic import make_folder, replacing
 from offramp.errors import BundleError, DataError
+from offramp.storage.atomic import make_folder, replacing
 from offramp.training.learner import Tensors
 from offramp.training.trainee import Trainee
 

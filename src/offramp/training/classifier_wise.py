@@ -6,17 +6,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
-from offramp.atomic import make_folder
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
 from offramp.features import start_workers
-from offramp.multiexit import MultiExit
+from offramp.multiexit.model import MultiExit
+from offramp.multiexit.trial import Trial
 from offramp.progress import Progress, silent
+from offramp.storage.atomic import make_folder
+from offramp.task import Task
 from offramp.training.checks import check_branches, check_device, check_split
 from offramp.training.job import Job
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainOptions, read_settings
-from offramp.trial import Task, Trial
 
 
 def fit_branches(

@@ -19,6 +19,7 @@ from offramp.data.augment import views_of
 from offramp.data.batches import content_key
 from offramp.data.samples import MapDataset
 from offramp.features import FeatureCache, LiveTaps, Workers, bytes_per_sample
+from offramp.multiexit.trial import Trial
 from offramp.progress import Progress
 from offramp.spec import dims
 from offramp.training.checks import Split
@@ -31,7 +32,6 @@ from offramp.training.settings import TrainSettings
 from offramp.training.supply import LiveSupply, StoredSupply, Supply
 from offramp.training.trainee import Trainee
 from offramp.training.way import Allowed, Needs, Way, choose_way, recall_way, remember_way
-from offramp.trial import Trial
 
 _STATES_OF_A_WEIGHT = 5  # itself, its gradient, two moments of Adam, its best
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from offramp.branches import BranchSpec, key, label
 from offramp.compute import random_stream
 from offramp.errors import DataError
+from offramp.multiexit.trial import Epoch, Trial
 from offramp.training.dropout import own_dropout, plain_dropout
 from offramp.training.objective import Objective
 from offramp.training.plateau import Plateau
 from offramp.training.settings import TrainSettings
-from offramp.trial import Epoch, Trial
 
 Tensors = dict[str, Tensor]
 

@@ -7,8 +7,8 @@ from einops import rearrange
 from torch import Tensor
 
 from offramp.branches.predictor import parted
+from offramp.task import Task
 from offramp.training.settings import RegressionLoss
-from offramp.trial import Task
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from offramp.atomic import write_bytes
 from offramp.data.augment import Augment
 from offramp.errors import PlanError
+from offramp.storage.atomic import write_bytes
 
 How = Literal["cached", "fused", "auto"]
 FILE = "how.json"

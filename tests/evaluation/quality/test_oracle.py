@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.evaluation.measure import ACCURACY, MEAN_ABSOLUTE_ERROR, Measure
 from offramp.evaluation.quality import OracleCurve, oracle_curve
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
+from offramp.task import ACCURACY, MEAN_ABSOLUTE_ERROR, Measure
 
 COSTS = np.array([3.0, 5.0, 9.0])
 MEASURES = st.sampled_from([ACCURACY, MEAN_ABSOLUTE_ERROR])

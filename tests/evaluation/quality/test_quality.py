@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offramp.calibration.temperature import fit_temperatures
 from offramp.errors import DataError, OfframpError, PlanError, ShapeError
 from offramp.evaluation.quality import quality
-from offramp.evaluation.temperature import fit_temperatures
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
 

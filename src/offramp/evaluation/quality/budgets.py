@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from offramp.evaluation.measure import Measure
 from offramp.evaluation.quality.exits import ExitQuality
 from offramp.evaluation.quality.mix import PolicyQuality
 from offramp.evaluation.quality.oracle import OracleCurve
+from offramp.task import Measure
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 

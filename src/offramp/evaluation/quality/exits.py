@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.evaluation.measure import measure_of
+from offramp.calibration.temperature import fit_temperature
 from offramp.evaluation.quality.auroc import auroc, nothing_lost
 from offramp.evaluation.quality.reliability import Reliability, reliability
-from offramp.evaluation.temperature import fit_temperature
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import Score
+from offramp.task import measure_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.evaluation.intervals import CONFIDENCE, Bootstrap, Interval, percentile_interval
-from offramp.evaluation.measure import Measure, measure_of
 from offramp.evaluation.quality.oracle import OracleCurve
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy
+from offramp.task import Measure, measure_of
 
 Kind = Literal["all", "class", "group"]
 

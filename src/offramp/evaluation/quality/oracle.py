@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.evaluation.measure import Measure
+from offramp.task import Measure
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import DataError, PlanError, ShapeError
-from offramp.evaluation.measure import Measure, measure_of
 from offramp.evaluation.quality.budgets import BudgetPoint, budget_points
 from offramp.evaluation.quality.exits import ExitQuality, agreement, exit_qualities
 from offramp.evaluation.quality.mix import PolicyQuality, policy_quality
@@ -16,6 +15,7 @@ from offramp.evaluation.quality.oracle import OracleCurve, oracle_curve
 from offramp.evaluation.quality.text import quality_text
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy, Score, find_score
+from offramp.task import Measure, measure_of
 
 Policies = Sequence[ExitPolicy] | Mapping[str, ExitPolicy]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from offramp.evaluation.measure import Measure
 from offramp.evaluation.quality.mix import MixRow, PolicyQuality
-from offramp.evaluation.table import scaled_flops, text_table
+from offramp.table import scaled_flops, text_table
+from offramp.task import Measure
 
 if TYPE_CHECKING:
     from offramp.evaluation.quality.quality import Quality

@@ -1,0 +1,139 @@
+"""Monitor: a conformal test martingale on a stream of categories (Vovk et al. 2003).
+
+Without drift, reference and stream are exchangeable whatever the true mix is. Then the rank of
+each new answer among all up to it, with ties broken by a uniform number, is uniform and
+independent of the ranks before. Money put on fair bets about these ranks grows to a factor of
+1 / rate with a probability of at most the rate, however long the stream (Ville 1939).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.drift.bets import Bets
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+_BLOCK = 100  # answers between two times at which bets begin
+_AT_ONCE = 0.7  # stake on a change before the first answer; the rest begins later
+_SCALE, _TAIL = 10_000.0, 0.5  # of the times at which the rest begins
+
+
+@dataclass(frozen=True, eq=False)
+class Crossing:
+    """Where the money first reached the limit.
+
+    Attributes:
+        answers: Answers up to there.
+        log_e: Logarithm of the money.
+        since: (E,) answers of each category before the bet that won most began.
+        upto: (E,) answers of each category up to there.
+    """
+
+    answers: int
+    log_e: float
+    since: Counts
+    upto: Counts
+
+
+class Monitor:
+    """The money that bets against exchangeability have made so far.
+
+    Begun bets run on with all they have; at every 100th answer some more money begins, so that a
+    late change meets bets that have lost nothing yet. The stakes of all beginnings add up to 1.
+    """
+
+    def __init__(
+        self, bets: Bets, reference: Counts, log_limit: float, random: np.random.Generator
+    ) -> None:
+        self.bets, self.reference, self.log_limit = bets, reference, log_limit
+        self.random = random
+        self.counts = np.zeros_like(reference)
+        self.log_money = np.log(_AT_ONCE * bets.stakes)  # (J,)
+        self.log_best = self.log_money.copy()  # (J,) of the one beginning that won most
+        self.since = np.zeros((len(bets.stakes), len(reference)), np.int64)  # counts at it
+        self.crossed = False
+
+    @property
+    def answers(self) -> int:
+        """How many were seen."""
+        return int(self.counts.sum())
+
+    @property
+    def log_e(self) -> float:
+        """Logarithm of the money: the evidence against no drift."""
+        return float(np.logaddexp.reduce(self.log_money))
+
+    def update(self, categories: NDArray[np.int64]) -> Crossing | None:
+        """Look at more answers, (N,) numbers of categories; where the limit is first reached."""
+        found: Crossing | None = None
+        start = 0
+        while start < len(categories):
+            stop = start + _BLOCK - self.answers % _BLOCK
+            found = self._block(categories[start:stop]) or found
+            start = stop
+        return found
+
+    def _block(self, categories: NDArray[np.int64]) -> Crossing | None:
+        """Look at answers up to the next beginning at most."""
+        hits = categories[:, np.newaxis] == np.arange(len(self.counts))  # (N, E)
+        upto = self.counts + np.cumsum(hits, axis=0)
+        run = np.cumsum(self.bets.log_factors(self._ranks(hits, upto)), axis=0)  # (N, J)
+        found = None if self.crossed else self._crossing(upto, run)
+        self.counts = upto[-1]
+        self.log_money = self.log_money + run[-1]
+        self.log_best = self.log_best + run[-1]
+        if self.answers % _BLOCK == 0:
+            self._begin()
+        return found
+
+    def _ranks(self, hits: NDArray[np.bool_], upto: Counts) -> Floats:
+        """Where each answer stands among the reference and all up to it, 0 to 1, (N,)."""
+        bag = self.reference + upto  # (N, E), the answer itself included
+        upper = np.cumsum(bag, axis=1)
+        ranks = upper[hits] - self.random.random(len(hits)) * bag[hits]
+        values: Floats = ranks / upper[:, -1]
+        return values
+
+    def _crossing(self, upto: Counts, run: Floats) -> Crossing | None:
+        money = self.log_money + run
+        log_e = np.logaddexp.reduce(money, axis=1)
+        over = np.flatnonzero(log_e >= self.log_limit)
+        if not over.size:
+            return None
+        self.crossed = True
+        first = over[0]
+        since = self.since[money[first].argmax()]
+        return Crossing(int(upto[first].sum()), float(log_e[first]), since, upto[first])
+
+    def _begin(self) -> None:
+        later = 1 - _AT_ONCE
+        left = (1 + np.array([self.answers - _BLOCK, self.answers]) / _SCALE) ** -_TAIL
+        fresh = np.log(later * (left[0] - left[1]) * self.bets.stakes)
+        self.log_money = np.logaddexp(self.log_money, fresh)
+        better = fresh > self.log_best
+        self.log_best = np.where(better, fresh, self.log_best)
+        self.since = np.where(better[:, np.newaxis], self.counts, self.since)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, as JSON values."""
+        return {
+            "counts": self.counts.tolist(),
+            "log_money": self.log_money.tolist(),
+            "log_best": self.log_best.tolist(),
+            "since": self.since.tolist(),
+            "crossed": self.crossed,
+            "random": self.random.bit_generator.state,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one stood."""
+        self.counts = np.array(state["counts"], np.int64)
+        self.log_money = np.array(state["log_money"], np.float64)
+        self.log_best = np.array(state["log_best"], np.float64)
+        self.since = np.array(state["since"], np.int64)
+        self.crossed = bool(state["crossed"])
+        self.random.bit_generator.state = state["random"]

@@ -1,6 +1,0 @@
-"""Calibration: thresholds from outputs, for a promise, a budget or a deadline."""
-
-from offramp.evaluation.calibration.calibrate import calibrate, calibration_of
-from offramp.evaluation.calibration.calibration import Calibration, Candidate
-
-__all__ = ["Calibration", "Candidate", "calibrate", "calibration_of"]

@@ -1,0 +1,43 @@
+"""The machine and the versions that a figure was made with."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("offramp", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """Facts of this machine, for `environment.json` and the report.
+
+    Args:
+        device: As reports name it.
+        threads: CPU threads that the work used.
+    """
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "device": device,
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    """The model name as the kernel gives it; elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,276 @@
+"""MultiExit: a frozen backbone with its branches, which answers at every exit."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from offramp.backbones.staged import StagedBackbone
+from offramp.branches.predictor import score_of, surest
+from offramp.compute import count_flops
+from offramp.data.batches import as_dataset, batches, content_key, labels_of
+from offramp.errors import CutError, ShapeError
+from offramp.multiexit.saved import ModelParts, load_model, model_digest, save_model
+from offramp.multiexit.trial import Epoch as Epoch
+from offramp.multiexit.trial import ModelInfo, Trial
+from offramp.outputs import ExitOutputs
+from offramp.progress import Progress, silent
+from offramp.spec import dims
+from offramp.task import Task
+
+FINAL = "final"
+"""Name of the last exit, the backbone's own."""
+
+
+@dataclass(frozen=True)
+class ExitTimings:
+    """Median milliseconds on this machine: of each stage alone and of each branch alone."""
+
+    stage_ms: tuple[float, ...]
+    branch_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What T branches and the backbone answer on N samples.
+
+    Attributes:
+        by_branch: Shape (T, N, K).
+        scores: Shape (T, N); NaN for a branch without an error predictor.
+        final: Shape (N, K).
+    """
+
+    by_branch: NDArray[np.float32]
+    scores: NDArray[np.float64]
+    final: NDArray[np.float32]
+
+
+Number = TypeVar("Number", int, float)
+
+
+class MultiExit(nn.Module):
+    """A frozen backbone with at most one branch per cut; the last exit is the backbone's own.
+
+    Shape:
+        inputs (B, ...) -> (E, B, K), exits in graph order.
+    """
+
+    def __init__(
+        self,
+        backbone: StagedBackbone,
+        chosen: Mapping[str, Trial],
+        trials: Sequence[Trial] = (),
+        *,
+        task: Task = "classification",
+        info: ModelInfo | None = None,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(chosen) - set(backbone.cuts))
+        if unknown or FINAL in chosen:
+            raise CutError(
+                f"branches are given for {unknown or [FINAL]}, but the backbone is cut at "
+                f"{list(backbone.cuts)} (and {FINAL!r} is its own exit). Use those names."
+            )
+        self.backbone = backbone
+        self.chosen = {name: chosen[name] for name in backbone.cuts if name in chosen}
+        self.trials = tuple(trials)
+        self.task: Task = task
+        self.info = info or ModelInfo()
+        self.branches = nn.ModuleList([trial.branch for trial in self.chosen.values()])
+        self.eval()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the exits, in order; the last is "final"."""
+        return (*self.chosen, FINAL)
+
+    def walk(self, *inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is asked for."""
+        live: tuple[Tensor, ...] = inputs
+        for name, stage in zip((*self.backbone.cuts, FINAL), self.backbone.stages, strict=True):
+            live, taps = stage(live)
+            if name in self.chosen:
+                yield name, self.chosen[name].answer(taps)[0]
+        yield FINAL, live[0]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Answers of all exits: (E, B, K)."""
+        return torch.stack([answer for _, answer in self.walk(*inputs)])
+
+    def exit_stage_flops(self) -> tuple[int, ...]:
+        """FLOPs between one exit and the next (2mac, one sample): stages joined up to each exit."""
+        return joined_per_exit(self.backbone, tuple(self.chosen), self.backbone.stage_flops())
+
+    def exit_branch_flops(self) -> tuple[int, ...]:
+        """FLOPs of each exit's own branch (2mac, one sample); 0 for the last exit."""
+        return (*(_branch_flops(self.backbone, t) for t in self.chosen.values()), 0)
+
+    def collect(
+        self,
+        data: Any,
+        *,
+        batch_size: int = 64,
+        timings: ExitTimings | None = None,
+        split: str = "",
+        progress: Progress = silent,
+    ) -> ExitOutputs:
+        """What every exit answers on a data set, with costs, as plain arrays.
+
+        Args:
+            data: A map-style data set of (input or tuple of inputs, label), or a pair of arrays.
+            batch_size: Samples per pass; the last batch is shorter.
+            timings: `offramp.run.measure.measure_model(model).of_exits(model)`; without, the
+                result has no milliseconds.
+            split: Name kept in `source`.
+            progress: Told after each batch.
+
+        `scores` are the error predictors', where every branch has one.
+        """
+        dataset = as_dataset(data)
+        answers = self.answer(
+            dataset, list(self.chosen.values()), batch_size, split or "samples", progress
+        )
+        return ExitOutputs(
+            outputs=np.concatenate([answers.by_branch, answers.final[None]]),
+            labels=labels_of(dataset),
+            task=self.task,
+            stage_flops=np.array(self.exit_stage_flops(), np.int64),
+            branch_flops=np.array(self.exit_branch_flops(), np.int64),
+            names=self.names,
+            stage_ms=None if timings is None else np.array(timings.stage_ms),
+            branch_ms=None if timings is None else np.array(timings.branch_ms),
+            scores=self._scores(answers),
+            ids=getattr(dataset, "ids", None),
+            source={
+                "engine": f"torch {torch.__version__}",
+                "precision": "fp32",
+                "model": self.digest(),
+                "data": content_key(dataset),
+                "split": split,
+            },
+        )
+
+    def _scores(self, answers: Answers) -> NDArray[np.float64] | None:
+        if not self.chosen or not all(t.spec.error_predictor for t in self.chosen.values()):
+            return None
+        return np.vstack([answers.scores, np.full(len(answers.final), surest(self.task))])
+
+    def answer(
+        self, dataset: Any, trials: Sequence[Trial], batch_size: int, what: str, progress: Progress
+    ) -> Answers:
+        """One pass of the backbone that feeds every one of `trials`.
+
+        Args:
+            dataset: Map-style.
+            trials: Any trained branches on this backbone's cuts.
+            batch_size: Samples per pass.
+            what: Name of the data, for `progress`.
+            progress: Told after each batch.
+        """
+        count, outputs = len(dataset), self.backbone.num_outputs
+        by_branch = np.empty((len(trials), count, outputs), np.float32)
+        scores = np.full((len(trials), count), np.nan)
+        final = np.empty((count, outputs), np.float32)
+        at_cut: dict[str, list[int]] = {name: [] for name in self.backbone.cuts}
+        for index, trial in enumerate(trials):
+            at_cut[trial.cut].append(index)
+        done = 0
+        with torch.inference_mode(), _evaluating([trial.branch for trial in trials]):
+            for batch in batches(dataset, batch_size):
+                live = self._on_device(batch.inputs)
+                rows = slice(done, done + len(batch.targets))
+                for name, stage in zip(
+                    (*self.backbone.cuts, FINAL), self.backbone.stages, strict=True
+                ):
+                    live, taps = stage(live)
+                    for index in at_cut.get(name, ()):
+                        answer, prediction = trials[index].answer(taps)
+                        by_branch[index, rows] = _as_rows(answer)
+                        if prediction is not None:
+                            scores[index, rows] = _as_rows(score_of(prediction, self.task))
+                final[rows] = _as_rows(live[0])
+                done = rows.stop
+                progress(f"answers on {what}", done, count)
+        return Answers(by_branch, scores, final)
+
+    def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        found = next(self.parameters(), None)
+        expected = self.backbone.input_shapes
+        given = tuple(tuple(tensor.shape[1:]) for tensor in inputs)
+        if given != expected:
+            raise ShapeError(
+                f"the model was cut for inputs {expected} (without the batch axis), the data "
+                f"gives {given}. Use the preprocessing that the model was trained with."
+            )
+        return inputs if found is None else tuple(t.to(found.device) for t in inputs)
+
+    def digest(self) -> str:
+        """SHA-256 over the backbone's and the chosen branches' weights and specs."""
+        return model_digest(self.backbone, self.chosen)
+
+    def save(self, folder: str | Path, extra_files: Sequence[str] = ()) -> None:
+        """Write `model.safetensors` and `manifest.json` into a folder.
+
+        Args:
+            folder: Made where it does not exist.
+            extra_files: Names of files already in the folder that the manifest shall vouch for.
+        """
+        parts = ModelParts(self.backbone, self.chosen, self.trials, self.task, self.info)
+        save_model(parts, Path(folder), extra_files)
+
+    @classmethod
+    def load(cls, run: str | Path, backbone: nn.Module | None = None) -> Self:
+        """Read a model that `save` or `offramp train` wrote.
+
+        Args:
+            run: The folder.
+            backbone: Needed only for a module that came by API or by a `--backbone` flag; its
+                weights must be those that the branches were trained on.
+
+        Raises:
+            BundleError: A file that is read was changed in any byte, or the backbone is another.
+        """
+        parts = load_model(Path(run), backbone)
+        return cls(parts.backbone, parts.chosen, parts.trials, task=parts.task, info=parts.info)
+
+
+def joined_per_exit(
+    backbone: StagedBackbone, exits: tuple[str, ...], per_stage: Sequence[Number]
+) -> tuple[Number, ...]:
+    """Sum the stages between exits, so that a cut without a branch costs what it costs."""
+    sums: list[Number] = []
+    running: Number = per_stage[0] - per_stage[0]
+    for name, cost in zip((*backbone.cuts, FINAL), per_stage, strict=True):
+        running += cost
+        if name in exits or name == FINAL:
+            sums.append(running)
+            running -= running
+    return tuple(sums)
+
+
+@contextmanager
+def _evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
+    """Branches in evaluation mode; afterwards each module is in the mode it was."""
+    modes = [(module, module.training) for branch in branches for module in branch.modules()]
+    try:
+        for branch in branches:
+            branch.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _branch_flops(backbone: StagedBackbone, trial: Trial) -> int:
+    taps = tuple(torch.zeros(1, *dims(shape)) for shape in backbone.tap_shapes[trial.cut])
+    return count_flops(trial.branch, taps)
+
+
+def _as_rows(answer: Tensor) -> NDArray[np.float32]:
+    return answer.float().cpu().numpy()

@@ -1,0 +1,180 @@
+"""A model on disk: weights in `model.safetensors`, everything else in `manifest.json`.
+
+The weights of a zoo's backbone are stored with the branches, so that the folder alone is enough;
+a backbone that came by API is not stored, only the digest of its weights.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor, nn
+
+from offramp.backbones.staged import Cut, StagedBackbone, cut
+from offramp.backbones.zoo import build
+from offramp.branches import BranchSpec, label
+from offramp.compute import seeded
+from offramp.errors import BundleError
+from offramp.multiexit.trial import Epoch, ModelInfo, Trial
+from offramp.preprocess import ImagePreprocess
+from offramp.storage.atomic import make_folder, write_bytes
+from offramp.storage.manifest import read_file, read_manifest, write_manifest
+from offramp.task import Task
+
+WEIGHTS = "model.safetensors"
+_SPEC: TypeAdapter[BranchSpec] = TypeAdapter(BranchSpec)
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What a MultiExit is made of."""
+
+    backbone: StagedBackbone
+    chosen: Mapping[str, Trial]
+    trials: tuple[Trial, ...]
+    task: Task
+    info: ModelInfo
+
+
+def model_digest(backbone: StagedBackbone, chosen: Mapping[str, Trial]) -> str:
+    """SHA-256 over the backbone's weights and each chosen branch's place, spec and weights."""
+    digest = hashlib.sha256(backbone.weights_digest().encode())
+    for name, trial in chosen.items():
+        digest.update(f"{name} {trial.spec.model_dump_json()}".encode())
+        for key, tensor in trial.branch.state_dict().items():
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_model(parts: ModelParts, folder: Path, extra_files: Sequence[str]) -> None:
+    """Write the weights, then the manifest that vouches for them and for `extra_files`."""
+    make_folder(folder)
+    every = _every_trial(parts)
+    tensors = {
+        f"trials.{index}.{key}": tensor.detach().cpu().contiguous()
+        for index, trial in enumerate(every)
+        for key, tensor in trial.branch.state_dict().items()
+    }
+    if parts.info.backbone is not None:
+        tensors |= {
+            f"backbone.{key}": tensor.detach().cpu().contiguous().clone()
+            for key, tensor in parts.backbone.original.state_dict().items()
+        }
+    write_bytes(folder / WEIGHTS, tensor_bytes(tensors))
+    write_manifest(folder, _description(parts, every), [WEIGHTS, *extra_files])
+
+
+def load_model(folder: Path, module: nn.Module | None) -> ModelParts:
+    """Build a model again from its folder; `module` as in MultiExit.load."""
+    manifest = read_manifest(folder)
+    tensors = read_tensors(read_file(folder, manifest, WEIGHTS))
+    given = module.original if isinstance(module, StagedBackbone) else module
+    original = given if given is not None else _zoo_backbone(folder, manifest, tensors)
+    sample = tuple(torch.zeros(1, *shape) for shape in manifest["input_shapes"])
+    places = [Cut(c["name"], tuple(c["after"]), tuple(c["taps"])) for c in manifest["cuts"]]
+    backbone = cut(original, places, sample)
+    if backbone.weights_digest() != manifest["backbone_digest"]:
+        raise BundleError(
+            f"the backbone given for {folder} is not the one that its branches were trained on: "
+            "weights or architecture differ. Pass the same model with the same weights, or train "
+            "branches for this one."
+        )
+    trials = tuple(
+        _trial(backbone, entry, _under(tensors, f"trials.{index}."))
+        for index, entry in enumerate(manifest["trials"])
+    )
+    return ModelParts(
+        backbone,
+        {trials[index].cut: trials[index] for index in manifest["chosen"]},
+        trials,
+        manifest["task"],
+        ModelInfo(
+            manifest["backbone"],
+            manifest["preprocess"] and ImagePreprocess.model_validate(manifest["preprocess"]),
+            tuple(manifest["class_names"]),
+        ),
+    )
+
+
+def _every_trial(parts: ModelParts) -> tuple[Trial, ...]:
+    """The trials, and chosen branches that are not among them."""
+    return parts.trials + tuple(t for t in parts.chosen.values() if t not in parts.trials)
+
+
+def _description(parts: ModelParts, every: Sequence[Trial]) -> dict[str, Any]:
+    info = parts.info
+    return {
+        "task": parts.task,
+        "backbone": None if info.backbone is None else dict(info.backbone),
+        "backbone_digest": parts.backbone.weights_digest(),
+        "model_digest": model_digest(parts.backbone, parts.chosen),
+        "input_shapes": [list(shape) for shape in parts.backbone.input_shapes],
+        "num_outputs": parts.backbone.num_outputs,
+        "cuts": [dataclasses.asdict(place) for place in parts.backbone.places],
+        "chosen": [every.index(trial) for trial in parts.chosen.values()],
+        "trials": [
+            {
+                "cut": trial.cut,
+                "label": label(trial.spec),
+                "spec": trial.spec.model_dump(mode="json"),
+                "seed": trial.seed,
+                "best_epoch": trial.best_epoch,
+                "validation_loss": trial.validation_loss,
+                "validation_score": trial.validation_score,
+                "history": [dataclasses.asdict(epoch) for epoch in trial.history],
+            }
+            for trial in every
+        ],
+        "preprocess": info.preprocess and info.preprocess.model_dump(mode="json"),
+        "class_names": list(info.class_names),
+    }
+
+
+def _trial(
+    backbone: StagedBackbone, entry: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> Trial:
+    spec = _SPEC.validate_python(entry["spec"])
+    shapes = backbone.tap_shapes[entry["cut"]]
+    with seeded("load"):  # the initial weights are overwritten; the caller's stream stays
+        branch = spec.build(shapes[0] if len(shapes) == 1 else shapes, backbone.num_outputs)
+    branch.load_state_dict(weights)
+    return Trial(
+        entry["cut"],
+        spec,
+        entry["seed"],
+        branch.eval(),
+        tuple(Epoch(**epoch) for epoch in entry["history"]),
+        entry["best_epoch"],
+        entry["validation_loss"],
+        entry["validation_score"],
+    )
+
+
+def _zoo_backbone(
+    folder: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> nn.Module:
+    description = manifest["backbone"]
+    if description is None or description["name"] == "python":
+        raise BundleError(
+            f"the backbone of {folder} came by API or flag, so its code is not stored. Pass it: "
+            "MultiExit.load(run, backbone=your_model), or --backbone file.py:function."
+        )
+    module = build(description["name"], num_outputs=description["num_outputs"])
+    module.load_state_dict(_under(tensors, "backbone."))
+    return module
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }

@@ -1,0 +1,72 @@
+"""Trial: one trained branch, and what a model says of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from offramp.branches import BranchSpec
+from offramp.branches.predictor import parted
+from offramp.preprocess import ImagePreprocess
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of one branch gave.
+
+    Attributes:
+        epoch: Counted from 1.
+        train_loss: What training minimised, an error predictor's loss included.
+        validation_loss: Of the answers alone.
+        validation_score: Accuracy, or minus the mean absolute error for regression.
+        lr: Learning rate used in this epoch.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_score: float
+    lr: float
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One trained branch: a spec at a cut with a seed.
+
+    Attributes:
+        branch: With the weights of its best epoch, in evaluation mode.
+        best_epoch: Counted from 1, the one with the least validation loss.
+        validation_loss: At the best epoch.
+        validation_score: At the best epoch: accuracy, or minus the mean absolute error.
+    """
+
+    cut: str
+    spec: BranchSpec
+    seed: int
+    branch: nn.Module
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    validation_loss: float
+    validation_score: float
+
+    def answer(self, taps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+        """Outputs (B, K), and what its error predictor says, (B,), where it has one."""
+        answers = self.branch(*taps)
+        return parted(answers) if self.spec.error_predictor else (answers, None)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Where a model comes from and what its answers mean.
+
+    Attributes:
+        backbone: The zoo's name and what else builds the backbone again; None for a module that
+            came by API.
+        preprocess: What turns a picture into an input.
+        class_names: One per class, in class order; empty where unknown.
+    """
+
+    backbone: Mapping[str, Any] | None = None
+    preprocess: ImagePreprocess | None = None
+    class_names: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Runs: from a plan to a folder with model, outputs and report."""

@@ -1,0 +1,98 @@
+"""OneAnswer: one picture through a model exit by exit, leaving at the first that is sure enough."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offramp.cost import with_passed
+from offramp.data.images import LabelledImages
+from offramp.multiexit.model import MultiExit
+from offramp.policy.decision import fires
+
+_SHADES = " .:-=+*#%@"
+
+
+@dataclass(frozen=True)
+class OneAnswer:
+    """How one picture was answered.
+
+    Attributes:
+        picture: Grey values 0 to 255, (H, W).
+        exit: Name of the exit that answered.
+        confidence: Its maximum softmax.
+        flops: Spent, the branches passed on the way included.
+        saved: Share of the whole backbone's FLOPs that was not spent; below 0 when the last exit
+            answered after branches that did not.
+    """
+
+    picture: NDArray[np.uint8]
+    exit: str
+    answer: str
+    truth: str
+    confidence: float
+    flops: int
+    saved: float
+
+    def __str__(self) -> str:
+        right = "right" if self.answer == self.truth else f"wrong, it is {self.truth}"
+        facts = [
+            f"{self.answer} ({right})",
+            f"exit       {self.exit}",
+            f"confidence {self.confidence:.3f}",
+            f"spent      {self.flops / 1e6:.1f} MFLOP",
+            f"saved      {self.saved:.1%} of the whole backbone",
+        ]
+        lines = zip_longest(self.sketch().splitlines(), facts, fillvalue="")
+        return "\n".join(f"  {line:<28}   {fact}".rstrip() for line, fact in lines)
+
+    def sketch(self, width: int = 28) -> str:
+        """The picture in characters; a character is about twice as high as wide."""
+        step = max(1, self.picture.shape[1] // width)
+        cells = self.picture[::step, ::step].astype(int) * (len(_SHADES) - 1) // 255
+        return "\n".join("".join(_SHADES[c] for c in row) for row in cells[::2])
+
+
+def answer_one_by_one(
+    model: MultiExit, images: LabelledImages, indices: Iterable[int], threshold: float
+) -> Iterator[OneAnswer]:
+    """Walk the exits for one picture at a time and stop at the first that is sure enough.
+
+    The threshold is a fixed number here; nothing says how often an early answer will be wrong.
+    """
+    stage_flops, branch_flops = model.exit_stage_flops(), model.exit_branch_flops()
+    costs = dict(zip(model.names, with_passed(stage_flops, branch_flops), strict=True))
+    classes = model.info.class_names
+    for index in indices:
+        pixels, truth = images[index]
+        name, probabilities = _first_sure(model, pixels[None], threshold)
+        yield OneAnswer(
+            picture=_grey(pixels),
+            exit=name,
+            answer=classes[int(probabilities.argmax())],
+            truth=classes[truth],
+            confidence=float(probabilities.max()),
+            flops=int(costs[name]),
+            saved=1 - float(costs[name]) / sum(stage_flops),
+        )
+
+
+def _first_sure(model: MultiExit, inputs: Tensor, threshold: float) -> tuple[str, Tensor]:
+    """Name and class probabilities (K,) of the first exit at or above the threshold."""
+    with torch.inference_mode():
+        for exit_name, logits in model.walk(inputs):
+            name, probabilities = exit_name, logits[0].double().softmax(0)
+            if fires(float(probabilities.max()), threshold):
+                break
+    return name, probabilities
+
+
+def _grey(pixels: Tensor) -> NDArray[np.uint8]:
+    """A normalised (C, H, W) picture stretched to 0..255, (H, W)."""
+    plane = pixels.mean(0)
+    low, high = plane.min(), plane.max()
+    return ((plane - low) / (high - low).clamp(min=1e-9) * 255).byte().numpy()

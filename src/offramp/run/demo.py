@@ -1,0 +1,22 @@
+"""The demo: the plan that ships with the package, and its story in the terminal."""
+
+from collections.abc import Iterator, Sequence
+from importlib import resources
+
+from offramp.run.answer import OneAnswer, answer_one_by_one
+from offramp.run.plan import Plan, load_plan
+from offramp.run.results import RunResult
+
+
+def demo_plan(overrides: Sequence[str] = ()) -> Plan:
+    """The plan that `offramp demo` trains; shipped as `offramp/run/demo.yaml`."""
+    with resources.as_file(resources.files("offramp.run") / "demo.yaml") as path:
+        return load_plan(path, overrides)
+
+
+def answers(result: RunResult, pictures: int) -> Iterator[OneAnswer]:
+    """The first `pictures` test images of a run, answered one by one."""
+    test = result.plan.data.load().test
+    yield from answer_one_by_one(
+        result.model, test, range(min(pictures, len(test))), result.plan.evaluate.threshold
+    )

@@ -1,0 +1,156 @@
+"""A plan made real: the cut backbone, the data, and every mistake they show, reported at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from offramp.backbones.staged import Cut, StagedBackbone, cut
+from offramp.backbones.zoo import build
+from offramp.branches import label
+from offramp.compute import seeded
+from offramp.data import Splits
+from offramp.data.batches import check_labels
+from offramp.errors import CutError, OfframpError, PlanError
+from offramp.multiexit.trial import ModelInfo
+from offramp.run.plan import Plan
+from offramp.storage.atomic import sha256_of
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a plan trains: checked, nothing run yet.
+
+    Attributes:
+        backbone: Cut where the plan says.
+        splits: The data.
+        info: What the model will say of itself.
+    """
+
+    backbone: StagedBackbone
+    splits: Splits
+    info: ModelInfo
+
+
+T = TypeVar("T")
+
+
+class _Mistakes:
+    """Collects the errors of steps that do not depend on each other."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, OfframpError]] = []
+
+    def attempt(self, where: str, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except OfframpError as error:
+            self.found.append((where, error))
+            return None
+
+    def raise_if_any(self) -> None:
+        if len(self.found) == 1:
+            raise self.found[0][1]
+        if self.found:
+            lines = [f"  {where}: {error}" for where, error in self.found]
+            raise PlanError("\n".join([f"the plan has {len(lines)} mistakes:", *lines]))
+
+
+def prepare(plan: Plan, backbone_file: str | None = None) -> Prepared:
+    """Build, load and cut what a plan names.
+
+    Args:
+        plan: Checked by itself already.
+        backbone_file: `file.py:function` for a plan whose backbone is `python`.
+
+    Raises:
+        OfframpError: One mistake as itself; several as one PlanError that lists them all.
+    """
+    mistakes = _Mistakes()
+    splits = mistakes.attempt("data", plan.data.load)
+    module = mistakes.attempt("backbone", lambda: build_backbone(plan, backbone_file))
+    backbone = None
+    if module is not None:
+        shape = plan.data.preprocess
+        sample = torch.zeros(1, shape.channels, shape.height, shape.width)
+        backbone = _cut_all(plan, module, sample, mistakes)
+    if backbone is not None:
+        _check_branches(plan, backbone, mistakes)
+    if backbone is not None and splits is not None:
+        _check_classes(backbone, splits, mistakes)
+    mistakes.raise_if_any()
+    if backbone is None or splits is None:
+        raise PlanError("the plan gave neither a backbone nor an error; report this as a bug")
+    info = ModelInfo(backbone_facts(plan, backbone_file), splits.preprocess, splits.class_names)
+    return Prepared(backbone, splits, info)
+
+
+def _check_classes(backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes) -> None:
+    labels = np.concatenate([images.labels for images in splits.named().values()])
+    mistakes.attempt(
+        "data", partial(check_labels, labels, backbone.num_outputs, splits.class_names)
+    )
+
+
+def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:
+    """The plan's backbone, before it is cut."""
+    wanted = plan.backbone
+    return build(
+        wanted.name,
+        weights=wanted.weights,
+        num_outputs=wanted.num_outputs,
+        backbone_file=backbone_file,
+    )
+
+
+def backbone_facts(plan: Plan, backbone_file: str | None) -> dict[str, str | int | None]:
+    """What the manifest keeps of where the backbone came from."""
+    facts: dict[str, str | int | None] = {**plan.backbone.model_dump(), "weights_sha256": None}
+    if backbone_file is not None:
+        facts["file_sha256"] = sha256_of(Path(backbone_file.rpartition(":")[0]))
+    if plan.backbone.weights not in (None, "pretrained"):
+        facts["weights_sha256"] = sha256_of(Path(str(plan.backbone.weights)))
+    return facts
+
+
+def _places(plan: Plan) -> dict[str, str | Cut]:
+    return {
+        name: Cut(name, plan.cuts[name].after, plan.cuts[name].taps) if name in plan.cuts else name
+        for name in plan.branches
+    }
+
+
+def _cut_all(
+    plan: Plan, module: nn.Module, sample: torch.Tensor, mistakes: _Mistakes
+) -> StagedBackbone | None:
+    """Cut at every place; if that fails, blame the places at fault and cut at the others."""
+    places = _places(plan)
+    unused = sorted(set(plan.cuts) - set(places))
+    if unused:
+        mistakes.found.append(("cuts", CutError(f"no branches are given for {unused}. Add some.")))
+    try:
+        return cut(module, list(places.values()), sample)
+    except OfframpError as error:
+        alone = {
+            name: mistakes.attempt(f"branches.{name}", partial(cut, module, [place], sample))
+            for name, place in places.items()
+        }
+        good = [places[name] for name, backbone in alone.items() if backbone is not None]
+        if len(good) == len(places):
+            mistakes.found.append(("branches", error))
+        return cut(module, good, sample) if 0 < len(good) < len(places) else None
+
+
+def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: _Mistakes) -> None:
+    for name in backbone.cuts:
+        shapes, specs = backbone.tap_shapes[name], plan.branches[name]
+        features = shapes[0] if len(shapes) == 1 else shapes
+        for spec in specs:
+            with seeded("check"):
+                step = partial(spec.build, features, backbone.num_outputs)
+                mistakes.attempt(f"branches.{name}.{label(spec)}", step)

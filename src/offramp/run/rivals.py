@@ -1,0 +1,111 @@
+"""Static rivals: the whole backbone on smaller pictures, the honest test whether exits pay."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from offramp.compute import count_flops
+from offramp.data.batches import batches
+from offramp.data.images import LabelledImages
+from offramp.errors import DataError
+from offramp.evaluation.rivals import Rival
+from offramp.multiexit.model import MultiExit
+from offramp.progress import Progress, silent
+
+BATCH_SIZE = 64
+
+
+def static_rivals(
+    model: MultiExit,
+    train: LabelledImages,
+    test: LabelledImages,
+    sizes: Sequence[int],
+    *,
+    train_images: int = 2000,
+    progress: Progress = silent,
+) -> list[Rival]:
+    """Accuracy and FLOPs of the backbone at each size, as it is and with new statistics.
+
+    Nothing is retrained. "New statistics" re-estimates every batch norm's mean and variance on
+    the first `train_images` training images at that size, since they shift with the resolution.
+
+    Args:
+        model: Its backbone is copied, never changed.
+        train: Images for the new statistics.
+        test: Images for the accuracy.
+        sizes: Sides of square inputs, in pixels.
+        train_images: How many of `train` are used.
+        progress: Told after each batch.
+    """
+    rivals = []
+    for side in sizes:
+        resize = {"height": side, "width": side}
+        small_test = test.with_preprocess(test.preprocess.model_copy(update=resize))
+        small_train = train.with_preprocess(train.preprocess.model_copy(update=resize))
+        module = copy.deepcopy(model.backbone.original).eval()
+        flops = count_flops(module, (torch.zeros(1, test.preprocess.channels, side, side),))
+
+        def rival(name: str, note: str) -> Rival:
+            answers = _answers(module, small_test, name, progress)  # noqa: B023 called at once
+            return Rival.measured(
+                name,
+                answers,
+                test.labels,
+                flops=flops,  # noqa: B023
+                resolution=side,  # noqa: B023
+                note=note,
+            )
+
+        rivals.append(rival(f"{side} px", "whole backbone, not retrained"))
+        if _batch_norms(module):
+            _estimate_statistics(module, small_train, train_images, side, progress)
+            used = min(train_images, len(train)) // BATCH_SIZE * BATCH_SIZE
+            note = f"batch-norm statistics re-estimated on {used} training images"
+            rivals.append(rival(f"{side} px, new statistics", note))
+    return rivals
+
+
+@torch.inference_mode()
+def _answers(
+    module: nn.Module, data: LabelledImages, what: str, progress: Progress
+) -> NDArray[np.float32]:
+    """Outputs (N, K)."""
+    rows, done = [], 0
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    for batch in batches(data, BATCH_SIZE):
+        rows.append(module(batch.inputs[0].to(device)).float().cpu().numpy())
+        done += len(batch.targets)
+        progress(f"rival {what}", done, len(data))
+    return np.concatenate(rows)
+
+
+def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+@torch.no_grad()
+def _estimate_statistics(
+    module: nn.Module, data: LabelledImages, images: int, side: int, progress: Progress
+) -> None:
+    """Cumulative averages over all batches; everything but batch norm stays in evaluation mode."""
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    norms = _batch_norms(module)
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    order = np.arange(min(images, len(data)))
+    if len(order) < BATCH_SIZE:
+        raise DataError(
+            f"{len(order)} training images are too few to re-estimate batch-norm statistics; "
+            f"give at least {BATCH_SIZE}, or leave evaluate.rival_sizes empty."
+        )
+    whole = order[: len(order) // BATCH_SIZE * BATCH_SIZE]
+    for done, batch in enumerate(batches(data, BATCH_SIZE, order=whole), start=1):
+        module(batch.inputs[0].to(device))
+        progress(f"statistics at {side} px", done * BATCH_SIZE, len(whole))
+    module.eval()

@@ -1,0 +1,27 @@
+"""Simulation of a server with a queue and a deadline: full network, smallest exit, policies."""
+
+from offramp.simulation.arrivals import Arrivals, Bursts, FixedRate, Poisson
+from offramp.simulation.result import Simulation, SimulationRow
+from offramp.simulation.simulator import simulate
+from offramp.simulation.transmission import (
+    Constant,
+    Lognormal,
+    Trace,
+    Transmission,
+    Uniform,
+)
+
+__all__ = [
+    "Arrivals",
+    "Bursts",
+    "Constant",
+    "FixedRate",
+    "Lognormal",
+    "Poisson",
+    "Simulation",
+    "SimulationRow",
+    "Trace",
+    "Transmission",
+    "Uniform",
+    "simulate",
+]

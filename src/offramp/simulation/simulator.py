@@ -1,0 +1,242 @@
+"""Simulator: requests with a deadline, one server with a queue, measured times of the stages."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.errors import PlanError
+from offramp.outputs import ExitOutputs, Unit
+from offramp.policy import ExitPolicy, PolicyMenu
+from offramp.simulation.arrivals import Arrivals
+from offramp.simulation.queue import Served, fifo, fifo_by_deadline
+from offramp.simulation.result import BY_DEADLINE, Simulation, SimulationRow
+from offramp.simulation.transmission import Constant, Transmission
+from offramp.task import measure_of
+
+Floats = NDArray[np.float64]
+FULL, SMALLEST = "full network", "smallest exit"
+AT_ONCE = Constant(ms=0)
+_ROUNDING_MS = 1e-6  # sums of times in another order differ by less
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """Requests in the order in which they reach the server.
+
+    Attributes:
+        samples: (N,) which sample each asks about.
+        sent_ms: (N,) when the client sent it.
+        arrivals_ms: (N,) when it reaches the server, ascending.
+        downlink_ms: (N,) how long its answer takes back.
+    """
+
+    samples: NDArray[np.int64]
+    sent_ms: Floats
+    arrivals_ms: Floats
+    downlink_ms: Floats
+
+
+def simulate(
+    outputs: ExitOutputs,
+    policies: Mapping[str, ExitPolicy],
+    *,
+    arrivals: Arrivals,
+    deadline_ms: float,
+    uplink: Transmission = AT_ONCE,
+    downlink: Transmission = AT_ONCE,
+    requests: int = 100_000,
+    reserve: float = 0.95,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Simulation:
+    """Answer the same requests by the full network, the smallest exit and each policy.
+
+    Requests ask about samples of `outputs`, drawn with replacement. One server takes them in the
+    order in which they reach it; an answer takes the measured times of its stages and of the
+    branches that run on the way. Each policy is there twice: as it is, and by the deadline, where
+    a stage is not begun that would end too late; then the last exit in time answers, if need be
+    one that never fires, and a request that no exit answers in time is refused at once.
+
+    Args:
+        outputs: With `stage_ms` and `branch_ms`.
+        policies: By the names of their rows.
+        arrivals: When clients send.
+        deadline_ms: From sending to the arrival of the answer.
+        uplink: How long requests take to the server, which is part of the deadline.
+        downlink: How long answers take back.
+        requests: How many are sent.
+        reserve: By the deadline, the server keeps as much time for the way back as this share of
+            the downlink times needs, 0 to 1.
+        seed: Of samples, arrivals and transmission times; all rows see the same.
+        clock: Seconds, for `Simulation.seconds`.
+
+    Raises:
+        OfframpError: The outputs hold no measured milliseconds.
+        ShapeError: A policy is for other exits.
+        PlanError: A number out of range, times that overflow, a menu in place of its policies, or
+            a policy named as another row.
+    """
+    began = clock()
+    _check(deadline_ms, reserve)
+    _check_counts(requests, seed)
+    _check_policies(policies)
+    outputs.costs("ms")
+    traffic = _traffic(outputs, arrivals, uplink, downlink, requests, seed)
+    due = traffic.sent_ms + deadline_ms - np.quantile(traffic.downlink_ms, reserve)
+    scene = _Scene(outputs, traffic, deadline_ms)
+    rows = [scene.row(*played) for played in _played(outputs, policies, traffic, due)]
+    settings: dict[str, Any] = {
+        "arrivals": arrivals.model_dump(mode="json"),
+        "uplink": uplink.model_dump(mode="json"),
+        "downlink": downlink.model_dump(mode="json"),
+        "reserve": reserve,
+        "seed": seed,
+    }
+    return Simulation(
+        rows=tuple(rows),
+        measure=measure_of(outputs.task),
+        exits=tuple(outputs.names),
+        requests=requests,
+        deadline_ms=deadline_ms,
+        settings=settings,
+        seconds=clock() - began,
+    )
+
+
+def _check(deadline_ms: float, reserve: float) -> None:
+    if not (math.isfinite(deadline_ms) and deadline_ms > 0):
+        raise PlanError(f"deadline_ms={deadline_ms} must be a positive number of milliseconds.")
+    if not 0 <= reserve <= 1:
+        raise PlanError(f"reserve={reserve} is a share of the downlink times, from 0 to 1.")
+
+
+def _check_counts(requests: int, seed: int) -> None:
+    if not isinstance(requests, Integral) or requests < 1:
+        raise PlanError(
+            f"requests={requests!r}: send at least 1, a whole number; tails need some 10,000."
+        )
+    if not isinstance(seed, Integral) or seed < 0:
+        raise PlanError(f"seed={seed!r} must be a whole number from 0.")
+
+
+def _check_policies(policies: Mapping[str, object]) -> None:
+    taken = sorted({FULL, SMALLEST, *(name + BY_DEADLINE for name in policies)} & set(policies))
+    if taken:
+        raise PlanError(f"{taken[0]!r} is the name of another row. Name the policy otherwise.")
+    menus = [name for name, policy in policies.items() if isinstance(policy, PolicyMenu)]
+    if menus:
+        raise PlanError(
+            f"{menus[0]!r} is a menu, and a row is of one policy. Give its policies, such as "
+            "{str(limit): menu.at(limit) for limit in menu.limits}."
+        )
+
+
+def _traffic(
+    outputs: ExitOutputs,
+    arrivals: Arrivals,
+    uplink: Transmission,
+    downlink: Transmission,
+    requests: int,
+    seed: int,
+) -> Traffic:
+    # A stream for each, so that other uplinks do not change the arrivals.
+    of_samples, of_arrivals, of_uplinks, of_downlinks = np.random.default_rng(seed).spawn(4)
+    with np.errstate(over="ignore", invalid="ignore"):  # told below, with the setting to change
+        sent = arrivals.times_ms(requests, of_arrivals)
+        reach = sent + uplink.draw_ms(requests, of_uplinks)
+        back = downlink.draw_ms(requests, of_downlinks)
+        _check_times(arrivals=(arrivals, sent), uplink=(uplink, reach))
+        _check_times(downlink=(downlink, reach + back))
+    order = np.argsort(reach, kind="stable")  # one that is faster on the way comes first
+    return Traffic(
+        samples=of_samples.integers(outputs.outputs.shape[1], size=requests)[order],
+        sent_ms=sent[order],
+        arrivals_ms=reach[order],
+        downlink_ms=back[order],
+    )
+
+
+def _check_times(**settings: tuple[Arrivals | Transmission, Floats]) -> None:
+    for name, (setting, times) in settings.items():
+        if not np.isfinite(times).all():
+            raise PlanError(
+                f"{name}={setting!r} gives times that are too large for a number. Choose "
+                f"{'a higher rate' if name == 'arrivals' else 'shorter times or less spread'}."
+            )
+
+
+def _played(
+    outputs: ExitOutputs, policies: Mapping[str, ExitPolicy], traffic: Traffic, due_ms: Floats
+) -> Iterator[tuple[str, Served, Floats]]:
+    """Name, what became of the requests and FLOPs of each exit (E,), for each row."""
+    own_ms, own_flops = outputs.own_path_cost("ms"), outputs.own_path_cost()
+    for name, exit in ((FULL, len(own_ms) - 1), (SMALLEST, int(own_ms.argmin()))):
+        always = np.full(len(traffic.samples), exit, np.int64)
+        yield name, fifo(traffic.arrivals_ms, always, own_ms), own_flops
+    for name, policy in policies.items():
+        leaves = policy.choose(outputs)[traffic.samples]
+        ms, flops = _asked_cost(policy, outputs, "ms"), _asked_cost(policy, outputs, "flops")
+        yield name, fifo(traffic.arrivals_ms, leaves, ms), flops
+        served = fifo_by_deadline(traffic.arrivals_ms, leaves, ms, due_ms)
+        yield name + BY_DEADLINE, served, flops
+
+
+def _asked_cost(policy: ExitPolicy, outputs: ExitOutputs, unit: Unit) -> Floats:
+    """Cost of an answer from each exit, (E,), also from one whose branch else does not run."""
+    branches = np.asarray(outputs.costs(unit)[1], np.float64)
+    cost: Floats = policy.exit_cost(outputs, unit) + np.where(policy.runs, 0.0, branches)
+    return cost
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What all rows share, and how one is made of it."""
+
+    outputs: ExitOutputs
+    traffic: Traffic
+    deadline_ms: float
+
+    def row(self, name: str, served: Served, exit_flops: Floats) -> SimulationRow:
+        """Judge what became of the requests."""
+        refused = served.exits < 0
+        done = served.ends_ms + self.traffic.downlink_ms
+        response = np.where(refused, np.inf, done - self.traffic.sent_ms)
+        missed = response > self.deadline_ms + _ROUNDING_MS
+        values = self._values(served.exits)
+        work = served.ends_ms - served.starts_ms
+        shares = np.bincount(served.exits[~refused], minlength=len(exit_flops)) / len(missed)
+        span = served.ends_ms.max() - self.traffic.arrivals_ms[0]
+        p50, p95, p99 = np.quantile(response, [0.5, 0.95, 0.99], method="higher").tolist()
+        return SimulationRow(
+            name=name,
+            value=float(np.where(missed, self._blind(), values).mean()),
+            value_in_time=None if missed.all() else float(values[~missed].mean()),
+            missed=float(missed.mean()),
+            refused=float(refused.mean()),
+            p50_ms=p50,
+            p95_ms=p95,
+            p99_ms=p99,
+            exits=tuple(shares.tolist()),
+            mean_ms=float(work.mean()),
+            mean_flops=float(shares @ exit_flops),
+            utilisation=float(work.sum() / span) if span > 0 else 0.0,
+        )
+
+    def _values(self, exits: NDArray[np.int64]) -> Floats:
+        measure = measure_of(self.outputs.task)
+        each = measure.values(self.outputs.outputs, self.outputs.labels)  # (E, samples)
+        return each[exits, self.traffic.samples]
+
+    def _blind(self) -> Floats:
+        """What a request without an answer counts for, (N,)."""
+        if self.outputs.task == "classification":
+            return np.zeros(len(self.traffic.samples))
+        labels = self.outputs.labels.astype(np.float64)
+        blind: Floats = np.abs(labels - np.median(labels))[self.traffic.samples]
+        return blind

@@ -1,0 +1,1 @@
+"""What is written to disk: whole files and folders, named arrays, manifests."""

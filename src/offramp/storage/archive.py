@@ -1,0 +1,133 @@
+"""Named arrays in one `.npz` file: written whole or not at all, read without pickle.
+
+The same arrays give the same bytes, so that two runs can be compared file by file.
+"""
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offramp.errors import BundleError, ShapeError
+from offramp.storage.atomic import write_bytes
+
+V = TypeVar("V")
+
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip file can state
+_SCHEMA = "schema"
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,  # the header of an array; also text that is not UTF-8
+    KeyError,
+    IndexError,
+    NotImplementedError,  # a damaged field that asks for another compression
+    RuntimeError,  # a damaged field that asks for a password
+    OverflowError,
+    MemoryError,
+)
+
+
+def write_arrays(path: Path | str, schema: str, arrays: Mapping[str, ArrayLike]) -> None:
+    """Write arrays under their names, uncompressed; `schema` says what they are.
+
+    Raises:
+        BundleError: The file cannot be written.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, values in {_SCHEMA: schema, **arrays}.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", _LONG_AGO)
+            entry.create_system = 3  # or the bytes would depend on the operating system
+            archive.writestr(entry, _as_npy(np.asarray(values)))
+    write_bytes(Path(path), buffer.getvalue())
+
+
+def read_arrays(
+    path: Path | str, schema: str, required: Collection[str], optional: Collection[str] = ()
+) -> dict[str, NDArray[np.generic]]:
+    """Read the arrays that `write_arrays` wrote; optional ones may be missing.
+
+    Raises:
+        BundleError: No such file, a damaged one, or one that holds something else.
+    """
+    arrays = _read_members(Path(path))
+    if _SCHEMA not in arrays or str(arrays.pop(_SCHEMA)) != schema:
+        raise BundleError(f"{path} does not hold {schema}. Name a file that offramp wrote as such.")
+    missing = sorted(set(required) - set(arrays))
+    unknown = sorted(set(arrays) - set(required) - set(optional))
+    if missing or unknown:
+        raise BundleError(
+            f"{path} holds {schema}, but lacks {missing} and has unknown {unknown}: "
+            "another version of offramp wrote it. Write it again with this one."
+        )
+    return arrays
+
+
+def save_value(path: Path | str, schema: str, value: Any) -> None:
+    """Write the fields of a dataclass; None is left out, a field `source` is stored as JSON.
+
+    Raises:
+        BundleError: The file cannot be written.
+    """
+    given = {field.name: getattr(value, field.name) for field in fields(value)}
+    if given["source"] is not None:
+        given["source"] = json.dumps(given["source"], sort_keys=True)
+    write_arrays(path, schema, {name: item for name, item in given.items() if item is not None})
+
+
+def load_value(kind: type[V], path: Path | str, schema: str) -> V:
+    """Read the dataclass that `save_value` wrote.
+
+    Raises:
+        BundleError: No such file, a damaged one, or one that holds something else.
+    """
+    known = fields(kind)  # type: ignore[arg-type]  # V is a dataclass; typing has no bound for it
+    optional = [field.name for field in known if field.default is None]
+    required = [field.name for field in known if field.default is not None]
+    given: dict[str, Any] = dict(read_arrays(path, schema, required, optional))
+    try:
+        given["task"] = str(given["task"])
+        if "source" in given:
+            given["source"] = json.loads(str(given["source"]))
+        return kind(**given)
+    except (ShapeError, ValueError, TypeError) as error:
+        raise BundleError(f"{path} holds values that disagree: {error} Write it again.") from error
+
+
+def _as_npy(values: NDArray[np.generic]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.asarray(values, order="C"), allow_pickle=False)
+    return file.getvalue()
+
+
+def _read_members(path: Path) -> dict[str, NDArray[np.generic]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            # Bytes first: their checksum is compared before a header in them is believed.
+            return {name[:-4]: _from_npy(archive.read(name)) for name in names}
+    except OSError as error:
+        raise BundleError(
+            f"cannot read {path}: {error.strerror or error}. Check the path."
+        ) from error
+    except _UNREADABLE as error:
+        raise BundleError(
+            f"{path} is damaged or no .npz file ({error}). Restore it, or write it again."
+        ) from error
+
+
+def _from_npy(content: bytes) -> NDArray[np.generic]:
+    file = io.BytesIO(content)
+    values: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+    if file.read(1):
+        raise ValueError("bytes after the end of an array")
+    return values

@@ -1,0 +1,103 @@
+"""Task: whether a model names classes or gives values, and all that depends on which."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offramp.errors import ShapeError
+from offramp.storage.arrays import finite, kept, shaped
+
+Task = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is averaged over samples: whether the answer is right, or how far it is off.
+
+    Attributes:
+        name: `accuracy`, a share from 0 to 1, or `MAE`, the mean absolute error.
+        higher_is_better: True for accuracy.
+        unit: What the texts print it in.
+        scale: What the texts multiply it by.
+        digits: Decimals the texts print.
+    """
+
+    name: str
+    higher_is_better: bool
+    unit: str
+    scale: float
+    digits: int
+
+    def values(
+        self, outputs: NDArray[np.float32], labels: NDArray[np.generic]
+    ) -> NDArray[np.float64]:
+        """The measure of each single answer, (..., N) from outputs (..., N, K) and labels (N,)."""
+        if self.higher_is_better:
+            right: NDArray[np.bool_] = outputs.argmax(axis=-1) == labels
+            return right.astype(np.float64)
+        return np.abs(outputs[..., 0].astype(np.float64) - labels.astype(np.float64))
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether one value is strictly better than another."""
+        return one > other if self.higher_is_better else one < other
+
+    def text(self, value: float) -> str:
+        """The value as tables print it, without its unit."""
+        return f"{self.scale * value:.{self.digits}f}"
+
+    def difference_text(self, value: float) -> str:
+        """A difference of two values as tables print it, with its sign and one decimal more."""
+        digits = self.digits + 1
+        return f"{round(self.scale * value, digits) + 0.0:+.{digits}f}"  # + 0.0 unsigns -0.0
+
+
+ACCURACY = Measure("accuracy", higher_is_better=True, unit="%", scale=100.0, digits=1)
+MEAN_ABSOLUTE_ERROR = Measure("MAE", higher_is_better=False, unit="", scale=1.0, digits=3)
+
+
+def measure_of(task: Task) -> Measure:
+    """The measure of a task: accuracy, or mean absolute error for regression."""
+    return ACCURACY if task == "classification" else MEAN_ABSOLUTE_ERROR
+
+
+def checked_labels(
+    labels: ArrayLike, outputs: NDArray[np.float32], task: str
+) -> NDArray[np.generic]:
+    """Return the labels of outputs (..., N, K): int64 classes, or float64 for regression.
+
+    Raises:
+        ShapeError: Labels, outputs and task do not fit together.
+    """
+    if task not in get_args(Task):
+        raise ShapeError(f"task is {task!r}; it must be one of {list(get_args(Task))}.")
+    given = shaped("labels", np.asarray(labels), outputs.shape[-2:-1])
+    if task == "regression":
+        return _regression_labels(given, outputs.shape[-1])
+    return _class_labels(given, outputs.shape[-1])
+
+
+def _regression_labels(labels: NDArray[Any], num_outputs: int) -> NDArray[np.float64]:
+    if num_outputs != 1 or labels.dtype.kind not in "fiu":
+        raise ShapeError(
+            f"a regression has one output and numbers as labels; got {num_outputs} outputs and "
+            f"{labels.dtype} labels. Set task='classification' for classes."
+        )
+    return kept(finite("labels", labels.astype(np.float64)))
+
+
+def _class_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu" or num_classes < 2:
+        raise ShapeError(
+            f"a classification has at least 2 outputs and integers as labels; got {num_classes} "
+            f"outputs and {labels.dtype} labels. Set task='regression' for values."
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        raise ShapeError(
+            f"labels must be 0 to {num_classes - 1}, for the outputs have {num_classes} classes; "
+            f"sample {wrong[0]} is labelled {labels[wrong[0]]} ({wrong.size} such in all). "
+            "Number the classes from 0, or use the model that was trained on them."
+        )
+    return kept(labels.astype(np.int64))

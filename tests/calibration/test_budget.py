@@ -1,0 +1,244 @@
+import itertools
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offramp.calibration.budget import budget_curve, budgeted, geometric
+from offramp.errors import PlanError
+from offramp.outputs import ExitOutputs
+from offramp.policy.policy import ExitPolicy
+from offramp.policy.scores import find_score
+from offramp.task import measure_of
+
+any_outputs: Any = ExitOutputs  # takes whatever numpy makes arrays of
+STAGES, BRANCHES = [10, 20, 40, 30], [4, 3, 2, 0]
+
+
+def made(seed: int = 0, count: int = 157, exits: int = 3, **changes: Any) -> ExitOutputs:
+    """Later exits are better, and surer where they are right."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 5, count)
+    hard = random.normal(size=count)
+    logits = random.normal(size=(exits, count, 5))
+    for exit in range(exits):
+        logits[exit, np.arange(count), labels] += np.maximum(0.2, 1.2 + exit - 1.3 * hard)
+    given = {
+        "outputs": logits,
+        "labels": labels,
+        "stage_flops": STAGES[:exits],
+        "branch_flops": [*BRANCHES[: exits - 1], 0],
+    }
+    outputs: ExitOutputs = any_outputs(**(given | changes))
+    return outputs
+
+
+def regression(seed: int = 0, count: int = 91) -> ExitOutputs:
+    random = np.random.default_rng(seed)
+    labels = random.normal(size=count)
+    wrong = random.normal(size=(3, count)) / np.array([1, 2, 3])[:, None]
+    return made(
+        count=count,
+        outputs=(labels + wrong)[..., None],
+        labels=labels,
+        task="regression",
+        scores=-np.abs(wrong) + 0.3 * random.normal(size=wrong.shape),
+    )
+
+
+def tied(outputs: ExitOutputs) -> ExitOutputs:
+    """The same with few distinct logits, so that scores tie."""
+    return made(outputs=np.round(outputs.outputs / 2), labels=outputs.labels)
+
+
+def value(policy: ExitPolicy, outputs: ExitOutputs) -> float:
+    values = measure_of(outputs.task).values(policy.answers(outputs), outputs.labels)
+    return float(values.mean())
+
+
+@given(seed=st.integers(0, 2**16), share=st.floats(0.14, 1.2), ties=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_the_budget_is_kept_and_the_geometric_rule_never_beats_the_search(
+    seed: int, share: float, ties: bool
+) -> None:
+    outputs = tied(made(seed)) if ties else made(seed)
+    budget = share * 100
+    best, rule = budgeted(outputs, budget), geometric(outputs, budget)
+    assert best.cost(outputs).mean() <= budget * (1 + 1e-9)
+    assert rule.cost(outputs).mean() <= budget * (1 + 1e-9)
+    assert value(best, outputs) >= value(rule, outputs)
+
+
+@given(seed=st.integers(0, 2**16), shares=st.lists(st.floats(0.2, 1.2), min_size=2, max_size=6))
+@settings(max_examples=12, deadline=None)
+def test_a_larger_budget_is_never_less_accurate(seed: int, shares: list[float]) -> None:
+    budgets = sorted(70 * share for share in shares)
+    points = budget_curve(made(seed), budgets)
+    values = [point.value for point in points]
+    assert values == sorted(values)
+
+
+def test_a_larger_budget_has_no_larger_error() -> None:
+    outputs = regression()
+    points = budget_curve(outputs, [20.0, 40.0, 60.0, 80.0], score="given")
+    values = [point.value for point in points]
+    assert values == sorted(values, reverse=True)
+    assert all(p.mean_cost <= budget for p, budget in zip(points, (20, 40, 60, 80), strict=True))
+    assert values[0] > values[-1]
+
+
+@pytest.mark.parametrize("outputs", [made(3), regression(3)], ids=["classes", "values"])
+def test_a_point_says_what_its_policy_gives(outputs: ExitOutputs) -> None:
+    score = "max_softmax" if outputs.task == "classification" else "given"
+    [point] = budget_curve(outputs, [35.0], score=score)
+    assert point.mean_cost == point.policy.cost(outputs).mean()
+    assert point.value == pytest.approx(value(point.policy, outputs), rel=1e-12)
+
+
+def test_a_budget_of_exactly_what_a_policy_costs_buys_it() -> None:
+    outputs = made(1)
+    [point] = budget_curve(outputs, [40.0])
+    [again] = budget_curve(outputs, [point.mean_cost])
+    assert again.value == point.value
+    assert again.mean_cost == point.mean_cost
+
+
+def test_the_search_comes_close_to_the_best_of_all_thresholds() -> None:
+    outputs = made(5, count=60)
+    score = find_score("max_softmax")
+    first, second = score.of(outputs)
+    every = [
+        ExitPolicy(score=score, thresholds=pair, names=tuple(outputs.names))
+        for pair in itertools.product((None, *first[::2]), (None, *second[::2]))
+    ]
+    judged = [(policy.cost(outputs).mean(), value(policy, outputs)) for policy in every]
+    budgets = [20.0, 30.0, 40.0, 50.0]
+    best = [max(v for cost, v in judged if cost <= budget) for budget in budgets]
+    found = [point.value for point in budget_curve(outputs, budgets)]
+    assert np.mean(np.subtract(found, best)) >= -0.005
+
+
+def test_an_exit_that_is_no_use_is_disabled_and_its_branch_saved() -> None:
+    outputs = made(2)
+    useless = made(2, outputs=np.concatenate([0 * outputs.outputs[:1], outputs.outputs[1:]]))
+    policy = budgeted(useless, 55.0)
+    assert policy.thresholds[0] is None
+    assert policy.cost(useless).min() == 10 + 20 + 3
+
+
+def test_the_cheapest_exit_is_what_the_least_budget_buys() -> None:
+    outputs = made()
+    policy = budgeted(outputs, 14.0)
+    assert set(policy.cost(outputs)) == {14.0}
+    lower = made(7, outputs=outputs.outputs - 50.0)  # a threshold that fires on any score
+    assert set(policy.choose(lower)) == {0}
+
+
+def test_a_later_exit_may_be_the_cheapest() -> None:
+    outputs = made(branch_flops=[50, 1, 0])
+    assert set(budgeted(outputs, 31.0).choose(outputs)) == {1}
+
+
+@pytest.mark.parametrize("choose", [budgeted, geometric])
+def test_a_budget_under_the_cheapest_exit_is_said(choose: Any) -> None:
+    with pytest.raises(PlanError, match=r"budget=13.9 .* can cost here is 14 flops.*exit 1 33"):
+        choose(made(), 13.9)
+    with pytest.raises(PlanError, match="NaN"):
+        choose(made(), float("nan"))
+
+
+def test_a_budget_is_in_the_cost_that_is_asked_for() -> None:
+    outputs = made(stage_ms=[1.0, 1.5, 2.5], branch_ms=[0.5, 0.25, 0.0])
+    policy = budgeted(outputs, 2.0, cost="ms")
+    assert policy.cost(outputs, "ms").mean() <= 2.0
+    with pytest.raises(PlanError, match=r"1\.5 ms"):
+        budgeted(outputs, 1.4, cost="ms")
+
+
+def test_no_promise_comes_with_a_budget_and_the_source_stays() -> None:
+    policy = budgeted(made(source={"engine": "torch"}), 40.0, temperatures=(2.0, 0.5))
+    assert policy.promise is None
+    assert policy.source == {"engine": "torch"}
+    assert policy.temperatures == (2.0, 0.5)
+    assert ExitPolicy.from_json(policy.as_json()).thresholds == policy.thresholds
+
+
+def test_quotas_by_hand() -> None:
+    sure = np.array([[9, 8, 7, 6, 5, 4, 3], [1, 2, 9, 5, 6, 7, 8], [0] * 7], float)
+    logits = np.stack([sure, np.zeros_like(sure)], axis=-1)
+    outputs = made(outputs=logits, labels=[0] * 7)  # with q = 1 quotas are 2, 2 and what is left
+    policy = geometric(outputs, (2 * 14 + 2 * 37 + 3 * 77) / 7)
+    assert policy.choose(outputs).tolist() == [0, 0, 1, 2, 2, 2, 1]
+
+
+def test_an_exit_whose_score_says_never_does_not_fire() -> None:
+    outputs = regression()
+    policy = budgeted(outputs, 45.0, score="agreement")
+    assert 0 not in policy.choose(outputs)
+
+
+def test_only_the_last_exit_is_a_budget_too() -> None:
+    outputs = made(exits=1)
+    assert budgeted(outputs, 10.0).thresholds == ()
+
+
+def timed(outputs: ExitOutputs, seed: int) -> ExitOutputs:
+    """With times whose sums round."""
+    stages, branches = np.random.default_rng(seed).random((2, len(outputs.names)))
+    times: Any = {"stage_ms": stages + 0.1, "branch_ms": [*branches[:-1] / 10, 0.0]}
+    return replace(outputs, **times)
+
+
+def permuted(outputs: ExitOutputs, seed: int) -> ExitOutputs:
+    rows = np.random.default_rng(seed).permutation(len(outputs.labels))
+    given = None if outputs.scores is None else outputs.scores[:, rows]
+    return replace(
+        outputs, outputs=outputs.outputs[:, rows], labels=outputs.labels[rows], scores=given
+    )
+
+
+@given(seed=st.integers(0, 2**16), share=st.floats(0.1, 0.9), kind=st.sampled_from("cvat"))
+@settings(max_examples=20, deadline=None)
+def test_what_a_policy_costs_in_any_order_of_the_rows_buys_it_in_any_order(
+    seed: int, share: float, kind: str
+) -> None:
+    made_of: Any = {"c": made, "t": lambda s: tied(made(s)), "v": regression, "a": regression}
+    score = {"c": "max_softmax", "t": "entropy", "v": "given", "a": "agreement"}[kind]
+    outputs = timed(made_of[kind](seed), seed)
+    cheapest, *_, dearest = np.sort(outputs.with_passed_cost("ms")[1:])
+    budget = cheapest + share * (dearest - cheapest)
+    [first] = budget_curve(outputs, [budget], score=score, cost="ms")
+    other = permuted(outputs, seed)
+    spent = [float(first.policy.cost(rows, "ms").mean()) for rows in (outputs, other)]
+    for rows in (outputs, other):
+        for again in budget_curve(rows, spent, score=score, cost="ms"):
+            assert again.policy.thresholds == first.policy.thresholds
+            assert (again.mean_cost, again.value) == (first.mean_cost, first.value)
+
+
+def test_a_budget_that_rounding_puts_under_the_cheapest_exit_still_buys_it() -> None:
+    outputs = made()
+    for choose in (budgeted, geometric):
+        assert set(choose(outputs, 14 * (1 - 5e-10)).choose(outputs)) == {0}
+        with pytest.raises(PlanError, match="cannot be kept"):
+            choose(outputs, 14 * (1 - 5e-9))
+
+
+def test_a_refused_budget_names_only_exits_that_can_answer_alone() -> None:
+    said = (
+        r"least .* is 37 flops.*alone: exit 0 cannot \(its score 'agreement' .*exit 1 37, final 70"
+    )
+    with pytest.raises(PlanError, match=said):
+        budgeted(regression(), 20.0, score="agreement")
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_take_under_a_second() -> None:
+    outputs = made(count=10_000, exits=4)
+    start = time.process_time()
+    budgeted(outputs, 50.0)
+    assert time.process_time() - start < 1.0

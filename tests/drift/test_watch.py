@@ -1,0 +1,184 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from offramp.drift import Watch, watch
+from offramp.errors import BundleError, DataError, PlanError, ShapeError
+from offramp.outputs import ExitOutputs
+
+Make = Callable[..., Watch]
+SETTINGS = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def stream(answers: int, *shares: float, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).choice(len(shares), answers, p=shares)
+
+
+def test_a_shift_of_five_points_is_found_and_named(make_watch: Make) -> None:
+    watched = make_watch([4000, 3000, 3000])
+    (alarm,) = watched.update(stream(8000, 0.35, 0.30, 0.35))
+    assert alarm.kind == "exit mix"
+    assert alarm.name in ("exit 0", "final")
+    assert alarm.reference_share == (0.4 if alarm.name == "exit 0" else 0.3)
+    assert alarm.share == pytest.approx(0.35, abs=0.03)
+    assert alarm.e_value >= 1 / alarm.rate
+    assert "Take the policy's promise as void" in str(alarm)
+    assert f"{100 * alarm.reference_share:.1f} % in the reference" in str(alarm)
+    assert json.loads(json.dumps(alarm.as_json()))["name"] == alarm.name
+    assert watched.update(stream(8000, 0.2, 0.3, 0.5)) == []
+
+
+def test_answers_like_the_reference_give_no_alarm(make_watch: Make) -> None:
+    watched = make_watch([4000, 3000, 3000], differ=300)
+    shadows = np.random.default_rng(0).random(300) < 0.03
+    assert watched.update(stream(30_000, 0.4, 0.3, 0.3), shadows) == []
+    assert watched.answers == 30_000
+    assert watched.e_values["exit mix"] < 100
+    assert "exit mix: 30000 answers, e-value now" in str(watched)
+    assert "alarm at 222; disagreement: 300 shadow answers" in str(watched)
+
+
+def test_more_disagreement_is_found_and_less_is_welcome(make_watch: Make) -> None:
+    random = np.random.default_rng(0)
+    worse = make_watch([4000, 6000], differ=200)
+    (alarm,) = worse.update([], random.random(400) < 0.15)
+    assert (alarm.kind, alarm.name, alarm.reference_share) == (
+        "disagreement",
+        "disagreement",
+        0.02,
+    )
+    assert alarm.share == pytest.approx(0.15, abs=0.06)
+    assert "shadow answers that disagree" in str(alarm)
+    better = make_watch([4000, 6000], differ=2000)
+    assert better.update([], np.zeros(2000, bool)) == []
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 1500))
+@SETTINGS
+def test_a_watch_goes_on_after_a_restart_as_if_there_had_been_none(
+    make_watch: Make, seed: int, stop: int
+) -> None:
+    exits, shadows = stream(2000, 0.33, 0.67, seed=seed), stream(60, 0.9, 0.1, seed=seed) == 1
+    through, stopped = (make_watch([400, 600], differ=30, seed=seed) for _ in range(2))
+    first = stopped.update(exits[:stop], shadows[:20])
+    again = Watch.from_state(json.loads(json.dumps(stopped.state(), allow_nan=False)))
+    after = first + again.update(exits[stop:], shadows[20:])
+    whole = through.update(exits, shadows)
+    assert {(a.kind, a.answers) for a in after} == {(a.kind, a.answers) for a in whole}
+    assert again.e_values == pytest.approx(through.e_values)
+    assert again.reference == through.reference
+
+
+def test_the_same_seed_gives_the_same_and_another_one_another(make_watch: Make) -> None:
+    def evidence(seed: int) -> float:
+        watched = make_watch([500, 500], seed=seed)
+        watched.update(stream(500, 0.5, 0.5))
+        return watched.e_values["exit mix"]
+
+    assert evidence(1) == evidence(1)
+    assert evidence(1) != evidence(2)
+
+
+def test_a_larger_reference_finds_sooner(make_watch: Make) -> None:
+    """A small reference is itself uncertain, so the same stream says less against it."""
+
+    def delay(samples: int) -> int:
+        found = []
+        for seed in range(15):
+            watched = make_watch([samples // 2, samples // 2], seed=seed)
+            alarms = watched.update(stream(10_000, 0.43, 0.57, seed=seed))
+            found.append(alarms[0].answers if alarms else 10_000)
+        return int(np.median(found))
+
+    assert delay(20_000) < delay(1000)
+
+
+def test_a_disabled_exit_has_no_share_and_its_number_is_refused(
+    make_reference: Any, make_policy: Any
+) -> None:
+    reference: ExitOutputs = make_reference([300, 300, 400])
+    watched = watch(reference, make_policy(reference, 0))
+    assert watched.reference.names == ("exit 1", "final")
+    assert sum(watched.reference.mix.placing) == 100
+    watched.update([1, 2, 2])
+    with pytest.raises(ShapeError, match=r"out of \[1, 2\]"):
+        watched.update([0, 1])
+
+
+@pytest.mark.parametrize("exits", [[0.5], [[0, 1]], ["exit 0"], [3]])
+def test_what_is_no_row_of_exits_is_refused(make_watch: Make, exits: Any) -> None:
+    with pytest.raises(ShapeError, match="row of whole numbers"):
+        make_watch([300, 300]).update(exits)
+
+
+@pytest.mark.parametrize("disagree", [[0.5], [[True]], [2]])
+def test_what_is_no_row_of_booleans_is_refused_and_nothing_is_counted(
+    make_watch: Make, disagree: Any
+) -> None:
+    watched = make_watch([300, 300])
+    with pytest.raises(ShapeError, match="row of booleans"):
+        watched.update([0, 1], disagree)
+    assert watched.answers == 0
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, float("nan")])
+def test_a_rate_is_a_probability(make_watch: Make, rate: float) -> None:
+    with pytest.raises(PlanError, match="rate="):
+        make_watch([300, 300], rate=rate)
+
+
+def test_a_reference_too_small_or_without_early_exits_is_refused(
+    make_watch: Make, make_reference: Any, make_policy: Any
+) -> None:
+    with pytest.raises(DataError, match=r"at least 100 reference samples.*got 99 samples"):
+        make_watch([50, 49])
+    reference = make_reference([300, 300])
+    with pytest.raises(DataError, match="0 such exits"):
+        watch(reference, make_policy(reference, 0))
+
+
+def test_a_regression_watches_its_exits_only(make_policy: Any) -> None:
+    reference = ExitOutputs(
+        outputs=np.zeros((2, 200, 1), np.float32),
+        labels=np.zeros(200),
+        task="regression",
+        stage_flops=np.array([1, 1]),
+        branch_flops=np.array([1, 0]),
+        scores=np.tile(np.arange(200) % 2, (2, 1)).astype(np.float64),
+    )
+    watched = watch(reference, make_policy(reference))
+    again = Watch.from_state(json.loads(json.dumps(watched.state())))
+    assert set(again.e_values) == {"exit mix"}
+    with pytest.raises(PlanError, match="Leave disagree out"):
+        watched.update([0], [True])
+
+
+@pytest.mark.parametrize("content", [{}, {"schema": "offramp watch 1", "rate": 0.1}])
+def test_a_state_of_something_else_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match="new watch"):
+        Watch.from_state(content)
+
+
+@pytest.mark.slow
+def test_false_alarms_stay_under_their_rate_and_shifts_are_found_in_time(
+    make_reference: Any, make_policy: Any
+) -> None:
+    """At a rate of 20 %, where few streams say much; the benchmark counts at 1 %."""
+    random = np.random.default_rng(0)
+    mix, shifted = [0.4, 0.35, 0.25], [0.35, 0.35, 0.30]
+
+    def drawn(rate: float) -> Watch:
+        reference = make_reference(random.multinomial(5000, mix), differ=100)
+        return watch(reference, make_policy(reference), rate=rate, seed=int(random.integers(99)))
+
+    false = [bool(drawn(0.2).update(random.choice(3, 20_000, p=mix))) for _ in range(150)]
+    assert sum(false) <= 0.2 * 150
+    delays = [drawn(0.01).update(random.choice(3, 8000, p=shifted)) for _ in range(60)]
+    assert np.median([alarms[0].answers if alarms else 8000 for alarms in delays]) <= 2000
