@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from offramp.errors import BundleError, OfframpError, PlanError, ShapeError
-from offramp.outputs import ExitOutputs
+from offramp.outputs import ExitOutputs, independent_units
 from offramp.storage.archive import read_arrays, write_arrays
 
 any_outputs: Any = ExitOutputs  # takes whatever numpy makes arrays of
@@ -184,3 +185,42 @@ def test_an_exit_with_rows_of_different_lengths_is_named() -> None:
 def test_a_cost_in_another_unit_is_refused(ask: str) -> None:
     with pytest.raises(PlanError, match=r"'seconds'.*'flops' or 'ms'"):
         getattr(full(), ask)("seconds")
+
+
+@pytest.mark.parametrize(
+    ("names", "units"),
+    [
+        ({}, None),
+        ({"ids": list("abcdefg")}, None),
+        ({"ids": list("abacdca")}, [0, 1, 0, 2, 3, 2, 0]),
+        ({"clusters": [5, 5, 5, 2, 2, 9, 9]}, [1, 1, 1, 0, 0, 2, 2]),
+        # One id in two clusters makes a unit of both, and so does a chain of such.
+        ({"clusters": [1, 1, 2, 2, 3, 3, 4], "ids": list("abbccde")}, [0, 0, 0, 0, 0, 0, 1]),
+        ({"clusters": [4, 3, 2, 1, 0, 0, 5], "ids": list("aabbcde")}, [2, 2, 1, 1, 0, 0, 3]),
+    ],
+)
+def test_samples_that_share_an_id_or_a_cluster_are_one_unit(names: Any, units: Any) -> None:
+    found = ExitOutputs(**settings(**names)).units
+    assert (found if found is None else found.tolist()) == units
+
+
+def test_the_order_of_samples_does_not_change_their_units() -> None:
+    random = np.random.default_rng(3)
+    ids, clusters, order = (
+        random.integers(0, 30, 41),
+        random.integers(0, 25, 41),
+        random.permutation(41),
+    )
+    units, mixed = independent_units(ids, clusters), independent_units(ids[order], clusters[order])
+    assert units is not None
+    assert mixed is not None
+    np.testing.assert_array_equal(mixed, units[order])
+
+
+def test_outputs_take_little_more_memory_than_one_copy() -> None:
+    given = settings(outputs=np.zeros((3, 7000, 101), np.float32), labels=np.zeros(7000, int))
+    tracemalloc.start()
+    outputs = ExitOutputs(**given)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.15 * outputs.outputs.nbytes

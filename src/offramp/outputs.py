@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -14,6 +15,7 @@ from offramp.storage.archive import load_value, save_value
 from offramp.storage.arrays import (
     checked_counts,
     checked_outputs,
+    checked_set_names,
     checked_source,
     checked_texts,
     checked_times,
@@ -81,8 +83,8 @@ class ExitOutputs:
             "branch_ms": checked_times("branch_ms", self.branch_ms, exits),
             "scores": _checked_scores(self.scores, (exits, samples)),
             "ids": checked_texts("ids", self.ids, samples),
-            "groups": _checked_names_of_sets("groups", self.groups, samples),
-            "clusters": _checked_names_of_sets("clusters", self.clusters, samples),
+            "groups": checked_set_names("groups", self.groups, samples),
+            "clusters": checked_set_names("clusters", self.clusters, samples),
             "source": checked_source(self.source),
         }
         for name, value in checked.items():
@@ -97,6 +99,15 @@ class ExitOutputs:
             )
         if (self.stage_ms is None) != (self.branch_ms is None):
             raise ShapeError("stage_ms and branch_ms go together: give both, or neither.")
+
+    @cached_property
+    def units(self) -> NDArray[np.int64] | None:
+        """Which independent unit each sample belongs to, (N,) numbers from 0; None if all do alone.
+
+        Samples are in one unit where they share an id or a cluster, also through other samples.
+        Whatever is said about chance (intervals, tests, bounds) counts units, not samples.
+        """
+        return independent_units(self.ids, self.clusters)
 
     @property
     def predictions(self) -> NDArray[np.generic]:
@@ -170,6 +181,44 @@ class ExitOutputs:
         return load_value(cls, path, _SCHEMA)
 
 
+def independent_units(
+    ids: NDArray[np.generic] | None, clusters: NDArray[np.generic] | None
+) -> NDArray[np.int64] | None:
+    """Number samples (N,) that share an id or a cluster alike, from 0; None if no two do.
+
+    The numbers follow from the ids and clusters alone, so rows in another order keep theirs.
+    """
+    named = [
+        np.unique(names, return_inverse=True)[1] for names in (clusters, ids) if names is not None
+    ]
+    if not named:
+        return None
+    units = _joined(*named) if len(named) == 2 else named[0]
+    return units if units.max() + 1 < len(units) else None
+
+
+def _joined(clusters: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers (N,) of the connected parts where clusters (N,) that hold an equal id are linked.
+
+    Union-find: each cluster points to a smaller one of its part, the smallest to itself.
+    """
+    pairs = np.unique(np.stack([ids, clusters]), axis=1)
+    same = np.flatnonzero(pairs[0, 1:] == pairs[0, :-1])  # one id, two clusters
+    parent = list(range(int(clusters.max()) + 1))
+
+    def root(cluster: int) -> int:
+        while parent[cluster] != cluster:
+            parent[cluster] = parent[parent[cluster]]
+            cluster = parent[cluster]
+        return cluster
+
+    for one, other in pairs[1][[same, same + 1]].T.tolist():
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    parts = np.array([root(cluster) for cluster in range(len(parent))])
+    return np.unique(parts, return_inverse=True)[1][clusters]
+
+
 def _checked_names(names: Sequence[str] | None, exits: int) -> tuple[str, ...]:
     given = () if names is None else tuple(str(name) for name in names)
     if not given:
@@ -183,11 +232,3 @@ def _checked_scores(scores: ArrayLike | None, shape: tuple[int, int]) -> NDArray
     if scores is None:
         return None
     return kept(finite("scores", shaped("scores", np.asarray(scores, np.float64), shape)))
-
-
-def _checked_names_of_sets(
-    field: str, given: ArrayLike | None, samples: int
-) -> NDArray[np.generic] | None:
-    if given is None or np.asarray(given).dtype.kind not in "iu":
-        return checked_texts(field, given, samples)
-    return kept(shaped(field, np.asarray(given, np.int64), (samples,)))

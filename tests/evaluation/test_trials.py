@@ -48,3 +48,9 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ShapeError, match=message):
         replace(trials, **changes)
+
+
+def test_trials_know_which_samples_are_not_independent(trials: TrialOutputs) -> None:
+    assert trials.units is None
+    of_tracks = replace(trials, clusters=np.arange(40) // 5)
+    np.testing.assert_array_equal(of_tracks.units, np.arange(40) // 5)

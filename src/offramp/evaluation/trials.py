@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import ShapeError
+from offramp.outputs import independent_units
 from offramp.storage.archive import load_value, save_value
 from offramp.storage.arrays import (
     checked_counts,
     checked_outputs,
+    checked_set_names,
     checked_source,
     checked_texts,
     checked_times,
@@ -41,6 +44,7 @@ class TrialOutputs:
         branch_ms: (T,) measured milliseconds of each branch; with `stage_ms` or not at all.
         stage_ms: (S + 1,) measured milliseconds of each stage.
         ids: (N,) text that names the samples; repeats are allowed.
+        clusters: (N,) text or integers; samples of one source share one (see `ExitOutputs`).
         source: Where the answers came from, as JSON values.
 
     Raises:
@@ -63,6 +67,7 @@ class TrialOutputs:
     branch_ms: NDArray[np.float64] | None = None
     stage_ms: NDArray[np.float64] | None = None
     ids: NDArray[np.str_] | None = None
+    clusters: NDArray[np.generic] | None = None
     source: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -80,10 +85,16 @@ class TrialOutputs:
         checked["branch_ms"] = checked_times("branch_ms", self.branch_ms, trials)
         checked["stage_ms"] = checked_times("stage_ms", self.stage_ms, stages)
         checked["ids"] = checked_texts("ids", self.ids, outputs.shape[1])
+        checked["clusters"] = checked_set_names("clusters", self.clusters, outputs.shape[1])
         checked["source"] = checked_source(self.source)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         self._check_trials()
+
+    @cached_property
+    def units(self) -> NDArray[np.int64] | None:
+        """Which independent unit each sample belongs to, (N,); None if each is one by itself."""
+        return independent_units(self.ids, self.clusters)
 
     def _check_trials(self) -> None:
         if self.final.shape != self.outputs.shape[1:]:

@@ -28,7 +28,9 @@ def checked_outputs(name: str, values: ArrayLike, axes: str) -> NDArray[np.float
             f"got {given.dtype} {given.shape}."
         )
     with np.errstate(over="ignore"):
-        return kept(finite(name, given.astype(np.float32)))
+        copy = np.array(given, np.float32, order="C")  # the only one: outputs may fill the memory
+    copy.flags.writeable = False
+    return finite(name, copy)
 
 
 def _uneven(values: ArrayLike, axes: str) -> str:
@@ -95,6 +97,19 @@ def checked_texts(name: str, values: ArrayLike | None, length: int) -> NDArray[n
     return kept(shaped(name, np.asarray(values).astype(np.str_), (length,)))
 
 
+def checked_set_names(
+    name: str, values: ArrayLike | None, length: int
+) -> NDArray[np.generic] | None:
+    """Return names of the sets that samples belong to as (length,) texts or int64, or None.
+
+    Raises:
+        ShapeError: The length differs.
+    """
+    if values is None or np.asarray(values).dtype.kind not in "iu":
+        return checked_texts(name, values, length)
+    return kept(shaped(name, np.asarray(values, np.int64), (length,)))
+
+
 def checked_source(source: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return a copy of what JSON keeps of `source`.
 
@@ -131,8 +146,8 @@ def finite(name: str, values: NDArray[A]) -> NDArray[A]:
     """
     if values.dtype.kind not in "fiu":
         raise ShapeError(f"{name} must be numbers, got {values.dtype}.")
-    wrong = np.argwhere(~np.isfinite(values))
-    if wrong.size:
+    if values.size and not np.isfinite([values.min(), values.max()]).all():  # takes no memory
+        wrong = np.argwhere(~np.isfinite(values))
         raise ShapeError(
             f"{name} has {len(wrong)} values that are NaN or infinite, the first at "
             f"{tuple(wrong[0].tolist())}. Find what made them: the data, the model, or a "
