@@ -233,7 +233,7 @@ def make(
     """A learner as `fit_branches` makes it."""
     name = TrialName(cut_name, spec, seed)
     with seeded(*name.stream, "init"):
-        branch = spec.build(backbone.tap_shapes[cut_name], backbone.num_outputs)
+        branch = spec.build(backbone.features(cut_name), backbone.num_outputs)
     mean, std = cache.statistics(cut_name)[0]
     branch.standardise.set_statistics(mean, std)  # type: ignore[operator]
     settings = TrainSettings(seeds=(seed,), batch_size=BATCH, lr=LR)

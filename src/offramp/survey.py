@@ -111,14 +111,18 @@ class Survey:
 
 
 def survey(
-    model: nn.Module, sample: Tensor | tuple[Tensor, ...], *, name: str | None = None
+    model: nn.Module,
+    sample: Tensor | tuple[Tensor, ...],
+    *,
+    name: str | None = None,
+    leaves: Sequence[type[nn.Module] | str] = (),
 ) -> Survey:
-    """Survey a model; what it holds as weights does not matter.
+    """Survey a model; what it holds as weights does not matter, `leaves` are those of `cut`.
 
     Raises:
         CutError: It cannot be traced or run on the sample.
     """
-    listing = list_places(model, sample)
+    listing = list_places(model, sample, leaves=leaves)
     inputs = sample if isinstance(sample, tuple) else (sample,)
     sizes = _BranchSizes(listing.num_outputs)
     return Survey(

@@ -86,6 +86,31 @@ def test_a_norm_whose_output_is_the_tap_is_folded_too(groups: int) -> None:
     assert difference([stage], [quick], IMAGES) < 1e-5
 
 
+class Clip(nn.Module):
+    """A stem in three dimensions, with a table of five axes, before maps of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(3, 4, (1, 3, 3))
+        self.register_buffer("table", torch.linspace(0, 1, 4).view(1, 4, 1, 1, 1))
+        self.block = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
+        self.top = nn.Conv2d(6, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (self.stem(x.unsqueeze(2)) + self.table).squeeze(2)
+        result: Tensor = self.top(self.block(y)).mean((2, 3))
+        return result
+
+
+def test_weights_of_five_axes_are_no_obstacle_and_maps_still_lie_channels_last() -> None:
+    stages = stages_of(cut(lively(Clip()), ["block"], IMAGES))
+    quick = quickened(stages, [(3, 13, 9)], CPU)
+    (values,) = all_of(quick, IMAGES)[:1]
+    assert norms(quick[0]) == 0
+    assert values.is_contiguous(memory_format=torch.channels_last)
+    assert difference(stages, quick, IMAGES) < TOLERANCE
+
+
 def test_a_convolution_in_one_dimension_takes_in_its_norm() -> None:
     stage = first_stage(nn.Flatten(2), nn.Conv1d(3, 5, 3), nn.BatchNorm1d(5), nn.ReLU())
     quick = folded(stage)

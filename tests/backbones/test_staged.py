@@ -162,6 +162,18 @@ def test_shapes_leave_out_the_batch_axis() -> None:
     assert backbone.num_outputs == 11
 
 
+def test_what_a_branch_is_built_for_is_one_shape_or_all_of_them() -> None:
+    both = Cut("both", after=("block1",), taps=("block1", "stem.0"))
+    backbone = cut(seeded(SmallNet), [both, "flatten"], images(4))
+    assert backbone.features("flatten") == (7,)
+    assert backbone.features("both") == (FeatureShape(7, 6, 5), FeatureShape(7, 6, 5))
+    assert cut(seeded(SmallNet), ["stem"], images(1)).features("stem") == FeatureShape(7, 6, 5)
+    taps = backbone.zero_taps("both", device="meta")
+    assert [(tap.shape, tap.device.type) for tap in taps] == [((1, 7, 6, 5), "meta")] * 2
+    with pytest.raises(CutError, match=r"no cut 'stem'; .* cut at \['both', 'flatten'\]"):
+        backbone.features("stem")
+
+
 def test_a_cut_may_have_several_taps() -> None:
     model = seeded(SmallNet)
     stem, block1 = model.get_submodule("stem"), model.get_submodule("block1")

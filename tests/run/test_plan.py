@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from offramp.branches import ConvBranch, SLViT
-from offramp.errors import PlanError
+from offramp.errors import CutError, PlanError
 from offramp.run.plan import Plan, load_plan
+from offramp.run.prepare import prepare
 
 PLAN = """
 backbone: {name: "torchvision:resnet18", num_outputs: 10}
@@ -117,3 +118,29 @@ def test_evaluation_settings_are_bounded(path: Path) -> None:
     with pytest.raises(PlanError, match=r"evaluate\.threshold"):
         load_plan(path, ["evaluate={threshold: 1.5}"])
     assert Plan.model_fields["evaluate"].default.threshold == 0.9
+
+
+def test_a_plan_names_the_leaves_of_its_backbone(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(
+        """
+from torch import nn
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), Odd(), nn.Conv2d(4, 10, 26), nn.Flatten())
+"""
+    )
+    settings = {
+        "backbone": {"name": "python"},
+        "data": {"kind": "fashion_mnist", "limit": 70, "image_size": 28},
+        "leaves": ["Odd"],
+        "branches": {"1": [{"kind": "conv", "filters": 2}]},
+    }
+    place = f"{file}:make"
+    assert prepare(Plan.model_validate(settings), place).backbone.leaves[0].endswith(".Odd")
+    with pytest.raises(CutError, match="cannot trace 1 "):
+        prepare(Plan.model_validate(settings | {"leaves": []}), place)

@@ -69,7 +69,10 @@ class _ChannelsLast(Stage):
     @classmethod
     def of(cls, stage: Stage) -> Stage:
         quick = cls(copy.deepcopy(stage.body))
-        return quick.eval().to(memory_format=torch.channels_last)
+        for weight in (*quick.parameters(), *quick.buffers()):
+            if weight.dim() == 4:  # the layout exists for these alone
+                weight.data = weight.data.to(memory_format=torch.channels_last)
+        return quick.eval()
 
     def forward(self, live: Live) -> tuple[Live, Live]:
         return super().forward(tuple(map(_channels_last, live)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.backbones.analysis import Analysis, analyse, as_tuple
+from offramp.backbones.leaves import find_leaves
 from offramp.backbones.partition import Flow, extracted_from
 from offramp.compute import FlopCounter
 from offramp.spec import FeatureShape
@@ -66,7 +67,7 @@ def list_places(
     model: nn.Module,
     sample: Tensor | tuple[Tensor, ...],
     *,
-    leaves: Sequence[type[nn.Module]] = (),
+    leaves: Sequence[type[nn.Module] | str] = (),
 ) -> Listing:
     """List the places of `model` for the first sample of `sample`; arguments as in `cut`.
 
@@ -74,7 +75,7 @@ def list_places(
         CutError: The model cannot be traced or run.
     """
     inputs = tuple(tensor[:1] for tensor in as_tuple(sample))
-    analysis = analyse(model, inputs, leaves)
+    analysis = analyse(model, inputs, find_leaves(model, leaves))
     reach = _Reach(analysis.flow)
     flops = _node_flops(analysis, inputs)
     total = sum(flops.values())

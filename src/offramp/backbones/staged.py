@@ -10,43 +10,15 @@ from torch import Tensor, fx, nn
 
 from offramp.backbones.aliasing import make_out_of_place
 from offramp.backbones.analysis import Analysis, analyse, as_tuple
-from offramp.backbones.partition import Flow, Partition, partition
+from offramp.backbones.cuts import Cut as Cut
+from offramp.backbones.cuts import check_names, divide, in_order, spelled
+from offramp.backbones.leaves import find_leaves, leaf_names
+from offramp.backbones.partition import Flow, Partition
 from offramp.backbones.stage import Live, make_stage
 from offramp.compute import count_flops
 from offramp.cost import Convention
 from offramp.errors import CutError
-from offramp.spec import FeatureShape, TapShape
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where a backbone is cut and what branches read there.
-
-    Attributes:
-        name: What plans, tables and files call it.
-        after: Places that the stage before the cut has to reach; the taps where left empty.
-        taps: Places whose tensors branches read; the places of `after` where left empty.
-    """
-
-    name: str
-    after: tuple[str, ...] = ()
-    taps: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if any(isinstance(given, str) for given in (self.after, self.taps)):
-            raise CutError(f"Cut {self.name!r}: after and taps are tuples of places, not a string.")
-        object.__setattr__(self, "after", tuple(self.after))
-        object.__setattr__(self, "taps", tuple(self.taps))
-        if not self.after and not self.taps:
-            raise CutError(
-                f"Cut {self.name!r} names no place. Give after=(place, ...), taps=(place, ...) "
-                "or both."
-            )
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """All places that the stage before the cut computes."""
-        return tuple(dict.fromkeys((*self.after, *self.taps)))
+from offramp.spec import FeatureShape, TapShape, dims
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +52,7 @@ class StagedBackbone(nn.Module):
         tap_shapes: Shapes of each cut's taps, by its name.
         input_shapes: Shapes of the inputs, without the batch axis.
         output_shape: Shape of the answer, without the batch axis.
+        leaves: Qualified names of the module classes that were kept whole.
     """
 
     def __init__(
@@ -89,12 +62,14 @@ class StagedBackbone(nn.Module):
         analysis: Analysis,
         cuts: Sequence[Cut],
         parts: Partition,
+        leaves: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
             make_stage(analysis, parts, stage) for stage in range(len(parts.bodies))
         )
         self.places = tuple(cuts)
+        self.leaves = leaves
         values = analysis.values
         self.tap_shapes: Mapping[str, tuple[TapShape, ...]] = {
             cut.name: tuple(_tap_shape(values[node].shape[1:]) for node in taps)
@@ -120,6 +95,28 @@ class StagedBackbone(nn.Module):
     def num_outputs(self) -> int:
         """Size of the answer's last axis: classes, or values in regression."""
         return self.output_shape[-1]
+
+    def features(self, cut: str) -> TapShape | tuple[TapShape, ...]:
+        """What a branch at `cut` is built for: its tap's shape, or all of them if it has several.
+
+        Raises:
+            CutError: There is no such cut.
+        """
+        shapes = self._shapes_at(cut)
+        return shapes[0] if len(shapes) == 1 else shapes
+
+    def zero_taps(self, cut: str, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
+        """Zeros in the shapes of a cut's taps, for one sample.
+
+        Raises:
+            CutError: There is no such cut.
+        """
+        return tuple(torch.zeros(1, *dims(shape), device=device) for shape in self._shapes_at(cut))
+
+    def _shapes_at(self, cut: str) -> tuple[TapShape, ...]:
+        if cut not in self.tap_shapes:
+            raise CutError(f"There is no cut {cut!r}; the backbone is cut at {list(self.cuts)}.")
+        return self.tap_shapes[cut]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Answer as the model that was cut would in evaluation mode, bit for bit."""
@@ -175,7 +172,7 @@ def cut(
     after: Sequence[str | Cut],
     sample: Tensor | tuple[Tensor, ...],
     *,
-    leaves: Sequence[type[nn.Module]] = (),
+    leaves: Sequence[type[nn.Module] | str] = (),
 ) -> StagedBackbone:
     """Cut a model at named places into frozen stages; the model itself stays as it is.
 
@@ -187,96 +184,23 @@ def cut(
         model: Any module that torch.fx can trace and that returns one tensor.
         after: Places or `Cut`s, in any order.
         sample: What `model` gets, batch axis first; a tuple for several inputs.
-        leaves: Module classes to keep whole, for those that FX cannot trace.
+        leaves: Module classes to keep whole, for those that FX cannot trace; names of classes
+            among the model's own modules do as well.
 
     Raises:
         CutError: The model cannot be traced, or cannot be cut there.
     """
     inputs = as_tuple(sample)
-    cuts = _spelled(after)
-    _check_names(cuts)
-    analysis = analyse(model, inputs, leaves)
+    cuts = spelled(after)
+    check_names(cuts)
+    classes = find_leaves(model, leaves)
+    analysis = analyse(model, inputs, classes)
     flow = analysis.flow
-    cuts = _in_order(cuts, analysis, flow)
-    parts = _divide(cuts, analysis, flow)
+    cuts = in_order(cuts, analysis, flow)
+    parts = divide(cuts, analysis, flow)
     for node in _to_change(analysis, flow, parts):
         make_out_of_place(analysis.root, node, analysis.node_names[node], analysis.hazards)
-    return StagedBackbone(model, inputs, analysis, cuts, parts)
-
-
-def _spelled(after: Sequence[str | Cut] | Cut) -> list[Cut]:
-    """The cuts, each with both its places and its taps."""
-    if isinstance(after, str | Cut):
-        place = f"Cut({after.name!r}, ...)" if isinstance(after, Cut) else repr(after)
-        raise CutError(f"after is a list of places, also for a single one: after=[{place}].")
-    cuts = [Cut(place, (place,)) if isinstance(place, str) else place for place in after]
-    return [Cut(each.name, each.after or each.taps, each.taps or each.after) for each in cuts]
-
-
-def _check_names(cuts: Sequence[Cut]) -> None:
-    names = [cut.name for cut in cuts]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise CutError(f"Two cuts are called {', '.join(map(repr, twice))}. Name each one once.")
-    if not cuts:
-        raise CutError("There is no place to cut after. Give at least one in `after`.")
-
-
-def _in_order(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> list[Cut]:
-    """The cuts in graph order, each with its places checked."""
-    reach: dict[str, frozenset[fx.Node]] = {}
-    for each in cuts:
-        ends = [_end(analysis, place) for place in each.places]
-        reach[each.name] = frozenset(
-            node for node in flow.ancestors(ends) if flow.is_computed(node)
-        )
-        if not reach[each.name]:
-            raise CutError(
-                f"Cut {each.name!r} is at the input: nothing runs before it. Cut after a layer."
-            )
-        if analysis.values[analysis.answer].same_as in ends:
-            raise CutError(
-                f"Cut {each.name!r} is at the output of the whole backbone: nothing runs after "
-                "it, and the backbone's own exit is already there. Cut before the last layer."
-            )
-    ordered = sorted(
-        cuts,
-        key=lambda each: (
-            max(map(flow.order.__getitem__, reach[each.name])),
-            len(reach[each.name]),
-        ),
-    )
-    _check_order([(each.name, reach[each.name]) for each in ordered])
-    return ordered
-
-
-def _check_order(ordered: Sequence[tuple[str, frozenset[fx.Node]]]) -> None:
-    """Refuse a cut that runs nothing which the cuts before it have not run."""
-    reached: frozenset[fx.Node] = frozenset()
-    for index, (name, reach) in enumerate(ordered):
-        before = ordered[:index]
-        same = [other for other, others in before if others == reach]
-        if same:
-            raise CutError(
-                f"Cuts {same[0]!r} and {name!r} are at one place: no operation lies between them. "
-                "Keep one of them."
-            )
-        if reach <= reached:
-            raise CutError(
-                f"Cut {name!r} needs nothing that the cuts before it have not run "
-                f"({', '.join(repr(other) for other, _ in before)} together): its stage would be "
-                "empty. Leave it out, or give its taps to the last of them."
-            )
-        reached |= reach
-
-
-def _end(analysis: Analysis, place: str) -> fx.Node:
-    return analysis.values[analysis.names.find(place)].same_as
-
-
-def _divide(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> Partition:
-    ends = [[_end(analysis, place) for place in each.places] for each in cuts]
-    taps = [tuple(_end(analysis, place) for place in each.taps) for each in cuts]
-    return partition(flow, ends, taps)
+    return StagedBackbone(model, inputs, analysis, cuts, parts, leaf_names(model, classes))
 
 
 def _to_change(analysis: Analysis, flow: Flow, parts: Partition) -> list[fx.Node]:

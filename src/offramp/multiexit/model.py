@@ -21,7 +21,6 @@ from offramp.multiexit.trial import Epoch as Epoch
 from offramp.multiexit.trial import ModelInfo, Trial
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
-from offramp.spec import dims
 from offramp.task import Task
 
 FINAL = "final"
@@ -268,8 +267,7 @@ def _evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _branch_flops(backbone: StagedBackbone, trial: Trial) -> int:
-    taps = tuple(torch.zeros(1, *dims(shape)) for shape in backbone.tap_shapes[trial.cut])
-    return count_flops(trial.branch, taps)
+    return count_flops(trial.branch, backbone.zero_taps(trial.cut))
 
 
 def _as_rows(answer: Tensor) -> NDArray[np.float32]:

@@ -80,7 +80,7 @@ def load_model(folder: Path, module: nn.Module | None) -> ModelParts:
     original = given if given is not None else _zoo_backbone(folder, manifest, tensors)
     sample = tuple(torch.zeros(1, *shape) for shape in manifest["input_shapes"])
     places = [Cut(c["name"], tuple(c["after"]), tuple(c["taps"])) for c in manifest["cuts"]]
-    backbone = cut(original, places, sample)
+    backbone = cut(original, places, sample, leaves=manifest.get("leaves", ()))
     if backbone.weights_digest() != manifest["backbone_digest"]:
         raise BundleError(
             f"the backbone given for {folder} is not the one that its branches were trained on: "
@@ -119,6 +119,7 @@ def _description(parts: ModelParts, every: Sequence[Trial]) -> dict[str, Any]:
         "input_shapes": [list(shape) for shape in parts.backbone.input_shapes],
         "num_outputs": parts.backbone.num_outputs,
         "cuts": [dataclasses.asdict(place) for place in parts.backbone.places],
+        "leaves": list(parts.backbone.leaves),
         "chosen": [every.index(trial) for trial in parts.chosen.values()],
         "trials": [
             {
@@ -142,9 +143,8 @@ def _trial(
     backbone: StagedBackbone, entry: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> Trial:
     spec = _SPEC.validate_python(entry["spec"])
-    shapes = backbone.tap_shapes[entry["cut"]]
     with seeded("load"):  # the initial weights are overwritten; the caller's stream stays
-        branch = spec.build(shapes[0] if len(shapes) == 1 else shapes, backbone.num_outputs)
+        branch = spec.build(backbone.features(entry["cut"]), backbone.num_outputs)
     branch.load_state_dict(weights)
     return Trial(
         entry["cut"],

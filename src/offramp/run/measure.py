@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from offramp.branches import label
 from offramp.compute import count_flops, count_params, wait_for
@@ -18,7 +17,6 @@ from offramp.evaluation.trials import TrialOutputs
 from offramp.multiexit.model import ExitTimings, MultiExit, joined_per_exit
 from offramp.multiexit.trial import Trial
 from offramp.progress import Progress, silent
-from offramp.spec import dims
 from offramp.timing import measure_ms
 
 
@@ -82,7 +80,7 @@ def measure_model(
             stages.append(timed(partial(stage, live), index + 1))
             live, _ = stage(live)
         for index, (key, trial) in enumerate(distinct.items()):
-            taps = _zero_taps(model, trial, device)
+            taps = model.backbone.zero_taps(trial.cut, device)
             branches[key] = timed(partial(trial.branch, *taps), len(stages) + index + 1)
     return ModelTimings(tuple(stages), branches)
 
@@ -123,10 +121,5 @@ def collect_trials(
     )
 
 
-def _zero_taps(model: MultiExit, trial: Trial, device: torch.device) -> tuple[Tensor, ...]:
-    shapes = model.backbone.tap_shapes[trial.cut]
-    return tuple(torch.zeros(1, *dims(shape), device=device) for shape in shapes)
-
-
 def _flops(model: MultiExit, trial: Trial) -> int:
-    return count_flops(trial.branch, _zero_taps(model, trial, torch.device("cpu")))
+    return count_flops(trial.branch, model.backbone.zero_taps(trial.cut))

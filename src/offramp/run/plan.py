@@ -76,12 +76,14 @@ class Plan(Spec):
     """One training run: backbone, cuts, data, branches, training, evaluation.
 
     Attributes:
+        leaves: Classes of the backbone's modules to keep whole, for those that cannot be traced.
         branches: For each cut (a place in the backbone, or a key of `cuts`), the branches to try.
     """
 
     backbone: BackbonePlan
     data: Annotated[DataSpec, Field(discriminator="kind")]
     cuts: dict[str, CutPlan] = Field(default_factory=dict)
+    leaves: tuple[str, ...] = ()
     branches: dict[str, tuple[BranchSpec, ...]]
     train: TrainSettings = TrainSettings()
     evaluate: EvaluatePlan = EvaluatePlan()

@@ -133,24 +133,24 @@ def _cut_all(
     unused = sorted(set(plan.cuts) - set(places))
     if unused:
         mistakes.found.append(("cuts", CutError(f"no branches are given for {unused}. Add some.")))
+    divide = partial(cut, module, sample=sample, leaves=plan.leaves)
     try:
-        return cut(module, list(places.values()), sample)
+        return divide(list(places.values()))
     except OfframpError as error:
         alone = {
-            name: mistakes.attempt(f"branches.{name}", partial(cut, module, [place], sample))
+            name: mistakes.attempt(f"branches.{name}", partial(divide, [place]))
             for name, place in places.items()
         }
         good = [places[name] for name, backbone in alone.items() if backbone is not None]
         if len(good) == len(places):
             mistakes.found.append(("branches", error))
-        return cut(module, good, sample) if 0 < len(good) < len(places) else None
+        return divide(good) if 0 < len(good) < len(places) else None
 
 
 def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: _Mistakes) -> None:
     for name in backbone.cuts:
-        shapes, specs = backbone.tap_shapes[name], plan.branches[name]
-        features = shapes[0] if len(shapes) == 1 else shapes
-        for spec in specs:
+        features = backbone.features(name)
+        for spec in plan.branches[name]:
             with seeded("check"):
                 step = partial(spec.build, features, backbone.num_outputs)
                 mistakes.attempt(f"branches.{name}.{label(spec)}", step)

@@ -74,7 +74,7 @@ def check_branches(
         _check_distinct(cut, specs)
         with torch.device("meta"):
             for spec in specs:
-                spec.build(backbone.tap_shapes[cut], backbone.num_outputs)
+                spec.build(backbone.features(cut), backbone.num_outputs)
 
 
 def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objective) -> Split:

@@ -103,10 +103,10 @@ class Job:
         """Of the fused way, without what a step itself takes for a moment."""
         values, weights = 0, 0
         for cut, specs in self.branches.items():
-            shapes = self.backbone.tap_shapes[cut]
-            values += sum(math.prod(dims(shape)) for shape in shapes)
+            values += sum(math.prod(dims(shape)) for shape in self.backbone.tap_shapes[cut])
+            features = self.backbone.features(cut)
             with torch.device("meta"):
-                built = [spec.build(shapes, self.backbone.num_outputs) for spec in specs]
+                built = [spec.build(features, self.backbone.num_outputs) for spec in specs]
             weights += sum(map(count_params, built))
         weights *= len(self.settings.seeds) * _STATES_OF_A_WEIGHT
         return 4 * (weights + values * self.settings.batch_size * self.workers.ahead)
@@ -190,17 +190,16 @@ class Job:
 
     def _learner(self, name: TrialName, source: _Source) -> Learner:
         with seeded(*name.stream, "init"):
-            branch = name.spec.build(self.backbone.tap_shapes[name.cut], self.backbone.num_outputs)
+            branch = name.spec.build(self.backbone.features(name.cut), self.backbone.num_outputs)
         if isinstance(branch.standardise, Standardise):
             mean, std = source.statistics(name.cut)[0]
             branch.standardise.set_statistics(mean, std)
         return Learner(name, branch.to(self.device), self.settings, self.objective)
 
     def _flops(self, cut: str, spec: BranchSpec) -> int:
-        shapes = self.backbone.tap_shapes[cut]
         with torch.device("meta"):
-            branch = spec.build(shapes, self.backbone.num_outputs)
-            return count_flops(branch, tuple(torch.zeros(1, *dims(shape)) for shape in shapes))
+            branch = spec.build(self.backbone.features(cut), self.backbone.num_outputs)
+            return count_flops(branch, self.backbone.zero_taps(cut))
 
     def _given(self, cut: str, each: _Round, way: Way) -> dict[str, Any]:
         """All that decides a branch's result but its own name; other cuts do not."""

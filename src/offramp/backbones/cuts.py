@@ -1,0 +1,118 @@
+"""Where a backbone is cut: places, taps, their order, and what no cut can be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from offramp.backbones.analysis import Analysis
+from offramp.backbones.partition import Flow, Partition, partition
+from offramp.errors import CutError
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a backbone is cut and what branches read there.
+
+    Attributes:
+        name: What plans, tables and files call it.
+        after: Places that the stage before the cut has to reach; the taps where left empty.
+        taps: Places whose tensors branches read; the places of `after` where left empty.
+    """
+
+    name: str
+    after: tuple[str, ...] = ()
+    taps: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(isinstance(given, str) for given in (self.after, self.taps)):
+            raise CutError(f"Cut {self.name!r}: after and taps are tuples of places, not a string.")
+        object.__setattr__(self, "after", tuple(self.after))
+        object.__setattr__(self, "taps", tuple(self.taps))
+        if not self.after and not self.taps:
+            raise CutError(
+                f"Cut {self.name!r} names no place. Give after=(place, ...), taps=(place, ...) "
+                "or both."
+            )
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All places that the stage before the cut computes."""
+        return tuple(dict.fromkeys((*self.after, *self.taps)))
+
+
+def spelled(after: Sequence[str | Cut] | Cut) -> list[Cut]:
+    """The cuts, each with both its places and its taps."""
+    if isinstance(after, str | Cut):
+        place = f"Cut({after.name!r}, ...)" if isinstance(after, Cut) else repr(after)
+        raise CutError(f"after is a list of places, also for a single one: after=[{place}].")
+    cuts = [Cut(place, (place,)) if isinstance(place, str) else place for place in after]
+    return [Cut(each.name, each.after or each.taps, each.taps or each.after) for each in cuts]
+
+
+def check_names(cuts: Sequence[Cut]) -> None:
+    """Refuse an empty list of cuts, and two of one name."""
+    names = [cut.name for cut in cuts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise CutError(f"Two cuts are called {', '.join(map(repr, twice))}. Name each one once.")
+    if not cuts:
+        raise CutError("There is no place to cut after. Give at least one in `after`.")
+
+
+def in_order(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> list[Cut]:
+    """The cuts in graph order, each with its places checked."""
+    reach: dict[str, frozenset[fx.Node]] = {}
+    for each in cuts:
+        ends = [_end(analysis, place) for place in each.places]
+        reach[each.name] = frozenset(
+            node for node in flow.ancestors(ends) if flow.is_computed(node)
+        )
+        if not reach[each.name]:
+            raise CutError(
+                f"Cut {each.name!r} is at the input: nothing runs before it. Cut after a layer."
+            )
+        if analysis.values[analysis.answer].same_as in ends:
+            raise CutError(
+                f"Cut {each.name!r} is at the output of the whole backbone: nothing runs after "
+                "it, and the backbone's own exit is already there. Cut before the last layer."
+            )
+    ordered = sorted(
+        cuts,
+        key=lambda each: (
+            max(map(flow.order.__getitem__, reach[each.name])),
+            len(reach[each.name]),
+        ),
+    )
+    _check_order([(each.name, reach[each.name]) for each in ordered])
+    return ordered
+
+
+def _check_order(ordered: Sequence[tuple[str, frozenset[fx.Node]]]) -> None:
+    """Refuse a cut that runs nothing which the cuts before it have not run."""
+    reached: frozenset[fx.Node] = frozenset()
+    for index, (name, reach) in enumerate(ordered):
+        before = ordered[:index]
+        same = [other for other, others in before if others == reach]
+        if same:
+            raise CutError(
+                f"Cuts {same[0]!r} and {name!r} are at one place: no operation lies between them. "
+                "Keep one of them."
+            )
+        if reach <= reached:
+            raise CutError(
+                f"Cut {name!r} needs nothing that the cuts before it have not run "
+                f"({', '.join(repr(other) for other, _ in before)} together): its stage would be "
+                "empty. Leave it out, or give its taps to the last of them."
+            )
+        reached |= reach
+
+
+def _end(analysis: Analysis, place: str) -> fx.Node:
+    return analysis.values[analysis.names.find(place)].same_as
+
+
+def divide(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> Partition:
+    """The graph in stages, one cut after another."""
+    ends = [[_end(analysis, place) for place in each.places] for each in cuts]
+    taps = [tuple(_end(analysis, place) for place in each.taps) for each in cuts]
+    return partition(flow, ends, taps)
