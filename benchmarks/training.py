@@ -40,7 +40,7 @@ from offramp.backbones.zoo import build
 from offramp.branches import BranchSpec, ConvBranch, SLViT, label
 from offramp.compute import seeded, torch_switches
 from offramp.data import FashionMNIST
-from offramp.features import FeatureCache, start_workers
+from offramp.features import FeatureCache, start_executor
 from offramp.features.extraction import TapSource
 from offramp.machine import environment
 from offramp.training import fit_branches
@@ -216,7 +216,7 @@ def one_by_one(
     """One branch after the other, each with the backbone to itself, torch's threads within."""
     cache = FeatureCache.of(backbone, pictures, folder, threads=task.threads)
     seconds, losses, accuracies = 0.0, [], []
-    with start_workers(task.threads, CPU) as workers:
+    with start_executor(task.threads, CPU) as workers:
         torch.set_num_threads(task.threads)  # for this way alone; the switches are put back
         for cut_name, specs in BRANCHES.items():
             source = TapSource.of(backbone, (cut_name,), CPU, workers)
@@ -281,7 +281,7 @@ def one_core_parts(threads: int, clock: Clock = time.perf_counter) -> dict[str, 
     found: dict[str, float] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
-        start_workers(1, CPU) as workers,
+        start_executor(1, CPU) as workers,
     ):
         cache = FeatureCache.of(backbone, pictures, folder, threads=1)
         source = TapSource.of(backbone, tuple(BRANCHES), CPU, workers)

@@ -10,7 +10,7 @@ from torch import Tensor
 from offramp.backbones.staged import StagedBackbone
 from offramp.data.batches import Batch, as_dataset
 from offramp.errors import DataError
-from offramp.features import CacheDtype, FeatureCache, start_workers
+from offramp.features import CacheDtype, FeatureCache, start_executor
 from offramp.features.extraction import TapSource, statistics_of
 from offramp.progress import silent
 
@@ -22,7 +22,7 @@ def test_statistics_without_writing_are_those_of_the_cache_bit_for_bit(
     backbone: StagedBackbone, images: tuple[Tensor, Tensor], tmp_path: Path, dtype: CacheDtype
 ) -> None:
     cache = FeatureCache.of(backbone, images, tmp_path, dtype=dtype)
-    with start_workers(2, CPU) as workers:
+    with start_executor(2, CPU) as workers:
         source = TapSource.of(backbone, backbone.cuts, CPU, workers)
         found = statistics_of(source, as_dataset(images), cache.scales(), dtype, silent)
     assert set(found) == set(backbone.cuts)
@@ -37,7 +37,7 @@ def test_statistics_refuse_what_a_cache_could_not_hold(
 ) -> None:
     scales = FeatureCache.of(backbone, images, tmp_path).scales()
     images[0][17] *= 1e6
-    with start_workers(2, CPU) as workers:
+    with start_executor(2, CPU) as workers:
         source = TapSource.of(backbone, backbone.cuts, CPU, workers)
         with pytest.raises(DataError, match=r"the tap at '1', channel \d, of sample 17 is"):
             statistics_of(source, as_dataset(images), scales, "float16", silent)
@@ -81,7 +81,7 @@ def test_batches_come_in_order_wherever_they_are_read(
     backbone: StagedBackbone, images: tuple[Tensor, Tensor], device: str
 ) -> None:
     order = np.random.default_rng(0).integers(19, size=300)
-    with start_workers(3, CPU) as workers:
+    with start_executor(3, CPU) as workers:
         source = replace(
             TapSource.of(backbone, backbone.cuts, CPU, workers), device=torch.device(device)
         )
@@ -108,7 +108,7 @@ def test_stopping_leaves_the_rest_unread(
     def count(batch: Batch) -> None:
         read.append(len(batch.indices))
 
-    with start_workers(2, CPU) as workers:
+    with start_executor(2, CPU) as workers:
         source = TapSource.of(backbone, backbone.cuts, CPU, workers)
         for _ in source.stream(count, as_dataset(many), np.arange(950)):
             break

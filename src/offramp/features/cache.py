@@ -6,7 +6,6 @@ under its own name is complete; sizes and SHA-256 are checked all the same whene
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.data.batches import as_dataset, content_key
 from offramp.data.samples import MapDataset
 from offramp.errors import BundleError, DataError
+from offramp.features.executor import start_executor
 from offramp.features.extraction import (
     SCALE_SAMPLES,
     SCALE_SEED,
@@ -42,9 +42,9 @@ from offramp.features.tap import (
     TapMeta,
     bytes_per_sample,
 )
-from offramp.features.workers import start_workers
 from offramp.progress import Progress, silent
 from offramp.storage.atomic import make_folder
+from offramp.storage.lock import locked
 
 _FORMAT = 2
 _log = logging.getLogger(__name__)
@@ -103,12 +103,12 @@ class FeatureCache:
         parts = key_parts(backbone, dataset, wanted, scales_of, dtype, device)
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         root = make_folder(Path(root))
-        with _alone(root):
+        with locked(root):
             folder = root / key[:16]
             found = cls._whole(folder, key)
             if found is None:
                 place = torch.device(device)
-                with _made_whole(folder) as temporary, start_workers(threads, place) as workers:
+                with _made_whole(folder) as temporary, start_executor(threads, place) as workers:
                     source = TapSource.of(backbone, wanted, place, workers)
                     taps = _fill(temporary, source, dataset, scales_of, dtype, progress)
                     meta = CacheMeta(key=key, parts=parts, num_samples=len(dataset), taps=taps)
@@ -245,18 +245,3 @@ def _made_whole(folder: Path) -> Iterator[Path]:
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Wait until no other process makes a cache here; the system unlocks when a process dies."""
-    try:
-        file = (root / ".lock").open("w")
-    except OSError as error:
-        raise BundleError(
-            f"the folder {root} cannot be written to: {error.strerror}. Choose another output "
-            "folder, or allow writing there."
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -20,6 +20,7 @@ from offramp.data.batches import ArrayPairs, Batch, batches
 from offramp.data.images import LabelledImages
 from offramp.data.samples import MapDataset
 from offramp.errors import ShapeError
+from offramp.features.executor import Executor
 from offramp.features.moments import Moments
 from offramp.features.tap import (
     CacheDtype,
@@ -31,7 +32,6 @@ from offramp.features.tap import (
     channel_count,
     scale_for,
 )
-from offramp.features.workers import Workers
 from offramp.progress import Progress
 from offramp.spec import dims
 
@@ -61,7 +61,7 @@ class TapSource:
     shapes: Mapping[str, tuple[tuple[int, ...], ...]]
     input_shapes: tuple[tuple[int, ...], ...]
     device: torch.device
-    workers: Workers
+    workers: Executor
 
     @classmethod
     def of(
@@ -69,7 +69,7 @@ class TapSource:
         backbone: StagedBackbone,
         cuts: Sequence[str],
         device: torch.device,
-        workers: Workers,
+        workers: Executor,
     ) -> Self:
         """Take quicker copies of the stages up to the last of `cuts`; the backbone stays as it is.
 
@@ -143,7 +143,7 @@ def _read_ahead(
 ) -> Iterator[Batch]:
     with ThreadPoolExecutor(READERS) as pool:
         try:
-            yield from Workers(pool, READERS).stream(read, chunks)
+            yield from Executor(pool, READERS).stream(read, chunks)
         finally:
             pool.shutdown(cancel_futures=True)
 

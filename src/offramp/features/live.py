@@ -18,6 +18,7 @@ from offramp.data.batches import Batch, batches
 from offramp.data.samples import MapDataset
 from offramp.errors import OfframpError
 from offramp.features.cache import key_parts
+from offramp.features.executor import Executor
 from offramp.features.extraction import (
     Scales,
     Taps,
@@ -27,7 +28,6 @@ from offramp.features.extraction import (
     statistics_of,
 )
 from offramp.features.tap import CacheDtype, TapFormat
-from offramp.features.workers import Workers
 from offramp.progress import Progress
 from offramp.storage.atomic import make_folder, write_bytes
 
@@ -62,7 +62,7 @@ class LiveTaps:
         statistics: bool,
         dtype: CacheDtype,
         device: torch.device,
-        workers: Workers,
+        workers: Executor,
         progress: Progress,
     ) -> Self:
         """Look at the training data for the scales, or read from `root` what was found before.

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
-from offramp.features import start_workers
+from offramp.features import start_executor
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
 from offramp.progress import Progress, silent
@@ -75,7 +75,7 @@ def fit_branches(
         check_split(data, what, backbone, objective)
         for what, data in (("training", train), ("validation", val))
     )
-    with _folder(out) as root, start_workers(threads, place) as workers:
+    with _folder(out) as root, start_executor(threads, place) as workers:
         curves = tensorboard and out is not None
         job = Job(backbone, branches, settings, objective, place, root, workers, curves, progress)
         trials = job.run(*sets)

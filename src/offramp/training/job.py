@@ -18,7 +18,7 @@ from offramp.compute import count_flops, count_params, seeded
 from offramp.data.augment import views_of
 from offramp.data.batches import content_key
 from offramp.data.samples import MapDataset
-from offramp.features import FeatureCache, LiveTaps, Workers, bytes_per_sample
+from offramp.features import Executor, FeatureCache, LiveTaps, bytes_per_sample
 from offramp.multiexit.trial import Trial
 from offramp.progress import Progress
 from offramp.spec import dims
@@ -62,7 +62,7 @@ class Job:
     objective: Objective
     device: torch.device
     root: Path
-    workers: Workers
+    workers: Executor
     curves: bool
     progress: Progress
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.compute import random_stream
-from offramp.features import Taps, Workers
+from offramp.features import Executor, Taps
 from offramp.progress import Progress
 from offramp.training.ledger import Ledger
 from offramp.training.settings import TrainSettings
@@ -31,7 +31,7 @@ class Bench:
     train: Supply
     validation: Supply
     settings: TrainSettings
-    workers: Workers
+    workers: Executor
     ledger: Ledger
     progress: Progress
 

@@ -1,0 +1,98 @@
+"""Executor: runs pieces of work and whole units of work side by side, each on one core.
+
+Torch's own threads wait for each other within every operator, which is slow for small ones and
+very slow on a busy machine. Here whole pieces of work run side by side instead, and since each
+piece is computed on one core, no bit of a result depends on how many workers there are.
+
+A *unit* is work that could be done elsewhere: a frozen dataclass of plain values (paths, names,
+numbers, specs) with `run(resources) -> result`. What holds for every executor, threads today:
+
+- A unit can be pickled. `run` is a function of the unit and of what its resources stand for
+  (a backbone, a data set); it keeps no state, so it may be run again, or on another machine.
+- Results come in the order of the units, each unit is run on one core, and at most `ahead` of
+  them are started before the caller has taken their results.
+- An exception of one unit reaches the caller in that unit's place. Units before it have given
+  their results; units after it are cancelled when the executor closes. A unit whose failure must
+  not stop the others returns it as a value.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import torch
+
+from offramp.compute import torch_switches
+from offramp.errors import PlanError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Resources = TypeVar("Resources")
+Needed_contra = TypeVar("Needed_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Unit(Protocol[Needed_contra, Result_co]):
+    """Work that can be sent elsewhere, run again, and fail alone."""
+
+    def run(self, resources: Needed_contra, /) -> Result_co:
+        """Do the work, with what the machine that runs it holds."""
+
+
+class Executor:
+    """Runs work on threads, `count` pieces at once."""
+
+    def __init__(self, pool: ThreadPoolExecutor, count: int) -> None:
+        self._pool, self.count = pool, count
+
+    @property
+    def ahead(self) -> int:
+        """Pieces or units that are started before their results are taken, at most."""
+        return 2 * self.count + 1
+
+    def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Results of all items, in order."""
+        return list(self._pool.map(work, items))
+
+    def stream(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results in order as the caller takes them, at most `ahead` items before that."""
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(self._pool.submit(work, item))
+            if len(waiting) >= self.ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def run(
+        self, units: Iterable[Unit[Resources, Result]], resources: Resources
+    ) -> Iterator[Result]:
+        """Results of the units in order as the caller takes them.
+
+        Raises:
+            Exception: Whatever the unit whose turn it is raised.
+        """
+        return self.stream(lambda unit: unit.run(resources), units)
+
+
+@contextmanager
+def start_executor(threads: int | None, device: torch.device) -> Iterator[Executor]:
+    """Start as many workers as `threads`, or as torch has threads; one for an accelerator.
+
+    Torch's switches are set for repeatable results until the workers have stopped. On an exception
+    work that has not begun is cancelled.
+
+    Raises:
+        PlanError: `threads` is below 1.
+    """
+    count = torch.get_num_threads() if threads is None else threads
+    if count < 1:
+        raise PlanError(f"threads={count}: training needs at least one thread.")
+    count = count if device.type == "cpu" else 1
+    with torch_switches(threads=1, deterministic=True), ThreadPoolExecutor(count) as pool:
+        try:
+            yield Executor(pool, count)
+        finally:
+            pool.shutdown(cancel_futures=True)
