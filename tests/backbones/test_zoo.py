@@ -1,12 +1,18 @@
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from offramp.backbones.zoo import build
-from offramp.errors import PlanError
+from offramp.backbones.staged import cut
+from offramp.backbones.zoo import architecture, build, check_name, describe
+from offramp.branches import ConvBranch
+from offramp.errors import BundleError, PlanError
+from offramp.multiexit.model import MultiExit
+from offramp.multiexit.trial import Epoch, ModelInfo, Trial
 
 NAME = "timm:test_resnet"  # 0.5 M parameters, made by timm for tests
 
@@ -84,3 +90,99 @@ def test_settings_that_contradict_each_other_are_refused(
 @pytest.mark.network
 def test_the_library_s_own_weights_can_be_had() -> None:
     assert not equal_states(build("timm:test_resnet", weights="pretrained"), build(NAME))
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_a_pretrained_backbone_with_auxiliary_heads_is_built_saved_and_loaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = torchvision.models.get_model(name, weights=None, aux_logits=True, init_weights=False)
+    monkeypatch.setattr(
+        torchvision.models._api, "load_state_dict_from_url", lambda *_, **__: whole.state_dict()
+    )
+    module = build(f"torchvision:{name}", weights="pretrained")
+    assert module.transform_input
+    image = torch.rand(1, 3, 75, 75)
+    whole.transform_input = True
+    whole.eval()
+    torch.testing.assert_close(module(image), whole(image), rtol=0, atol=0)
+
+    place = {"inception_v3": "Mixed_5b", "googlenet": "inception3a"}[name]
+    model = save_with_branch(module, place, image, f"torchvision:{name}", "pretrained", tmp_path)
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", no_download)
+    loaded = MultiExit.load(tmp_path)
+    assert loaded.backbone.weights_digest() == model.backbone.weights_digest()
+    assert torch.equal(loaded(image), model(image))
+
+
+def no_download(*_: object, **__: object) -> None:
+    raise AssertionError("loading a saved model must not download anything")
+
+
+def save_with_branch(
+    module: nn.Module, place: str, image: Tensor, name: str, weights: str, folder: Path
+) -> MultiExit:
+    backbone = cut(module, [place], image)
+    spec = ConvBranch(filters=2)
+    branch = spec.build(backbone.tap_shapes[place], backbone.num_outputs).eval()
+    chosen = {place: Trial(place, spec, 0, branch, (Epoch(1, 1.0, 1.0, 0.5, 1e-3),), 0, 1.0, 0.5)}
+    info = ModelInfo(backbone={"name": name, "num_outputs": None, "weights": weights})
+    model = MultiExit(backbone, chosen, info=info)
+    model.save(folder)
+    return model
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_a_weights_file_gets_the_input_transform_that_pretrained_sets_need(
+    name: str, tmp_path: Path
+) -> None:
+    whole = torchvision.models.get_model(name, weights=None, aux_logits=True, init_weights=False)
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    for transform in (True, False):
+        whole.transform_input = transform
+        whole.eval()
+        options = {} if transform else {"transform_input": False}
+        module = build(f"torchvision:{name}", weights=tmp_path / "w.pth", options=options)
+        image = torch.rand(1, 3, 75, 75)
+        torch.testing.assert_close(module(image), whole(image), rtol=0, atol=0)
+
+
+def test_options_reach_the_library_and_wrong_ones_are_named() -> None:
+    assert build(NAME, options={"in_chans": 1})(torch.zeros(1, 1, 64, 64)).shape == (1, 1000)
+    with pytest.raises(PlanError, match=r"cannot be built with options .*in_channels"):
+        build(NAME, options={"in_channels": 1})
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), FileNotFoundError("offline")])
+def test_a_failed_download_says_what_to_do(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
+    with pytest.raises(BundleError, match=r"resnet18 cannot be downloaded .*give the file"):
+        build("torchvision:resnet18", weights="pretrained")
+
+
+def test_a_timm_name_with_an_unknown_tag_is_refused() -> None:
+    check_name("timm:resnet50.a1_in1k")
+    with pytest.raises(PlanError, match=r"no backbone 'timm:resnet50\.a9_in1k'"):
+        check_name("timm:resnet50.a9_in1k")
+
+
+def test_a_row_says_what_the_weights_want_as_input() -> None:
+    (wanted,) = describe("torchvision:efficientnet_b1").inputs
+    assert (wanted.height, wanted.width, wanted.interpolation) == (240, 240, "bilinear")
+    assert wanted.crop == pytest.approx(240 / 255)
+    (wanted,) = describe("timm:tf_efficientnet_lite0").inputs
+    assert (wanted.height, wanted.interpolation, wanted.mean) == (224, "bicubic", (0.5, 0.5, 0.5))
+    (wanted,) = describe("offramp:demo").inputs
+    assert (wanted.height, wanted.channels) == (112, 3)
+
+
+def test_the_paper_s_named_cuts_are_where_its_figures_say() -> None:
+    named = describe("paper:resnet152").cuts
+    backbone = cut(architecture("paper:resnet152"), list(named.values()), torch.zeros(1, 3, 64, 64))
+    assert backbone.cuts == ("paper:1", "paper:2")
+    assert [str(backbone.tap_shapes[name][0]) for name in backbone.cuts] == ["128x8x8", "512x8x8"]

@@ -1,29 +1,53 @@
-"""Backbones by name: torchvision's, timm's, the paper's, the shipped one, a user's own file."""
+"""Backbones by name, as a table: torchvision's, timm's, the paper's, the shipped one, a file's."""
 
 import difflib
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import timm
-import torchvision
 from torch import nn
 
+from offramp.backbones.entry import PRETRAINED, Backbone, Request
 from offramp.backbones.keras_resnet import KerasResNet152
+from offramp.backbones.libraries import LIBRARIES
 from offramp.backbones.python_file import call_function
+from offramp.backbones.staged import Cut
 from offramp.backbones.weights import load_weights, read_weights
 from offramp.compute import seeded
-from offramp.errors import PlanError
+from offramp.errors import BundleError, PlanError
+from offramp.preprocess import ImagePreprocess
 
-DEMO = "offramp:demo"
-PAPER = "paper:resnet152"
 PYTHON = "python"
-PRETRAINED = "pretrained"
 
-_DEMO_MODEL = "tf_efficientnet_lite0"
-_DEMO_CLASSES = 10
-_DEMO_WEIGHTS = "tf_efficientnet_lite0-fashion_mnist-112px.safetensors"
-_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+_ENTRIES = (
+    Backbone(
+        "offramp:demo",
+        lambda request: timm.create_model("tf_efficientnet_lite0", num_classes=10),
+        inputs=(ImagePreprocess(height=112, width=112),),
+        shipped="tf_efficientnet_lite0-fashion_mnist-112px.safetensors",
+        fixed="offramp:demo has its own weights and 10 outputs. Leave out weights, num_outputs and "
+        "options, or take timm:tf_efficientnet_lite0.",
+        num_outputs=10,
+    ),
+    Backbone(
+        "paper:resnet152",
+        lambda request: KerasResNet152(request.num_outputs, **request.options),
+        cuts={
+            "paper:1": Cut("paper:1", taps=("layer2.0.conv1",)),  # the 12th of all convolutions
+            "paper:2": Cut("paper:2", taps=("layer2.7.conv3",)),  # the 36th
+        },
+        inputs=(ImagePreprocess(height=224, width=224),),
+    ),
+    Backbone(
+        PYTHON,
+        lambda request: call_function(request.backbone_file or ""),
+        fixed="A backbone from a Python file brings its own weights and outputs. Leave out "
+        "weights, num_outputs and options, and set them in the function.",
+    ),
+)
+_TABLE = {entry.name: entry for entry in _ENTRIES}
 
 
 def build(
@@ -32,6 +56,7 @@ def build(
     weights: str | Path | None = None,
     num_outputs: int | None = None,
     backbone_file: str | None = None,
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """Build a backbone in evaluation mode.
@@ -44,54 +69,68 @@ def build(
         num_outputs: Ends the backbone in that many outputs instead of its own classes; for the
             paper's, in the paper's top.
         backbone_file: `path/to/file.py:function`, for `python` only. It runs that code.
+        options: Further arguments of the library's constructor, such as `{"in_chans": 1}` for
+            timm. `torchvision:inception_v3` and `googlenet` rescale their input as their
+            pretrained sets need it where they are given any weights;
+            `{"transform_input": False}` is for a file that was trained without.
         seed: Of the random weights.
 
     Raises:
         PlanError: No such backbone, or settings that do not go together.
-        BundleError: The weights file is missing, damaged or for another model.
+        BundleError: The weights file is missing, damaged or for another model, or the pretrained
+            set cannot be downloaded.
     """
-    _check(name, weights, num_outputs, backbone_file)
-    pretrained = weights == PRETRAINED
-    model = architecture(
-        name, num_outputs=num_outputs, backbone_file=backbone_file, seed=seed, pretrained=pretrained
+    entry = describe(name)
+    request = Request(
+        num_outputs,
+        None if weights is None else str(weights),
+        weights == PRETRAINED,
+        options or {},
+        backbone_file,
     )
-    if name == DEMO:
-        with as_file(files("offramp") / "data" / "backbone" / _DEMO_WEIGHTS) as path:
+    _check(entry, request)
+    model = _make(entry, request, seed)
+    if entry.shipped is not None:
+        with as_file(files("offramp") / "data" / "backbone" / entry.shipped) as path:
             load_weights(model, read_weights(path), str(path))
-    elif weights is not None and not pretrained:
-        unused = _AUXILIARY.get(name.partition(":")[2], ())
-        load_weights(model, read_weights(Path(weights)), str(weights), unused)
+    elif request.weights is not None and not request.download:
+        load_weights(model, read_weights(Path(request.weights)), request.weights, entry.unused)
     return model
 
 
 def architecture(
     name: str,
     *,
+    weights: str | None = None,
     num_outputs: int | None = None,
     backbone_file: str | None = None,
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
-    pretrained: bool = False,
 ) -> nn.Module:
-    """A backbone in evaluation mode before any weights file; arguments as in `build`.
+    """A backbone in evaluation mode with random weights, ready for those named by `weights`.
+
+    Nothing is read or downloaded. Arguments as in `build`; `weights` matters where an architecture
+    depends on them.
 
     Raises:
         PlanError: No such backbone.
     """
-    check_name(name)
+    request = Request(num_outputs, weights, False, options or {}, backbone_file)
+    return _make(describe(name), request, seed)
+
+
+def describe(name: str) -> Backbone:
+    """The row of a backbone: how it is built, its named cuts, what its weights want as input.
+
+    Raises:
+        PlanError: No such backbone, with the nearest names.
+    """
     library, _, model = name.partition(":")
-    with seeded("backbone", name, seed):
-        if name == PYTHON:
-            made = call_function(backbone_file or "")
-        elif name == DEMO:
-            made = timm.create_model(_DEMO_MODEL, num_classes=_DEMO_CLASSES)
-        elif name == PAPER:
-            made = KerasResNet152(num_outputs)
-        elif library == "torchvision":
-            made = _torchvision(model, num_outputs, pretrained)
-        else:
-            classes: dict[str, Any] = {} if num_outputs is None else {"num_classes": num_outputs}
-            made = timm.create_model(model, pretrained=pretrained, **classes)
-    return made.eval()
+    if name in _TABLE:
+        return _TABLE[name]
+    if library in LIBRARIES and LIBRARIES[library].knows(model):
+        return LIBRARIES[library].backbone(model)
+    raise _unknown(name)
 
 
 def check_name(name: str) -> None:
@@ -100,84 +139,55 @@ def check_name(name: str) -> None:
     Raises:
         PlanError: No such backbone, with the nearest names.
     """
-    library, _, model = name.partition(":")
-    known = {
-        "torchvision": lambda: model in _torchvision_names(),
-        "timm": lambda: timm.is_model(model.partition(".")[0]),
-    }
-    if name not in (DEMO, PAPER, PYTHON) and not (library in known and known[library]()):
-        raise _unknown(name)
+    describe(name)
 
 
-def _check(
-    name: str, weights: str | Path | None, num_outputs: int | None, backbone_file: str | None
-) -> None:
-    if (name == PYTHON) != (backbone_file is not None):
+def _make(entry: Backbone, request: Request, seed: int) -> nn.Module:
+    with seeded("backbone", entry.name, seed):
+        try:
+            made = entry.make(request)
+        except OSError as error:  # urllib's and huggingface_hub's errors are such
+            if not request.download:
+                raise
+            raise BundleError(
+                f"The pretrained weights of {entry.name} cannot be downloaded "
+                f"({type(error).__name__}: {error}). Check the network, or download them elsewhere "
+                "and give the file as weights."
+            ) from error
+        except (TypeError, ValueError) as error:
+            if not request.options:
+                raise
+            raise PlanError(
+                f"{entry.name} cannot be built with options {dict(request.options)}: {error}. "
+                "Options are arguments of the library's constructor."
+            ) from error
+    return made.eval()
+
+
+def _check(entry: Backbone, request: Request) -> None:
+    name, file = entry.name, request.backbone_file
+    if (name == PYTHON) != (file is not None):
         raise PlanError(
-            f"backbone {name!r} with backbone_file={backbone_file!r}: the name `python` and a "
+            f"backbone {name!r} with backbone_file={file!r}: the name `python` and a "
             "file (--backbone path/to/file.py:function) go together, one needs the other."
         )
-    if name == PYTHON and (weights is not None or num_outputs is not None):
-        raise PlanError(
-            "A backbone from a Python file brings its own weights and outputs. Leave out weights "
-            "and num_outputs, and set them in the function."
-        )
-    if name == DEMO and (weights is not None or num_outputs not in (None, _DEMO_CLASSES)):
-        raise PlanError(
-            f"{DEMO} has its own weights and {_DEMO_CLASSES} outputs. Leave out weights and "
-            f"num_outputs, or take timm:{_DEMO_MODEL}."
-        )
-    if name == PAPER and weights == PRETRAINED:
-        raise PlanError(f"{PAPER} has no set of its own to download. Give a weights file, or none.")
-
-
-def _torchvision_names() -> list[str]:
-    return list(torchvision.models.list_models(module=torchvision.models))
-
-
-def _torchvision(name: str, num_outputs: int | None, pretrained: bool) -> nn.Module:
-    settings: dict[str, Any] = {}
-    if name in _AUXILIARY:
-        settings["aux_logits"] = False
-        if not pretrained:
-            settings["init_weights"] = True  # torchvision warns where it is left open
-    weights = "DEFAULT" if pretrained else None
-    model: nn.Module = torchvision.models.get_model(name, weights=weights, **settings)
-    if num_outputs is not None:
-        _replace_classifier(model, num_outputs)
-    return model
-
-
-def _replace_classifier(model: nn.Module, num_outputs: int) -> None:
-    """Put a new layer in place of the last dense or convolutional one, as all of these end."""
-    layers = [
-        (path, layer)
-        for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
-    path, last = layers[-1]
-    new: nn.Module
-    if isinstance(last, nn.Linear):
-        new = nn.Linear(last.in_features, num_outputs)
-    else:
-        new = nn.Conv2d(last.in_channels, num_outputs, last.kernel_size)  # type: ignore[arg-type]
-    model.set_submodule(path, new)
+    chosen = request.weights is not None or request.options
+    if entry.fixed and (chosen or request.num_outputs not in (None, entry.num_outputs)):
+        raise PlanError(entry.fixed)
+    if request.download and not entry.pretrained:
+        raise PlanError(f"{name} has no set of its own to download. Give a weights file, or none.")
 
 
 def _unknown(name: str) -> PlanError:
-    known = [
-        DEMO,
-        PAPER,
-        PYTHON,
-        *(f"torchvision:{model}" for model in _torchvision_names()),
-        *(f"timm:{model}" for model in timm.list_models()),
-    ]
+    listed = [f"{key}:{model}" for key, library in LIBRARIES.items() for model in library.names()]
+    known = [*_TABLE, *listed]
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
     tail = name.rpartition(":")[2]
     exact = [model for model in known if model.rpartition(":")[2] == tail]
     found = list(dict.fromkeys([*exact, *near]))
     hint = f" Nearest: {', '.join(found)}." if found else ""
+    own = ", ".join(each for each in _TABLE if each != PYTHON)
     return PlanError(
-        f"There is no backbone {name!r}.{hint} Backbones are torchvision:NAME, timm:NAME, {PAPER}, "
-        f"{DEMO}, and path/to/file.py:function given by --backbone."
+        f"There is no backbone {name!r}.{hint} Backbones are torchvision:NAME, timm:NAME, {own}, "
+        "and path/to/file.py:function given by --backbone."
     )

@@ -18,7 +18,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
 from offramp.backbones.staged import Cut, StagedBackbone, cut
-from offramp.backbones.zoo import build
+from offramp.backbones.zoo import architecture
 from offramp.branches import BranchSpec, label
 from offramp.compute import seeded
 from offramp.errors import BundleError
@@ -167,7 +167,12 @@ def _zoo_backbone(
             f"the backbone of {folder} came by API or flag, so its code is not stored. Pass it: "
             "MultiExit.load(run, backbone=your_model), or --backbone file.py:function."
         )
-    module = build(description["name"], num_outputs=description["num_outputs"])
+    module = architecture(
+        description["name"],
+        weights=description.get("weights"),
+        num_outputs=description["num_outputs"],
+        options=description.get("options"),
+    )
     module.load_state_dict(_under(tensors, "backbone."))
     return module
 

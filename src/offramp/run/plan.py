@@ -25,11 +25,13 @@ class BackbonePlan(Spec):
         weights: None for random weights, `pretrained` for the library's own set, or a file
             (`.safetensors`, or a state dict that torch saved).
         num_outputs: Replaces the last layer by one of this many outputs; None keeps it.
+        options: Further arguments of the library's constructor, such as `in_chans: 1` for timm.
     """
 
     name: str
     weights: str | None = None
     num_outputs: PositiveInt | None = None
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -77,7 +79,8 @@ class Plan(Spec):
 
     Attributes:
         leaves: Classes of the backbone's modules to keep whole, for those that cannot be traced.
-        branches: For each cut (a place in the backbone, or a key of `cuts`), the branches to try.
+        branches: For each cut (a place in the backbone, a key of `cuts`, or a cut that the backbone
+            names itself, such as `paper:1`), the branches to try.
     """
 
     backbone: BackbonePlan

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from offramp.backbones.staged import Cut, StagedBackbone, cut
-from offramp.backbones.zoo import build
+from offramp.backbones.zoo import build, describe
 from offramp.branches import label
 from offramp.compute import seeded
 from offramp.data import Splits
@@ -105,12 +105,13 @@ def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:
         weights=wanted.weights,
         num_outputs=wanted.num_outputs,
         backbone_file=backbone_file,
+        options=wanted.options,
     )
 
 
-def backbone_facts(plan: Plan, backbone_file: str | None) -> dict[str, str | int | None]:
+def backbone_facts(plan: Plan, backbone_file: str | None) -> dict[str, Any]:
     """What the manifest keeps of where the backbone came from."""
-    facts: dict[str, str | int | None] = {**plan.backbone.model_dump(), "weights_sha256": None}
+    facts: dict[str, Any] = {**plan.backbone.model_dump(), "weights_sha256": None}
     if backbone_file is not None:
         facts["file_sha256"] = sha256_of(Path(backbone_file.rpartition(":")[0]))
     if plan.backbone.weights not in (None, "pretrained"):
@@ -119,10 +120,9 @@ def backbone_facts(plan: Plan, backbone_file: str | None) -> dict[str, str | int
 
 
 def _places(plan: Plan) -> dict[str, str | Cut]:
-    return {
-        name: Cut(name, plan.cuts[name].after, plan.cuts[name].taps) if name in plan.cuts else name
-        for name in plan.branches
-    }
+    own = {name: Cut(name, given.after, given.taps) for name, given in plan.cuts.items()}
+    named = {**describe(plan.backbone.name).cuts, **own}
+    return {name: named.get(name, name) for name in plan.branches}
 
 
 def _cut_all(

@@ -1,0 +1,159 @@
+"""Backbones of torchvision and timm as rows of the zoo's table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import timm
+import torchvision
+from timm.data.config import resolve_data_config
+from torch import nn
+
+from offramp.backbones.entry import Backbone, Request
+from offramp.preprocess import ImagePreprocess
+
+_AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+"""Heads that only serve training, by torchvision's name of the model."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of backbones.
+
+    Attributes:
+        names: All names that it lists.
+        knows: Whether it can build a name; more than it lists, for timm's tags.
+        backbone: The row of a name that it knows.
+    """
+
+    names: Callable[[], list[str]]
+    knows: Callable[[str], bool]
+    backbone: Callable[[str], Backbone]
+
+
+def _torchvision_names() -> list[str]:
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def _torchvision(model: str) -> Backbone:
+    sets = torchvision.models.get_model_weights(model)
+    best = getattr(sets, "DEFAULT", None)
+    return Backbone(
+        f"torchvision:{model}",
+        partial(_make_torchvision, model),
+        pretrained=best is not None,
+        inputs=() if best is None else (_torchvision_preprocess(best.transforms()),),
+        unused=tuple(f"{head}." for head in _AUXILIARY.get(model, ())),
+    )
+
+
+def _make_torchvision(model: str, request: Request) -> nn.Module:
+    """Build one of torchvision's models, without auxiliary heads.
+
+    The pretrained sets of those that have such heads expect `transform_input=True`, and cannot be
+    downloaded into a model without them.
+    """
+    heads = _AUXILIARY.get(model, ())
+    settings: dict[str, Any] = {}
+    if heads and not request.download:
+        weighted = request.weights is not None
+        settings = {"aux_logits": False, "init_weights": True, "transform_input": weighted}
+    weights = "DEFAULT" if request.download else None
+    made: nn.Module = torchvision.models.get_model(
+        model, weights=weights, **settings | dict(request.options)
+    )
+    for head in heads:
+        setattr(made, head, None)
+        made.aux_logits = False  # type: ignore[assignment]  # a flag, which nn.Module cannot type
+    if request.num_outputs is not None:
+        _replace_classifier(made, request.num_outputs)
+    return made
+
+
+def _torchvision_preprocess(preset: Any) -> ImagePreprocess:
+    [side], [shorter] = preset.crop_size, preset.resize_size
+    return ImagePreprocess(
+        height=side,
+        width=side,
+        crop=side / shorter,
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def _replace_classifier(model: nn.Module, num_outputs: int) -> None:
+    """Put a new layer in place of the last dense or convolutional one, as all of these end."""
+    layers = [
+        (path, layer)
+        for path, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
+    path, last = layers[-1]
+    new: nn.Module
+    if isinstance(last, nn.Linear):
+        new = nn.Linear(last.in_features, num_outputs)
+    else:
+        new = nn.Conv2d(last.in_channels, num_outputs, last.kernel_size)  # type: ignore[arg-type]
+    model.set_submodule(path, new)
+
+
+def _timm(model: str) -> Backbone:
+    return Backbone(
+        f"timm:{model}",
+        partial(_make_timm, model),
+        pretrained=timm.models.is_model_pretrained(model),
+        inputs=_timm_inputs(model),
+    )
+
+
+def _make_timm(model: str, request: Request) -> nn.Module:
+    settings = dict(request.options)
+    if request.num_outputs is not None:
+        settings["num_classes"] = request.num_outputs
+    made: nn.Module = timm.create_model(model, pretrained=request.download, **settings)
+    return made
+
+
+def _timm_inputs(model: str) -> tuple[ImagePreprocess, ...]:
+    """What the weights were evaluated with; empty where ImagePreprocess has no such setting."""
+    config = timm.models.get_pretrained_cfg(model)
+    if config is None:
+        return ()
+    found = resolve_data_config(pretrained_cfg=config.to_dict())  # type: ignore[no-untyped-call]
+    channels, height, width = found["input_size"]
+    share, stretches = found["crop_pct"], found["crop_mode"] == "squash"
+    if (
+        channels not in (1, 3)
+        or found["interpolation"] not in ("nearest", "bilinear", "bicubic")
+        or share > 1
+        or not (found["crop_mode"] == "center" or (stretches and share == 1))
+    ):
+        return ()
+    return (
+        ImagePreprocess(
+            height=height,
+            width=width,
+            channels=channels,
+            crop=None if stretches else share,
+            interpolation=found["interpolation"],
+            mean=found["mean"],
+            std=found["std"],
+        ),
+    )
+
+
+def _is_timm(model: str) -> bool:
+    plain, _, tag = model.partition(".")
+    return timm.is_model(plain) and (
+        not tag or model in timm.list_models(f"{plain}.*", include_tags=True)
+    )
+
+
+LIBRARIES = {
+    "torchvision": Library(
+        _torchvision_names, lambda model: model in _torchvision_names(), _torchvision
+    ),
+    "timm": Library(lambda: list(timm.list_models()), _is_timm, _timm),
+}
