@@ -1,6 +1,6 @@
 """MultiExit: a frozen backbone with its branches, which answers at every exit."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,20 @@ class MultiExit(nn.Module):
         self.info = info or ModelInfo()
         self.branches = nn.ModuleList([trial.branch for trial in self.chosen.values()])
         self.eval()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move and convert every trial's branch too, so that any of them can answer."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for trial in self.trials:
+            if self.chosen.get(trial.cut) is not trial:
+                trial.branch._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; the CPU where it holds no weights at all."""
+        found = next(self.parameters(), None)
+        return torch.device("cpu") if found is None else found.device
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -199,7 +213,6 @@ class MultiExit(nn.Module):
         return Answers(by_branch, scores, final)
 
     def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        found = next(self.parameters(), None)
         expected = self.backbone.input_shapes
         given = tuple(tuple(tensor.shape[1:]) for tensor in inputs)
         if given != expected:
@@ -207,7 +220,7 @@ class MultiExit(nn.Module):
                 f"the model was cut for inputs {expected} (without the batch axis), the data "
                 f"gives {given}. Use the preprocessing that the model was trained with."
             )
-        return inputs if found is None else tuple(t.to(found.device) for t in inputs)
+        return tuple(tensor.to(self.device) for tensor in inputs)
 
     def digest(self) -> str:
         """SHA-256 over the backbone's and the chosen branches' weights and specs."""

@@ -84,8 +84,8 @@ def answer_one_by_one(
 def _first_sure(model: MultiExit, inputs: Tensor, threshold: float) -> tuple[str, Tensor]:
     """Name and class probabilities (K,) of the first exit at or above the threshold."""
     with torch.inference_mode():
-        for exit_name, logits in model.walk(inputs):
-            name, probabilities = exit_name, logits[0].double().softmax(0)
+        for exit_name, logits in model.walk(inputs.to(model.device)):
+            name, probabilities = exit_name, logits[0].cpu().double().softmax(0)
             if fires(float(probabilities.max()), threshold):
                 break
     return name, probabilities

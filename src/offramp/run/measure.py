@@ -62,7 +62,7 @@ def measure_model(
     progress: Progress = silent,
 ) -> ModelTimings:
     """Time each stage and each distinct branch alone, batch 1, on inputs of zeros."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = model.device
     distinct = {(trial.cut, label(trial.spec)): trial for trial in model.trials}
     total = len(model.backbone.stages) + len(distinct)
 

@@ -46,11 +46,11 @@ def static_rivals(
         resize = {"height": side, "width": side}
         small_test = test.with_preprocess(test.preprocess.model_copy(update=resize))
         small_train = train.with_preprocess(train.preprocess.model_copy(update=resize))
-        module = copy.deepcopy(model.backbone.original).eval()
+        module = copy.deepcopy(model.backbone.original).to(model.device).eval()
         flops = count_flops(module, (torch.zeros(1, test.preprocess.channels, side, side),))
 
         def rival(name: str, note: str) -> Rival:
-            answers = _answers(module, small_test, name, progress)  # noqa: B023 called at once
+            answers = _answers(module, small_test, model.device, name, progress)  # noqa: B023 called at once
             return Rival.measured(
                 name,
                 answers,
@@ -62,7 +62,7 @@ def static_rivals(
 
         rivals.append(rival(f"{side} px", "whole backbone, not retrained"))
         if _batch_norms(module):
-            _estimate_statistics(module, small_train, train_images, side, progress)
+            _estimate_statistics(module, small_train, model.device, train_images, side, progress)
             used = min(train_images, len(train)) // BATCH_SIZE * BATCH_SIZE
             note = f"batch-norm statistics re-estimated on {used} training images"
             rivals.append(rival(f"{side} px, new statistics", note))
@@ -71,11 +71,10 @@ def static_rivals(
 
 @torch.inference_mode()
 def _answers(
-    module: nn.Module, data: LabelledImages, what: str, progress: Progress
+    module: nn.Module, data: LabelledImages, device: torch.device, what: str, progress: Progress
 ) -> NDArray[np.float32]:
     """Outputs (N, K)."""
     rows, done = [], 0
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     for batch in batches(data, BATCH_SIZE):
         rows.append(module(batch.inputs[0].to(device)).float().cpu().numpy())
         done += len(batch.targets)
@@ -89,10 +88,14 @@ def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 @torch.no_grad()
 def _estimate_statistics(
-    module: nn.Module, data: LabelledImages, images: int, side: int, progress: Progress
+    module: nn.Module,
+    data: LabelledImages,
+    device: torch.device,
+    images: int,
+    side: int,
+    progress: Progress,
 ) -> None:
     """Cumulative averages over all batches; everything but batch norm stays in evaluation mode."""
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     norms = _batch_norms(module)
     for norm in norms:
         norm.reset_running_stats()

@@ -32,6 +32,7 @@ from offramp.run.rivals import static_rivals
 from offramp.storage.atomic import make_folder, write_bytes
 from offramp.storage.manifest import MANIFEST
 from offramp.training import fit_branches
+from offramp.training.checks import check_device
 
 WORK = "work"
 """Folder of the cache and of the training state; may be deleted once the run is done."""
@@ -73,8 +74,10 @@ def train(
     """
     folder = make_folder(Path(out))
     _check_unclaimed(folder, plan)
+    check_device(device)
     if (folder / MANIFEST).exists():
         result = load_result(folder, backbone_file)
+        result.model.to(device)
         _check_same_data(folder, plan.data.load())
         return result
     prepared = prepare(plan, backbone_file)
@@ -110,13 +113,14 @@ def evaluate(
         BundleError: The run is unfinished, or a file of it was changed.
         DataError: The images have changed since.
     """
+    check_device(device)
     folder = Path(folder)
     plan, model = load_run(folder, backbone_file)
     splits = plan.data.load()
     _check_same_data(folder, splits)
     how = _How(device, progress, clock)
     with torch_switches(threads=threads):
-        return _evaluate(folder, plan, model.to(device), splits, how, None)
+        return _evaluate(folder, plan, model, splits, how, None)
 
 
 @contextmanager
@@ -190,7 +194,8 @@ def _evaluate(
 
 
 def _answered(model: MultiExit, splits: Splits, wanted: EvaluatePlan, how: _How) -> Answered:
-    """Time the model, then let it, its trials and its rivals answer."""
+    """Move the model to the device; time it there, and let it, its trials and rivals answer."""
+    model.to(how.device)
     timings = exit_timings = None
     if wanted.timing_repeats:
         timings = measure_model(
