@@ -28,8 +28,5 @@ def test_a_run_killed_at_twenty_moments_ends_in_the_same_weights(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"how": "fused"}, {"batch_seeds": True}])
-def test_so_does_a_fused_run_and_one_with_its_seeds_batched(
-    tmp_path: Path, settings: dict[str, Any]
-) -> None:
-    check(tmp_path, 10, **settings)
+def test_so_does_a_fused_run(tmp_path: Path) -> None:
+    check(tmp_path, 10, how="fused")

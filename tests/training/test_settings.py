@@ -26,3 +26,8 @@ def test_every_wrong_setting_is_reported_with_its_value() -> None:
 def test_seeds_are_some_and_distinct(seeds: list[int], text: str) -> None:
     with pytest.raises(PlanError, match=text):
         read_settings(seeds, {})
+
+
+def test_seeds_cannot_be_batched_into_one_model_any_more() -> None:
+    with pytest.raises(PlanError, match=r"batch_seeds: Extra inputs are not permitted"):
+        read_settings([0], {"batch_seeds": True})  # type: ignore[typeddict-unknown-key]

@@ -1,4 +1,4 @@
-"""Checkpoint: where a trainee stands, in one file that is either whole or not there.
+"""Checkpoint: where a learner stands, in one file that is either whole or not there.
 
 Tensors are stored as safetensors with the rest as JSON in the header, under a digest of both, so
 that nothing is unpickled and a damaged file is found out.
@@ -13,19 +13,18 @@ from safetensors.torch import save_file
 
 from offramp.errors import BundleError, DataError
 from offramp.storage.atomic import make_folder, replacing
-from offramp.training.learner import Tensors
-from offramp.training.trainee import Trainee
+from offramp.training.learner import Learner, Tensors
 
 _log = logging.getLogger(__name__)
 
 
-def save_checkpoint(path: Path, trainee: Trainee) -> None:
-    """Put a trainee's state in place of what was there.
+def save_checkpoint(path: Path, learner: Learner) -> None:
+    """Put a learner's state in place of what was there.
 
     Raises:
         DataError: The disk takes no more; the earlier state stays.
     """
-    tensors, scalars = trainee.state()
+    tensors, scalars = learner.state()
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = {"scalars": scalars, "sha256": _digest(tensors, scalars)}
     make_folder(path.parent)
@@ -39,8 +38,8 @@ def save_checkpoint(path: Path, trainee: Trainee) -> None:
         ) from error
 
 
-def load_checkpoint(path: Path, trainee: Trainee) -> bool:
-    """Give a trainee the state it had, if there is a whole one; say whether there was."""
+def load_checkpoint(path: Path, learner: Learner) -> bool:
+    """Give a learner the state it had, if there is a whole one; say whether there was."""
     for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
         leftover.unlink()  # of a run that was killed while writing
     if not path.exists():
@@ -50,7 +49,7 @@ def load_checkpoint(path: Path, trainee: Trainee) -> bool:
     except BundleError as error:
         _log.warning("%s This branch is trained again from its start.", error)
         return False
-    trainee.restore(tensors, scalars)
+    learner.restore(tensors, scalars)
     return True
 
 

@@ -23,14 +23,12 @@ from offramp.multiexit.trial import Trial
 from offramp.progress import Progress
 from offramp.spec import dims
 from offramp.training.checks import Split
-from offramp.training.group import Group
 from offramp.training.learner import Learner, TrialName
 from offramp.training.ledger import Ledger
 from offramp.training.lockstep import Bench, train_together
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainSettings
 from offramp.training.supply import LiveSupply, StoredSupply, Supply
-from offramp.training.trainee import Trainee
 from offramp.training.way import Allowed, Needs, Way, choose_way, recall_way, remember_way
 
 _STATES_OF_A_WEIGHT = 5  # itself, its gradient, two moments of Adam, its best
@@ -167,26 +165,21 @@ class Job:
 
     def _train(self, each: _Round, way: Way) -> list[Learner]:
         """Train all branches at the cuts of a round, those with the longest steps first."""
-        work: dict[Trainee, int] = {}
-        for cut in each.train.cuts:
-            for spec in self.branches[cut]:
-                learners = [
-                    self._learner(TrialName(cut, spec, seed), each.source)
-                    for seed in self.settings.seeds
-                ]
-                work |= dict.fromkeys(self._trainees(learners), self._flops(cut, spec))
+        work = {
+            self._learner(TrialName(cut, spec, seed), each.source): self._flops(cut, spec)
+            for cut in each.train.cuts
+            for spec in self.branches[cut]
+            for seed in self.settings.seeds
+        }
         given = {cut: self._given(cut, each, way) for cut in each.train.cuts}
         with closing(Ledger(self.root, given, tensorboard=self.curves)) as ledger:
-            for trainee in work:
-                ledger.resume(trainee)
+            for learner in work:
+                ledger.resume(learner)
             bench = Bench(
                 each.train, each.validation, self.settings, self.workers, ledger, self.progress
             )
             train_together(sorted(work, key=work.__getitem__, reverse=True), bench)
-        return [learner for trainee in work for learner in trainee.learners]
-
-    def _trainees(self, learners: Sequence[Learner]) -> Sequence[Trainee]:
-        return [Group(learners)] if self.settings.batch_seeds else learners
+        return list(work)
 
     def _learner(self, name: TrialName, source: _Source) -> Learner:
         with seeded(*name.stream, "init"):

@@ -12,7 +12,7 @@ from offramp.branches import BranchSpec, key, label
 from offramp.compute import random_stream
 from offramp.errors import DataError
 from offramp.multiexit.trial import Epoch, Trial
-from offramp.training.dropout import own_dropout, plain_dropout
+from offramp.branches.dropout import own_dropout, plain_dropout
 from offramp.training.objective import Objective
 from offramp.training.plateau import Plateau
 from offramp.training.settings import TrainSettings
@@ -48,10 +48,10 @@ class Learner:
     ) -> None:
         self.name, self.branch = name, branch
         self._settings = settings
-        self.objective = replace(objective, error_predictor=name.spec.error_predictor)
+        self._objective = replace(objective, error_predictor=name.spec.error_predictor)
         self._device = next(branch.parameters()).device
-        self.generator = torch.Generator(self._device)
-        own_dropout(branch, self.generator)
+        self._generator = torch.Generator(self._device)
+        own_dropout(branch, self._generator)
         self.plateau = Plateau(settings.lr)
         self.history: list[Epoch] = []
         self._adam = torch.optim.Adam(
@@ -65,11 +65,6 @@ class Learner:
     def cut(self) -> str:
         """Where the branch reads."""
         return self.name.cut
-
-    @property
-    def learners(self) -> tuple["Learner", ...]:
-        """Itself alone."""
-        return (self,)
 
     @property
     def epoch(self) -> int:
@@ -89,27 +84,13 @@ class Learner:
 
     def learn(self, taps: tuple[Tensor, ...], targets: Tensor, step: int) -> None:
         """One step of Adam; `step` counts from the start of training."""
-        self.begin_step(step)
-        loss = self.objective.loss(self._answer(taps), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.end_step(loss, len(targets))
-
-    def begin_step(self, step: int) -> None:
-        """Before a forward pass: training mode, this step's random stream, no gradients."""
         self.branch.train()
-        self.generator.manual_seed(random_stream(*self.name.stream, "step", step))
+        self._generator.manual_seed(random_stream(*self.name.stream, "step", step))
         self._adam.zero_grad(set_to_none=True)
-
-    def end_step(self, loss: Tensor, count: int) -> None:
-        """After the backward pass of the mean loss over `count` samples: move the weights."""
+        loss = self._objective.loss(self._answer(taps), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
         self._adam.step()
-        self._train.add(count, loss.detach() * count)
-
-    def casting(self) -> torch.autocast:
-        """The precision of forward passes, as a context."""
-        return torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"
-        )
+        self._train.add(len(targets), loss.detach() * len(targets))
 
     @torch.no_grad()
     def judge(self, taps: tuple[Tensor, ...], targets: Tensor) -> None:
@@ -118,8 +99,8 @@ class Learner:
         outputs = self._answer(taps)
         self._validation.add(
             len(targets),
-            self.objective.answer_loss(outputs, targets) * len(targets),
-            self.objective.score(outputs, targets),
+            self._objective.answer_loss(outputs, targets) * len(targets),
+            self._objective.score(outputs, targets),
         )
 
     def end_epoch(self) -> None:
@@ -182,7 +163,8 @@ class Learner:
         self._adam.load_state_dict({"state": slots, "param_groups": groups})
 
     def _answer(self, taps: tuple[Tensor, ...]) -> Tensor:
-        with self.casting():
+        half = self._settings.precision == "bf16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             outputs: Tensor = self.branch(*taps)
         return outputs.float()
 

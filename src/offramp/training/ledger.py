@@ -9,12 +9,11 @@ from typing import Any
 from offramp.branches import label
 from offramp.training.board import Board
 from offramp.training.checkpoint import load_checkpoint, save_checkpoint
-from offramp.training.learner import TrialName
-from offramp.training.trainee import Trainee
+from offramp.training.learner import Learner, TrialName
 
 
 class Ledger:
-    """State files of trainees, each under a key of all that decides its result.
+    """State files of branches, each under a key of all that decides its result.
 
     What decides it beside its own name is given per cut.
 
@@ -27,31 +26,27 @@ class Ledger:
         self._root, self._given, self._tensorboard = root, given, tensorboard
         self._boards: dict[TrialName, Board] = {}
 
-    def path(self, trainee: Trainee) -> Path:
-        """State file of a branch, or of those that step as one model."""
-        names = [learner.name for learner in trainee.learners]
-        key = json.dumps(
-            [self._given[trainee.cut], *(name.stream for name in names)], sort_keys=True
-        )
+    def path(self, learner: Learner) -> Path:
+        """State file of a branch."""
+        name = learner.name
+        key = json.dumps([self._given[name.cut], name.stream], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        seeds = "-".join(str(name.seed) for name in names)
-        file = f"{label(names[0].spec)}-seed{seeds}-{digest}.safetensors"
-        return self._root / "state" / trainee.cut / file
+        file = f"{label(name.spec)}-seed{name.seed}-{digest}.safetensors"
+        return self._root / "state" / name.cut / file
 
-    def resume(self, trainee: Trainee) -> None:
-        """Give a trainee the state it had, if any."""
-        load_checkpoint(self.path(trainee), trainee)
-        for learner in trainee.learners if self._tensorboard else ():
+    def resume(self, learner: Learner) -> None:
+        """Give a learner the state it had, if any."""
+        load_checkpoint(self.path(learner), learner)
+        if self._tensorboard:
             name = learner.name
             folder = self._root / "tensorboard" / name.cut / label(name.spec) / f"seed{name.seed}"
             self._boards[name] = Board(folder, learner.history)
 
-    def record(self, trainee: Trainee) -> None:
-        """Keep a trainee's state after an epoch."""
-        save_checkpoint(self.path(trainee), trainee)
-        for learner in trainee.learners:
-            if learner.name in self._boards and learner.epoch == trainee.epoch:
-                self._boards[learner.name].write(learner.history[-1])
+    def record(self, learner: Learner) -> None:
+        """Keep a learner's state after an epoch."""
+        save_checkpoint(self.path(learner), learner)
+        if learner.name in self._boards:
+            self._boards[learner.name].write(learner.history[-1])
 
     def close(self) -> None:
         """Finish the curves."""

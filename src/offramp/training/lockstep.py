@@ -16,10 +16,10 @@ from torch import Tensor
 from offramp.compute import random_stream
 from offramp.features import Executor, Taps
 from offramp.progress import Progress
+from offramp.training.learner import Learner
 from offramp.training.ledger import Ledger
 from offramp.training.settings import TrainSettings
 from offramp.training.supply import Supply
-from offramp.training.trainee import Trainee
 
 JUDGE_BATCH_SIZE = 128
 
@@ -36,60 +36,60 @@ class Bench:
     progress: Progress
 
 
-def train_together(trainees: Sequence[Trainee], bench: Bench) -> None:
+def train_together(learners: Sequence[Learner], bench: Bench) -> None:
     """Train until all are done; after each epoch their states are on disk.
 
-    Workers take the trainees in the order given, so put those with the longest steps first.
+    Workers take the learners in the order given, so put those with the longest steps first.
     """
-    while waiting := [trainee for trainee in trainees if not trainee.done]:
-        epoch = 1 + min(trainee.epoch for trainee in waiting)
-        active = [trainee for trainee in waiting if trainee.epoch == epoch - 1]
+    while waiting := [learner for learner in learners if not learner.done]:
+        epoch = 1 + min(learner.epoch for learner in waiting)
+        active = [learner for learner in waiting if learner.epoch == epoch - 1]
         _run_epoch(active, bench, epoch)
         _judge(active, bench, epoch)
-        for trainee in active:
-            trainee.end_epoch()
-            bench.ledger.record(trainee)
+        for learner in active:
+            learner.end_epoch()
+            bench.ledger.record(learner)
 
 
-def _run_epoch(trainees: Sequence[Trainee], bench: Bench, epoch: int) -> None:
+def _run_epoch(learners: Sequence[Learner], bench: Bench, epoch: int) -> None:
     total, size = len(bench.train), bench.settings.batch_size
-    what = f"{_where(bench.train.cuts)}: epoch {epoch}/{bench.settings.epochs}, {_count(trainees)}"
+    what = f"{_where(bench.train.cuts)}: epoch {epoch}/{bench.settings.epochs}, {_count(learners)}"
     order = epoch_order(total, bench.settings.data_seed, epoch)
-    for trainee in trainees:
-        trainee.begin_epoch()
+    for learner in learners:
+        learner.begin_epoch()
     first = (epoch - 1) * -(-total // size)
     done = 0
     bench.progress(what, done, total)
     read = bench.workers.stream(lambda rows: bench.train.read(rows, epoch), _slices(order, size))
     for step, (taps, targets) in enumerate(read, first):
-        bench.workers.each(partial(_learn, taps=taps, targets=targets, step=step), trainees)
+        bench.workers.each(partial(_learn, taps=taps, targets=targets, step=step), learners)
         done += len(targets)
         bench.progress(what, done, total)
 
 
-def _judge(trainees: Sequence[Trainee], bench: Bench, epoch: int) -> None:
+def _judge(learners: Sequence[Learner], bench: Bench, epoch: int) -> None:
     order = np.arange(len(bench.validation))
     read = bench.workers.stream(
         lambda rows: bench.validation.read(rows, epoch), _slices(order, JUDGE_BATCH_SIZE)
     )
     for taps, targets in read:
-        bench.workers.each(partial(_judge_one, taps=taps, targets=targets), trainees)
+        bench.workers.each(partial(_judge_one, taps=taps, targets=targets), learners)
 
 
-def _learn(trainee: Trainee, taps: Taps, targets: Tensor, step: int) -> None:
-    trainee.learn(taps[trainee.cut], targets, step)
+def _learn(learner: Learner, taps: Taps, targets: Tensor, step: int) -> None:
+    learner.learn(taps[learner.cut], targets, step)
 
 
-def _judge_one(trainee: Trainee, taps: Taps, targets: Tensor) -> None:
-    trainee.judge(taps[trainee.cut], targets)
+def _judge_one(learner: Learner, taps: Taps, targets: Tensor) -> None:
+    learner.judge(taps[learner.cut], targets)
 
 
 def _where(cuts: Sequence[str]) -> str:
     return cuts[0] if len(cuts) == 1 else f"{len(cuts)} cuts"
 
 
-def _count(trainees: Sequence[Trainee]) -> str:
-    count = sum(not learner.done for trainee in trainees for learner in trainee.learners)
+def _count(learners: Sequence[Learner]) -> str:
+    count = sum(not learner.done for learner in learners)
     return "1 branch" if count == 1 else f"{count} branches"
 
 

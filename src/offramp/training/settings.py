@@ -15,7 +15,7 @@ Precision = Literal["fp32", "bf16"]
 RegressionLoss = Literal["mae", "mse"]
 
 
-_NOT_OF_A_TRIAL = {"seeds", "how", "disk_gb", "memory_gb", "batch_seeds"}
+_NOT_OF_A_TRIAL = {"seeds", "how", "disk_gb", "memory_gb"}
 
 
 class TrainSettings(Spec):
@@ -41,8 +41,6 @@ class TrainSettings(Spec):
             where None.
         memory_gb: What `auto` may hold in memory for the fused way; what is free where None.
         augment: Changes the training images at random; needs the fused way, or views.
-        batch_seeds: Let the seeds of one spec step as one batched model. Equal random streams,
-            other last bits.
     """
 
     seeds: tuple[NonNegativeInt, ...] = (0,)
@@ -60,7 +58,6 @@ class TrainSettings(Spec):
     disk_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     augment: Augment | None = None
-    batch_seeds: bool = False
 
     @field_validator("seeds")
     @classmethod
@@ -93,7 +90,6 @@ class TrainOptions(TypedDict, total=False):
     disk_gb: float | None
     memory_gb: float | None
     augment: Augment | None
-    batch_seeds: bool
 
 
 def read_settings(seeds: Iterable[int], options: TrainOptions) -> TrainSettings:

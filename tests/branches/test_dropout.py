@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from offramp.training.dropout import own_dropout, plain_dropout
+from offramp.branches.dropout import own_dropout, plain_dropout
 
 
 def branch() -> nn.Module:
