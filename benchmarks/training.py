@@ -37,7 +37,7 @@ from torch import Tensor
 from offramp.allocator import keep_freed_memory
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.backbones.zoo import build
-from offramp.branches import BranchSpec, ConvBranch, SLViT, label
+from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.compute import seeded, torch_switches
 from offramp.data import FashionMNIST
 from offramp.features import FeatureCache, start_executor
@@ -235,7 +235,7 @@ def make(
     with seeded(*name.stream, "init"):
         branch = spec.build(backbone.features(cut_name), backbone.num_outputs)
     mean, std = cache.statistics(cut_name)[0]
-    branch.standardise.set_statistics(mean, std)  # type: ignore[operator]
+    branch.get_submodule("standardise").set_statistics(mean, std)  # type: ignore[operator]
     settings = TrainSettings(seeds=(seed,), batch_size=BATCH, lr=LR)
     return Learner(name, branch, settings, Objective("classification", "mae"))
 
@@ -297,7 +297,7 @@ def one_core_parts(threads: int, clock: Clock = time.perf_counter) -> dict[str, 
             for spec in specs:
                 learner = make(backbone, cut_name, spec, 0, cache)
                 step = partial(learner.learn, stored, targets)
-                found[f"step of {label(spec)} at {cut_name}"] = timed(step, clock)
+                found[f"step of {spec.label()} at {cut_name}"] = timed(step, clock)
         square = torch.randn(2048, 2048)
         product_ms = timed(lambda _: square @ square, clock)
         found["product of 2048 x 2048 matrices, GFLOP/s"] = 2 * 2.048**3 / (product_ms / 1000)

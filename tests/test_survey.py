@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from offramp.branches import ConvBranch, SLViT, label
+from offramp.branches import ConvBranch, SLViT
 from offramp.compute import count_params
 from offramp.errors import CutError, PlanError
 from offramp.spec import FeatureShape
@@ -35,7 +35,7 @@ def test_rows_tell_name_aliases_shape_liveness_flops_patches_and_branches() -> N
     rows = {row["name"]: row for row in found.as_json()["cuts"]}
     assert list(rows) == ["a", "b", "c", "add", "d"]
     sizes = {
-        label(spec): count_params(spec.build(FeatureShape(3, 12, 8), 3))
+        spec.label(): count_params(spec.build(FeatureShape(3, 12, 8), 3))
         for spec in (SLViT(patch=4), ConvBranch())
     }
     assert rows["a"] == {

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+FINAL = "final"
+"""Name of the last exit, the backbone's own; no cut has it."""
+
 
 class Spec(BaseModel):
     """A frozen set of settings that refuses names it does not know."""

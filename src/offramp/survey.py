@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from offramp.backbones.places import Place, list_places
 from offramp.backbones.zoo import PYTHON, architecture
-from offramp.branches import BranchSpec, ConvBranch, SLViT, label
+from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.compute import count_params
 from offramp.errors import PlanError, ShapeError
 from offramp.spec import FeatureShape
@@ -177,7 +177,7 @@ class _BranchSizes:
     def at(self, features: FeatureShape) -> dict[str, int]:
         if features not in self._known:
             self._known[features] = {
-                label(spec): size
+                spec.label(): size
                 for spec in _defaults(features)
                 if (size := self._size(spec, features)) is not None
             }

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from offramp.branches import BranchSpec, ConvBranch, SLViT
+from offramp.branches import ConvBranch, ShippedBranch, SLViT
 from offramp.branches.predictor import AnswerAndError, parted, score_of, surest
 from offramp.compute import count_flops
 from offramp.spec import FeatureShape
 
 MAP = FeatureShape(7, 6, 4)
-SPECS: list[BranchSpec] = [
+SPECS: list[ShippedBranch] = [
     SLViT(patch=2, dim=5, heads=3, hidden=13, error_predictor=True),
     ConvBranch(filters=3, hidden=13, error_predictor=True),
 ]
@@ -19,7 +19,7 @@ def taps(count: int = 9) -> Tensor:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: str(spec.kind))
-def test_a_predictor_is_one_more_column_and_costs_a_dense_output(spec: BranchSpec) -> None:
+def test_a_predictor_is_one_more_column_and_costs_a_dense_output(spec: ShippedBranch) -> None:
     plain = spec.model_copy(update={"error_predictor": False})
     with_it, without = spec.build(MAP, 11).eval(), plain.build(MAP, 11).eval()
     assert with_it(taps()).shape == (9, 12)
@@ -63,7 +63,7 @@ def test_a_score_is_larger_when_surer() -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: str(spec.kind))
-def test_a_traced_branch_answers_the_same(spec: BranchSpec) -> None:
+def test_a_traced_branch_answers_the_same(spec: ShippedBranch) -> None:
     branch: nn.Module = spec.build(MAP, 11).eval()
     traced = fx.symbolic_trace(branch)
     assert torch.equal(traced(taps(4)), branch(taps(4)))

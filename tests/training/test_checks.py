@@ -33,7 +33,10 @@ def test_branches_that_cannot_be_trained_are_refused(
 
 @pytest.mark.parametrize(
     ("device", "text"),
-    [("gpu0", "'gpu0' is no device of torch"), ("cuda:99", "'cuda:99' is not available here.*cpu")],
+    [
+        ("gpu0", "'gpu0' is not a device of torch"),
+        ("cuda:99", "'cuda:99' is not available.*cpu"),
+    ],
 )
 def test_a_device_that_is_not_there_is_refused(fit: Fit, device: str, text: str) -> None:
     with pytest.raises(PlanError, match=text):

@@ -8,6 +8,7 @@ from torch import fx
 from offramp.backbones.analysis import Analysis
 from offramp.backbones.partition import Flow, Partition, partition
 from offramp.errors import CutError
+from offramp.spec import FINAL
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,15 @@ def spelled(after: Sequence[str | Cut] | Cut) -> list[Cut]:
 
 
 def check_names(cuts: Sequence[Cut]) -> None:
-    """Refuse an empty list of cuts, and two of one name."""
+    """Refuse an empty list of cuts, two of one name, and the name of the last exit."""
     names = [cut.name for cut in cuts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CutError(f"Two cuts are called {', '.join(map(repr, twice))}. Name each one once.")
+    if FINAL in names:
+        raise CutError(
+            f"No cut can be called {FINAL!r}, which is the name of the backbone's own exit. Give "
+            f"it another name, such as Cut('before_{FINAL}', after=({FINAL!r},))."
+        )
     if not cuts:
         raise CutError("There is no place to cut after. Give at least one in `after`.")
 

@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, fx, nn
 
 from offramp.branches.head import HeadSettings, activation, he_normal_, mlp_head
-from offramp.branches.tap import Standardise, Taps, check_map, check_outputs, one_map
+from offramp.branches.tap import Standardise, TapShapes, check_map, check_outputs, one_map
 from offramp.errors import ShapeError
 from offramp.spec import FeatureShape
 
@@ -52,7 +52,21 @@ class ConvBranch(HeadSettings):
         """The padding of each layer."""
         return (self.padding,) * self.layers if isinstance(self.padding, int) else self.padding
 
-    def build(self, features: Taps, num_outputs: int) -> "ConvBranchModule":
+    def label(self) -> str:
+        """A short name such as `conv-k3-f16-pad1` or `pool`, without what is at its default."""
+        pool = "pool" if self.pool == "global" else f"pool{self.pool}"
+        if self.layers == 0:
+            return self._label(pool, {})
+        own = {
+            f"-l{self.layers}": self.layers > 1,
+            f"-dil{self.dilation}": self._differs("dilation"),
+            f"-pad{'.'.join(map(str, self.paddings))}": any(self.paddings),
+            f"-{pool}": self._differs("pool"),
+            "-bn": self.norm,
+        }
+        return self._label(f"conv-k{self.kernel}-f{self.filters}", own)
+
+    def build(self, features: TapShapes, num_outputs: int) -> "ConvBranchModule":
         """Make a branch with new weights for one map.
 
         Raises:

@@ -1,5 +1,6 @@
 """The dense head that ends every branch, its settings, and how weights start."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
@@ -35,6 +36,22 @@ class HeadSettings(Spec):
     activation: Activation = "relu"
     standardise: bool = False
     error_predictor: bool = False
+
+    def _label(self, start: str, own: Mapping[str, bool]) -> str:
+        """`start`, then those parts of a kind's own and of the shared settings that hold."""
+        parts = {
+            **own,
+            f"-mlp{self.hidden}": self._differs("hidden"),
+            f"-drop{self.dropout:g}": self._differs("dropout"),
+            f"-drop-{self.dropout_place}": self._differs("dropout_place"),
+            f"-{self.activation}": self._differs("activation"),
+            "-std": self.standardise,
+            "-ep": self.error_predictor,
+        }
+        return start + "".join(part for part, holds in parts.items() if holds)
+
+    def _differs(self, field: str) -> bool:
+        return bool(getattr(self, field) != type(self).model_fields[field].default)
 
     @model_serializer(mode="wrap")
     def _as_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from offramp.branches.head import (
     he_normal_,
     mlp_head,
 )
-from offramp.branches.tap import Standardise, Taps, check_map, check_outputs, one_map
+from offramp.branches.tap import Standardise, TapShapes, check_map, check_outputs, one_map
 from offramp.errors import ShapeError
 from offramp.spec import FeatureShape
 
@@ -47,7 +47,17 @@ class SLViT(HeadSettings):
     final_norm: bool = False
     mlp_activation: Activation = "gelu"
 
-    def build(self, features: Taps, num_outputs: int) -> "SLViTBranch":
+    def label(self) -> str:
+        """A short name such as `slvit-p4-d32-h12-l2`, without what is at its default."""
+        own = {
+            f"-l{self.layers}": self.layers > 1,
+            "-nores": not self.last_residual,
+            "-norm": self.final_norm,
+            f"-enc-{self.mlp_activation}": self._differs("mlp_activation"),
+        }
+        return self._label(f"slvit-p{self.patch}-d{self.dim}-h{self.heads}", own)
+
+    def build(self, features: TapShapes, num_outputs: int) -> "SLViTBranch":
         """Make a branch with new weights for one map.
 
         Raises:

@@ -9,14 +9,14 @@ from offramp.spec import FeatureShape, TapShape
 
 fx.wrap("rearrange")
 
-Taps = TapShape | tuple[TapShape, ...]
+TapShapes = TapShape | tuple[TapShape, ...]
 """What a branch is built for: a tap's shape, or a tuple of the shapes of all its taps."""
 
 STD_FLOOR = 0.01
 """Least deviation of a channel when standardising, as a share of the mean over channels."""
 
 
-def one_map(taps: Taps, branch: str) -> FeatureShape:
+def one_map(taps: TapShapes, branch: str) -> FeatureShape:
     """The only tap, which must be a map; `branch` names the kind in the error.
 
     Raises:

@@ -21,10 +21,8 @@ from offramp.multiexit.trial import Epoch as Epoch
 from offramp.multiexit.trial import ModelInfo, Trial
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
+from offramp.spec import FINAL
 from offramp.task import Task
-
-FINAL = "final"
-"""Name of the last exit, the backbone's own."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ class MultiExit(nn.Module):
         )
 
     def _scores(self, answers: Answers) -> NDArray[np.float64] | None:
-        if not self.chosen or not all(t.spec.error_predictor for t in self.chosen.values()):
+        if not self.chosen or not all(t.predicts_error for t in self.chosen.values()):
             return None
         return np.vstack([answers.scores, np.full(len(answers.final), surest(self.task))])
 
@@ -237,18 +235,25 @@ class MultiExit(nn.Module):
         save_model(parts, Path(folder), extra_files)
 
     @classmethod
-    def load(cls, run: str | Path, backbone: nn.Module | None = None) -> Self:
+    def load(
+        cls,
+        run: str | Path,
+        backbone: nn.Module | None = None,
+        branches: Sequence[type] = (),
+    ) -> Self:
         """Read a model that `save` or `offramp train` wrote.
 
         Args:
             run: The folder.
             backbone: Needed only for a module that came by API or by a `--backbone` flag; its
                 weights must be those that the branches were trained on.
+            branches: Classes of branch settings that are not shipped with offramp.
 
         Raises:
+            PlanError: It has branches of a kind that is neither shipped nor in `branches`.
             BundleError: A file that is read was changed in any byte, or the backbone is another.
         """
-        parts = load_model(Path(run), backbone)
+        parts = load_model(Path(run), backbone, branches)
         return cls(parts.backbone, parts.chosen, parts.trials, task=parts.task, info=parts.info)
 
 

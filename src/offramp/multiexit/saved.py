@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.zoo import architecture
-from offramp.branches import BranchSpec, label
+from offramp.branches import branch_kinds, read_spec
+from offramp.branches.kinds import Kinds
 from offramp.compute import seeded
 from offramp.errors import BundleError
 from offramp.multiexit.trial import Epoch, ModelInfo, Trial
@@ -29,7 +29,6 @@ from offramp.storage.manifest import read_file, read_manifest, write_manifest
 from offramp.task import Task
 
 WEIGHTS = "model.safetensors"
-_SPEC: TypeAdapter[BranchSpec] = TypeAdapter(BranchSpec)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def save_model(parts: ModelParts, folder: Path, extra_files: Sequence[str]) -> N
     make_folder(folder)
     every = _every_trial(parts)
     tensors = {
-        f"trials.{index}.{key}": tensor.detach().cpu().contiguous()
+        f"trials.{index}.{key}": tensor.detach().cpu().contiguous().clone()  # may be shared
         for index, trial in enumerate(every)
         for key, tensor in trial.branch.state_dict().items()
     }
@@ -72,8 +71,9 @@ def save_model(parts: ModelParts, folder: Path, extra_files: Sequence[str]) -> N
     write_manifest(folder, _description(parts, every), [WEIGHTS, *extra_files])
 
 
-def load_model(folder: Path, module: nn.Module | None) -> ModelParts:
-    """Build a model again from its folder; `module` as in MultiExit.load."""
+def load_model(folder: Path, module: nn.Module | None, branches: Sequence[type] = ()) -> ModelParts:
+    """Build a model again from its folder; `module` and `branches` as in MultiExit.load."""
+    kinds = branch_kinds(branches)
     manifest = read_manifest(folder)
     tensors = read_tensors(read_file(folder, manifest, WEIGHTS))
     given = module.original if isinstance(module, StagedBackbone) else module
@@ -88,7 +88,7 @@ def load_model(folder: Path, module: nn.Module | None) -> ModelParts:
             "branches for this one."
         )
     trials = tuple(
-        _trial(backbone, entry, _under(tensors, f"trials.{index}."))
+        _trial(backbone, kinds, entry, _under(tensors, f"trials.{index}."))
         for index, entry in enumerate(manifest["trials"])
     )
     return ModelParts(
@@ -124,7 +124,7 @@ def _description(parts: ModelParts, every: Sequence[Trial]) -> dict[str, Any]:
         "trials": [
             {
                 "cut": trial.cut,
-                "label": label(trial.spec),
+                "label": trial.spec.label(),
                 "spec": trial.spec.model_dump(mode="json"),
                 "seed": trial.seed,
                 "best_epoch": trial.best_epoch,
@@ -140,12 +140,21 @@ def _description(parts: ModelParts, every: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _trial(
-    backbone: StagedBackbone, entry: Mapping[str, Any], weights: Mapping[str, Tensor]
+    backbone: StagedBackbone,
+    kinds: Kinds,
+    entry: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
 ) -> Trial:
-    spec = _SPEC.validate_python(entry["spec"])
+    spec = read_spec(entry["spec"], kinds)
     with seeded("load"):  # the initial weights are overwritten; the caller's stream stays
         branch = spec.build(backbone.features(entry["cut"]), backbone.num_outputs)
-    branch.load_state_dict(weights)
+    try:
+        branch.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleError(
+            f"the weights of {spec.label()} do not fit what its build() makes now: {error}. Use "
+            f"the version of {type(spec).__name__} that they were trained with."
+        ) from error
     return Trial(
         entry["cut"],
         spec,

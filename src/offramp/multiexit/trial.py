@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from offramp.branches import BranchSpec
+from offramp.branches.kinds import predicts_error
 from offramp.branches.predictor import parted
 from offramp.preprocess import ImagePreprocess
 
@@ -50,10 +51,15 @@ class Trial:
     validation_loss: float
     validation_score: float
 
+    @property
+    def predicts_error(self) -> bool:
+        """Whether the branch has an error predictor."""
+        return predicts_error(self.spec)
+
     def answer(self, taps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         """Outputs (B, K), and what its error predictor says, (B,), where it has one."""
         answers = self.branch(*taps)
-        return parted(answers) if self.spec.error_predictor else (answers, None)
+        return parted(answers) if self.predicts_error else (answers, None)
 
 
 @dataclass(frozen=True)

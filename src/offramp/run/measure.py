@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from offramp.branches import label
 from offramp.compute import count_flops, count_params, wait_for
 from offramp.cost import Timing
 from offramp.data.batches import as_dataset, labels_of
@@ -48,7 +47,8 @@ class ModelTimings:
             model.backbone, tuple(model.chosen), [t.median_ms for t in self.stages]
         )
         branch_ms = [
-            self.branches[trial.cut, label(trial.spec)].median_ms for trial in model.chosen.values()
+            self.branches[trial.cut, trial.spec.label()].median_ms
+            for trial in model.chosen.values()
         ]
         return ExitTimings(stage_ms, (*branch_ms, 0.0))
 
@@ -63,7 +63,7 @@ def measure_model(
 ) -> ModelTimings:
     """Time each stage and each distinct branch alone, batch 1, on inputs of zeros."""
     device = model.device
-    distinct = {(trial.cut, label(trial.spec)): trial for trial in model.trials}
+    distinct = {(trial.cut, trial.spec.label()): trial for trial in model.trials}
     total = len(model.backbone.stages) + len(distinct)
 
     def timed(call: Callable[[], Any], done: int) -> Timing:
@@ -97,7 +97,7 @@ def collect_trials(
     dataset = as_dataset(data)
     trials = model.trials
     answers = model.answer(dataset, trials, batch_size, "test, every trial", progress)
-    labels = [label(trial.spec) for trial in trials]
+    labels = [trial.spec.label() for trial in trials]
     return TrialOutputs(
         outputs=answers.by_branch,
         final=answers.final,
@@ -111,7 +111,7 @@ def collect_trials(
         branch_flops=np.array([_flops(model, trial) for trial in trials], np.int64),
         branch_ms=None
         if timings is None
-        else np.array([timings.branches[t.cut, label(t.spec)].median_ms for t in trials]),
+        else np.array([timings.branches[t.cut, t.spec.label()].median_ms for t in trials]),
         cut_names=np.array(model.backbone.cuts),
         stage_flops=np.array(model.backbone.stage_flops(), np.int64),
         stage_ms=None

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from offramp.backbones.zoo import check_name
-from offramp.branches import BranchSpec
+from offramp.branches import ShippedBranch
 from offramp.data import DataSpec
 from offramp.errors import PlanError
 from offramp.spec import Spec
@@ -87,15 +87,15 @@ class Plan(Spec):
     data: Annotated[DataSpec, Field(discriminator="kind")]
     cuts: dict[str, CutPlan] = Field(default_factory=dict)
     leaves: tuple[str, ...] = ()
-    branches: dict[str, tuple[BranchSpec, ...]]
+    branches: dict[str, tuple[ShippedBranch, ...]]
     train: TrainSettings = TrainSettings()
     evaluate: EvaluatePlan = EvaluatePlan()
 
     @field_validator("branches")
     @classmethod
     def _some_branch_everywhere(
-        cls, branches: dict[str, tuple[BranchSpec, ...]]
-    ) -> dict[str, tuple[BranchSpec, ...]]:
+        cls, branches: dict[str, tuple[ShippedBranch, ...]]
+    ) -> dict[str, tuple[ShippedBranch, ...]]:
         empty = [name for name, specs in branches.items() if not specs]
         if empty or not branches:
             raise ValueError(f"give at least one branch for each cut; none for {empty or 'any'}")

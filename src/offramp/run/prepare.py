@@ -12,7 +12,6 @@ from torch import nn
 
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.zoo import build, describe
-from offramp.branches import label
 from offramp.compute import seeded
 from offramp.data import Splits
 from offramp.data.batches import check_labels
@@ -153,4 +152,4 @@ def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: _Mistakes) -
         for spec in plan.branches[name]:
             with seeded("check"):
                 step = partial(spec.build, features, backbone.num_outputs)
-                mistakes.attempt(f"branches.{name}.{label(spec)}", step)
+                mistakes.attempt(f"branches.{name}.{spec.label()}", step)

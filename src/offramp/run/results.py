@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from offramp.branches import label
 from offramp.data import Splits
 from offramp.evaluation import (
     Comparison,
@@ -217,7 +216,7 @@ def _quality(seen: Answered, threshold: float) -> Quality:
 def _curve(trial: Trial) -> Curve:
     return Curve(
         trial.cut,
-        label(trial.spec),
+        trial.spec.label(),
         trial.seed,
         tuple(epoch.train_loss for epoch in trial.history),
         tuple(epoch.validation_loss for epoch in trial.history),

@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.backbones.staged import StagedBackbone
-from offramp.branches import BranchSpec, key, label
+from offramp.branches import BranchSpec, branch_kinds, key
+from offramp.branches.kinds import check_spec
+from offramp.branches.probe import Probe, probe
 from offramp.data.batches import as_dataset, batches, check_labels, labels_of
 from offramp.data.samples import MapDataset
 from offramp.errors import CutError, DataError, PlanError, ShapeError
 from offramp.features.extraction import check_inputs
 from offramp.training.objective import Objective
+
+Probes = Mapping[tuple[str, str], Probe]
+"""What each branch costs, by its cut and label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,9 @@ def check_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise PlanError(f"device={name!r} is no device of torch. Use cpu, cuda or mps.") from error
+        raise PlanError(
+            f"device={name!r} is not a device of torch. Use cpu, cuda or mps."
+        ) from error
     found = {
         "cpu": True,
         "cuda": (device.index or 0) < torch.cuda.device_count(),
@@ -51,30 +58,27 @@ def check_device(name: str) -> torch.device:
 
 def check_branches(
     backbone: StagedBackbone, branches: Mapping[str, Sequence[BranchSpec]], objective: Objective
-) -> None:
-    """Refuse branches that cannot be built on this backbone's cuts.
+) -> Probes:
+    """Refuse branches that cannot be trained on this backbone's cuts; what the others cost.
 
     Raises:
-        PlanError: There are none, or one is given twice.
+        PlanError: There are none, one is not a branch's settings, or two cannot be told apart.
         CutError: A cut is unknown.
         ShapeError: A branch does not fit its tap, or the backbone's answer does not fit the task.
     """
     _check_outputs(backbone, objective)
-    single = [cut for cut, specs in branches.items() if not isinstance(specs, list | tuple)]
-    if single:
-        raise PlanError(f"the branches at {single} are no list. Write {{{single[0]!r}: [spec]}}.")
-    empty = [cut for cut, specs in branches.items() if not specs]
-    if empty or not branches:
-        raise PlanError(
-            f"no branches are given for {empty or 'any cut'}. Give at least one per cut, for "
-            f"example {{{backbone.cuts[0]!r}: [ConvBranch()]}}."
-        )
+    _check_lists(backbone, branches)
     for cut, specs in branches.items():
         _check_cut(cut, backbone.cuts)
+        for spec in specs:
+            check_spec(spec)
         _check_distinct(cut, specs)
-        with torch.device("meta"):
-            for spec in specs:
-                spec.build(backbone.features(cut), backbone.num_outputs)
+    branch_kinds({type(spec) for specs in branches.values() for spec in specs})
+    return {
+        (cut, spec.label()): probe(spec, backbone.features(cut), backbone.num_outputs)
+        for cut, specs in branches.items()
+        for spec in specs
+    }
 
 
 def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objective) -> Split:
@@ -128,11 +132,39 @@ def _check_cut(cut: str, known: Sequence[str]) -> None:
     )
 
 
+def _check_lists(backbone: StagedBackbone, branches: Mapping[str, Sequence[BranchSpec]]) -> None:
+    if not isinstance(branches, Mapping):
+        raise PlanError(
+            f"branches are a {type(branches).__name__}, not a mapping from cuts to lists. Write "
+            f"{{{backbone.cuts[0]!r}: [ConvBranch()]}}."
+        )
+    single = [cut for cut, specs in branches.items() if not isinstance(specs, list | tuple)]
+    if single:
+        raise PlanError(
+            f"the branches at {single} are not a list. Write {{{single[0]!r}: [spec]}}."
+        )
+    empty = [cut for cut, specs in branches.items() if not specs]
+    if empty or not branches:
+        raise PlanError(
+            f"no branches are given for {empty or 'any cut'}. Give at least one per cut, for "
+            f"example {{{backbone.cuts[0]!r}: [ConvBranch()]}}."
+        )
+
+
 def _check_distinct(cut: str, specs: Sequence[BranchSpec]) -> None:
+    """Labels name branches in tables, keys their random streams: both must be unique at a cut."""
     keys = [key(spec) for spec in specs]
-    twice = sorted({label(spec) for spec in specs if keys.count(key(spec)) > 1})
+    labels = [spec.label() for spec in specs]
+    twice = sorted({name for name, one in zip(labels, keys, strict=True) if keys.count(one) > 1})
     if twice:
         raise PlanError(
             f"the branches at {cut!r} name {', '.join(twice)} twice. To train one several times, "
             "give several seeds."
+        )
+    shared = sorted({name for name in labels if labels.count(name) > 1})
+    if shared:
+        raise PlanError(
+            f"several branches at {cut!r} have the label {', '.join(shared)}, so tables could not "
+            "tell them apart. They differ in a setting that has no effect there or that label() "
+            "leaves out: give one of them, or extend label()."
         )

@@ -70,14 +70,16 @@ def fit_branches(
     settings = read_settings(seeds, options)
     objective = Objective(task, settings.regression_loss)
     place = check_device(device)
-    check_branches(backbone, branches, objective)
+    probes = check_branches(backbone, branches, objective)
     sets = tuple(
         check_split(data, what, backbone, objective)
         for what, data in (("training", train), ("validation", val))
     )
     with _folder(out) as root, start_executor(threads, place) as workers:
         curves = tensorboard and out is not None
-        job = Job(backbone, branches, settings, objective, place, root, workers, curves, progress)
+        job = Job(
+            backbone, branches, probes, settings, objective, place, root, workers, curves, progress
+        )
         trials = job.run(*sets)
     return MultiExit(backbone, best_per_cut(trials), trials, task=task)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
 from offramp.branches.tap import Standardise
-from offramp.compute import count_flops, count_params, seeded
+from offramp.compute import seeded
 from offramp.data.augment import views_of
 from offramp.data.batches import content_key
 from offramp.data.samples import MapDataset
@@ -22,7 +22,7 @@ from offramp.features import Executor, FeatureCache, LiveTaps, bytes_per_sample
 from offramp.multiexit.trial import Trial
 from offramp.progress import Progress
 from offramp.spec import dims
-from offramp.training.checks import Split
+from offramp.training.checks import Probes, Split
 from offramp.training.learner import Learner, TrialName
 from offramp.training.ledger import Ledger
 from offramp.training.lockstep import Bench, train_together
@@ -56,6 +56,7 @@ class Job:
 
     backbone: StagedBackbone
     branches: Mapping[str, Sequence[BranchSpec]]
+    probes: Probes
     settings: TrainSettings
     objective: Objective
     device: torch.device
@@ -102,10 +103,7 @@ class Job:
         values, weights = 0, 0
         for cut, specs in self.branches.items():
             values += sum(math.prod(dims(shape)) for shape in self.backbone.tap_shapes[cut])
-            features = self.backbone.features(cut)
-            with torch.device("meta"):
-                built = [spec.build(features, self.backbone.num_outputs) for spec in specs]
-            weights += sum(map(count_params, built))
+            weights += sum(self.probes[cut, spec.label()].num_params for spec in specs)
         weights *= len(self.settings.seeds) * _STATES_OF_A_WEIGHT
         return 4 * (weights + values * self.settings.batch_size * self.workers.ahead)
 
@@ -132,7 +130,7 @@ class Job:
             dataset if augment is None else views_of(dataset, augment),
             self.root / "cache",
             cuts=tuple(self.branches),
-            statistics=any(spec.standardise for specs in self.branches.values() for spec in specs),
+            statistics=any(found.standardised for found in self.probes.values()),
             dtype=self.settings.cache_dtype,
             device=self.device,
             workers=self.workers,
@@ -166,7 +164,9 @@ class Job:
     def _train(self, each: _Round, way: Way) -> list[Learner]:
         """Train all branches at the cuts of a round, those with the longest steps first."""
         work = {
-            self._learner(TrialName(cut, spec, seed), each.source): self._flops(cut, spec)
+            self._learner(TrialName(cut, spec, seed), each.source): self.probes[
+                cut, spec.label()
+            ].flops
             for cut in each.train.cuts
             for spec in self.branches[cut]
             for seed in self.settings.seeds
@@ -184,15 +184,11 @@ class Job:
     def _learner(self, name: TrialName, source: _Source) -> Learner:
         with seeded(*name.stream, "init"):
             branch = name.spec.build(self.backbone.features(name.cut), self.backbone.num_outputs)
-        if isinstance(branch.standardise, Standardise):
-            mean, std = source.statistics(name.cut)[0]
-            branch.standardise.set_statistics(mean, std)
+        standardisers = [part for part in branch.modules() if isinstance(part, Standardise)]
+        if standardisers:
+            for part, tap in zip(standardisers, source.statistics(name.cut), strict=True):
+                part.set_statistics(*tap)
         return Learner(name, branch.to(self.device), self.settings, self.objective)
-
-    def _flops(self, cut: str, spec: BranchSpec) -> int:
-        with torch.device("meta"):
-            branch = spec.build(self.backbone.features(cut), self.backbone.num_outputs)
-            return count_flops(branch, self.backbone.zero_taps(cut))
 
     def _given(self, cut: str, each: _Round, way: Way) -> dict[str, Any]:
         """All that decides a branch's result but its own name; other cuts do not."""

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from offramp.branches import BranchSpec, key, label
+from offramp.branches import BranchSpec, key
+from offramp.branches.dropout import own_dropout, plain_dropout
+from offramp.branches.kinds import predicts_error
 from offramp.compute import random_stream
 from offramp.errors import DataError
 from offramp.multiexit.trial import Epoch, Trial
-from offramp.branches.dropout import own_dropout, plain_dropout
 from offramp.training.objective import Objective
 from offramp.training.plateau import Plateau
 from offramp.training.settings import TrainSettings
@@ -34,7 +35,7 @@ class TrialName:
         return self.cut, key(self.spec), self.seed
 
     def __str__(self) -> str:
-        return f"{label(self.spec)} at {self.cut!r}, seed {self.seed}"
+        return f"{self.spec.label()} at {self.cut!r}, seed {self.seed}"
 
 
 class Learner:
@@ -48,7 +49,7 @@ class Learner:
     ) -> None:
         self.name, self.branch = name, branch
         self._settings = settings
-        self._objective = replace(objective, error_predictor=name.spec.error_predictor)
+        self._objective = replace(objective, error_predictor=predicts_error(name.spec))
         self._device = next(branch.parameters()).device
         self._generator = torch.Generator(self._device)
         own_dropout(branch, self._generator)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from offramp.branches import label
 from offramp.training.board import Board
 from offramp.training.checkpoint import load_checkpoint, save_checkpoint
 from offramp.training.learner import Learner, TrialName
@@ -31,7 +30,7 @@ class Ledger:
         name = learner.name
         key = json.dumps([self._given[name.cut], name.stream], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        file = f"{label(name.spec)}-seed{name.seed}-{digest}.safetensors"
+        file = f"{name.spec.label()}-seed{name.seed}-{digest}.safetensors"
         return self._root / "state" / name.cut / file
 
     def resume(self, learner: Learner) -> None:
@@ -39,7 +38,7 @@ class Ledger:
         load_checkpoint(self.path(learner), learner)
         if self._tensorboard:
             name = learner.name
-            folder = self._root / "tensorboard" / name.cut / label(name.spec) / f"seed{name.seed}"
+            folder = self._root / "tensorboard" / name.cut / name.spec.label() / f"seed{name.seed}"
             self._boards[name] = Board(folder, learner.history)
 
     def record(self, learner: Learner) -> None:

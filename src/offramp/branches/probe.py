@@ -1,0 +1,116 @@
+"""Probe: one build of a branch, looked at before anything is trained."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offramp.branches.dropout import own_dropout
+from offramp.branches.kinds import BranchSpec, predicts_error
+from offramp.branches.tap import Standardise, TapShapes
+from offramp.compute import count_flops, count_params, seeded
+from offramp.errors import OfframpError, PlanError, ShapeError
+from offramp.spec import FeatureShape, TapShape, dims
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a branch costs and needs.
+
+    Attributes:
+        flops: Of one sample (2mac).
+        standardised: Taps whose statistics it asks for.
+    """
+
+    num_params: int
+    flops: int
+    standardised: int
+
+
+def probe(spec: BranchSpec, features: TapShapes, num_outputs: int) -> Probe:
+    """Build the branch once, let it answer two samples of zeros, and forget it.
+
+    Raises:
+        ShapeError: It does not fit the tap, or its answers are not (B, num_outputs).
+        PlanError: It cannot be built or run, has nothing to train, or draws random numbers in a
+            way that would make its weights depend on the branches beside it.
+    """
+    shapes = shapes_of(features)
+    try:
+        with seeded("probe"), torch.no_grad():
+            branch = spec.build(features, num_outputs)
+            _check_module(spec, branch)
+            answers = _answers(branch, shapes)
+            found = Probe(
+                count_params(branch), count_flops(branch, _zeros(shapes, 1)), _standardised(branch)
+            )
+            own_dropout(branch, torch.Generator())
+            before = torch.get_rng_state()
+            branch.train()(*_zeros(shapes, 2))
+            drew = not torch.equal(before, torch.get_rng_state())
+    except OfframpError:
+        raise
+    except Exception as error:
+        raise PlanError(
+            f"{spec.label()} cannot be built or run on taps of {_readable(shapes)}: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    _check_answers(spec, answers, num_outputs + predicts_error(spec), shapes)
+    if drew:
+        raise PlanError(
+            f"{spec.label()} draws from torch's global random generator in training, so its "
+            "weights would depend on the branches beside it and a resumed run would differ. Use "
+            "nn.Dropout, which gets a random stream of its own, and no other random layer."
+        )
+    if found.standardised not in (0, len(shapes)):
+        raise PlanError(
+            f"{spec.label()} has {found.standardised} Standardise modules for {len(shapes)} "
+            "taps. Give it one for each tap, in the order of the taps, or none."
+        )
+    return found
+
+
+def shapes_of(features: TapShapes) -> tuple[TapShape, ...]:
+    """The shape of each tap, one or several."""
+    if isinstance(features, FeatureShape) or isinstance(features[0], int):
+        return (features,)
+    return features
+
+
+def _answers(branch: nn.Module, shapes: tuple[TapShape, ...]) -> Tensor:
+    answers: Tensor = branch.eval()(*_zeros(shapes, 2))
+    return answers
+
+
+def _zeros(shapes: tuple[TapShape, ...], count: int) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros(count, *dims(shape)) for shape in shapes)
+
+
+def _standardised(branch: nn.Module) -> int:
+    return sum(isinstance(part, Standardise) for part in branch.modules())
+
+
+def _check_module(spec: BranchSpec, branch: object) -> None:
+    if not isinstance(branch, nn.Module):
+        raise PlanError(
+            f"{spec.label()}: build() gives a {type(branch).__name__}. Return an nn.Module."
+        )
+    if not any(weight.requires_grad for weight in branch.parameters()):
+        raise PlanError(f"{spec.label()} has no weight to train. Give its module parameters.")
+
+
+def _check_answers(
+    spec: BranchSpec, answers: object, columns: int, shapes: tuple[TapShape, ...]
+) -> None:
+    found = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
+    if found != (2, columns):
+        raise ShapeError(
+            f"{spec.label()} answers {found} to two samples of {_readable(shapes)}, but "
+            f"(2, {columns}) is needed: one row per sample, one column per output"
+            f"{', one more for its error predictor' if predicts_error(spec) else ''}. "
+            "Change what build() returns."
+        )
+
+
+def _readable(shapes: tuple[TapShape, ...]) -> str:
+    return ", ".join("x".join(map(str, dims(shape))) for shape in shapes)
