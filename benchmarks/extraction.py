@@ -9,7 +9,7 @@ the last layer runs. Images are shipped Fashion-MNIST training images.
 - cache: `FeatureCache.of` into a new folder: preparing the images, the pass for the scales, the
   quicker copies of the stages, rounding, hashing and writing, and opening what was written. The
   allocator keeps freed memory, as under the `offramp` command.
-- eager: the model as it is, called on the same images, prepared through `offramp.data.batches`,
+- eager: the model as it is, called on the same images, prepared through `offramp.data`,
   in batches of 64 and of 32, with torch's own threads and glibc's own allocator settings; the
   faster of the two counts. It keeps nothing, and its first batches are not timed.
 
@@ -37,9 +37,7 @@ from processes import in_new_process
 from offramp.allocator import keep_freed_memory
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.backbones.zoo import build
-from offramp.data import FashionMNIST
-from offramp.data.batches import batches
-from offramp.data.images import LabelledImages
+from offramp.data import FashionMNIST, Samples
 from offramp.features import FeatureCache
 from offramp.machine import environment
 
@@ -111,24 +109,24 @@ def time_eager(images: int, threads: int | None, size: int) -> float:
         torch.set_num_threads(threads)
     data, model = shipped(images), build(BACKBONE)
     with torch.inference_mode():
-        for batch in islice(batches(data, size), WARMUP):
+        for batch in islice(data.batches(size), WARMUP):
             model(*batch.inputs)
         start = time.perf_counter()
-        for batch in batches(data, size):
+        for batch in data.batches(size):
             model(*batch.inputs)
         return time.perf_counter() - start
 
 
-def shipped(images: int) -> LabelledImages:
+def shipped(images: int) -> Samples:
     """The first training images, in memory as bytes."""
     return FashionMNIST(image_size=PIXELS).load().train.subset(np.arange(images))
 
 
-def check(backbone: StagedBackbone, data: LabelledImages, cache: FeatureCache) -> None:
+def check(backbone: StagedBackbone, data: Samples, cache: FeatureCache) -> None:
     """Refuse a cache that holds something else than the stages give."""
     rows = np.arange(min(len(data), 32))
     with torch.inference_mode():
-        _, (expected,) = backbone.stages[0]((data.batch(rows)[0],))
+        _, (expected,) = backbone.stages[0]((data.read(rows).inputs[0],))
     (found,) = cache.batch(PLACE, rows)
     if (found - expected).abs().max() > 1e-3 * expected.abs().max():
         raise SystemExit("the cache does not hold the taps of the backbone")

@@ -39,7 +39,7 @@ from offramp.backbones.staged import StagedBackbone, cut
 from offramp.backbones.zoo import build
 from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.compute import seeded, torch_switches
-from offramp.data import FashionMNIST
+from offramp.data import FashionMNIST, Samples
 from offramp.features import FeatureCache, start_executor
 from offramp.features.extraction import TapSource
 from offramp.machine import environment
@@ -149,8 +149,13 @@ def material(images: int) -> tuple[StagedBackbone, Pictures, Pictures]:
     """The shipped backbone, cut, with pictures to train on and 1,000 others to judge with."""
     splits = FashionMNIST(image_size=112).load()
     backbone = cut(build("offramp:demo"), list(BRANCHES), torch.zeros(1, 3, 112, 112))
-    pictures = splits.train.batch(np.arange(images))
-    return backbone, pictures, splits.validation.batch(np.arange(min(images, 1000)))
+    pictures = _in_memory(splits.train, images)
+    return backbone, pictures, _in_memory(splits.validation, min(images, 1000))
+
+
+def _in_memory(samples: Samples, count: int) -> Pictures:
+    batch = samples.read(range(count))
+    return batch.inputs[0], batch.targets
 
 
 def all_at_once(

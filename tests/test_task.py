@@ -1,6 +1,10 @@
 import numpy as np
+import pytest
 
-from offramp.task import ACCURACY, MEAN_ABSOLUTE_ERROR, measure_of
+from offramp.errors import DataError
+from offramp.task import ACCURACY, MEAN_ABSOLUTE_ERROR, check_labels, measure_of
+
+LABELS = np.arange(11) % 4
 
 
 def test_accuracy_counts_right_answers_and_more_is_better() -> None:
@@ -24,3 +28,26 @@ def test_a_difference_shows_its_sign_and_a_tiny_one_none_below_zero() -> None:
     assert ACCURACY.difference_text(-1e-9) == "+0.00"
     assert MEAN_ABSOLUTE_ERROR.difference_text(-0.5) == "-0.5000"
     assert ACCURACY.text(0.9349) == "93.5"
+
+
+def test_labels_must_fit_the_outputs() -> None:
+    check_labels(LABELS, 4, ("a", "b", "c", "d"))
+    with pytest.raises(DataError, match=r"from 0 to 3, .* classes are 0 to 2: 2 of 11"):
+        check_labels(LABELS, 3)
+    with pytest.raises(DataError, match="from -1 to 2"):
+        check_labels(LABELS - 1, 4)
+
+
+def test_the_first_label_that_does_not_fit_is_named() -> None:
+    with pytest.raises(DataError, match="the first is that of sample 2"):
+        check_labels(np.array([0, 1, 3, 2, 5]), 3)
+
+
+def test_class_names_must_be_as_many_as_the_outputs() -> None:
+    with pytest.raises(DataError, match="3 classes but the model has 4 outputs"):
+        check_labels(LABELS, 4, ("a", "b", "c"))
+
+
+def test_values_are_not_classes() -> None:
+    with pytest.raises(DataError, match="labels are float32, but classes are whole numbers"):
+        check_labels(LABELS.astype(np.float32), 4)

@@ -1,12 +1,13 @@
 """Task: whether a model names classes or gives values, and all that depends on which."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offramp.errors import ShapeError
+from offramp.errors import DataError, ShapeError
 from offramp.storage.arrays import finite, kept, shaped
 
 Task = Literal["classification", "regression"]
@@ -76,6 +77,35 @@ def checked_labels(
     if task == "regression":
         return _regression_labels(given, outputs.shape[-1])
     return _class_labels(given, outputs.shape[-1])
+
+
+def check_labels(
+    labels: NDArray[Any], num_outputs: int, class_names: Sequence[str] | None = None
+) -> None:
+    """Refuse labels that a classifier with so many outputs cannot be trained on.
+
+    Raises:
+        DataError: A label is not a class number or outside 0..num_outputs - 1, or the class names
+            are not `num_outputs` many.
+    """
+    if class_names is not None and len(class_names) != num_outputs:
+        raise DataError(
+            f"the data has {len(class_names)} classes but the model has {num_outputs} outputs. "
+            "Use a model trained on these classes, or the data it was trained on."
+        )
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"labels are {labels.dtype}, but classes are whole numbers from 0. Number the classes, "
+            "or train for regression."
+        )
+    wrong = (labels < 0) | (labels >= num_outputs)
+    if wrong.any():
+        raise DataError(
+            f"labels run from {labels.min()} to {labels.max()}, but the model has {num_outputs} "
+            f"outputs, so classes are 0 to {num_outputs - 1}: {wrong.sum()} of {len(labels)} "
+            f"labels do not fit, the first is that of sample {int(wrong.argmax())}. Number the "
+            "classes from 0, or use a model with as many outputs."
+        )
 
 
 def _regression_labels(labels: NDArray[Any], num_outputs: int) -> NDArray[np.float64]:

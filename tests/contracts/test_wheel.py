@@ -22,11 +22,10 @@ import numpy as np, torch
 import offramp
 from offramp.backbones.zoo import build
 from offramp.data import FashionMNIST
-from offramp.data.batches import batches
 
 model, right, seen = build("offramp:demo"), 0, 0
 with torch.inference_mode():
-    for batch in batches(FashionMNIST(image_size=112).load().test, 50):
+    for batch in FashionMNIST(image_size=112).load().test.batches(50):
         guesses = model(*batch.inputs).argmax(1).numpy()
         right += int((guesses == np.asarray(batch.targets)).sum())
         seen += len(guesses)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
+from offramp.data import Samples, as_samples
 from offramp.data.augment import Augment, augmented, views_of
-from offramp.data.batches import as_dataset, batches, content_key, fingerprint, ids_of, labels_of
-from offramp.data.images import LabelledImages, array_digests
+from offramp.data.images import labelled_pictures
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.preprocess import ImagePreprocess
 
@@ -24,15 +24,17 @@ def _samples() -> list[Any]:
     return [(torch.from_numpy(x), int(y)) for x, y in zip(PIXELS, LABELS, strict=True)]
 
 
-def _pictures(size: int = 9) -> LabelledImages:
+def _pictures(size: int = 9) -> Samples:
     pixels = np.random.default_rng(1).integers(0, 256, (COUNT, 8, 6, 3), np.uint8)
     ids = np.array([f"photo {place}" for place in range(COUNT)])
     spec = ImagePreprocess(height=size, width=size)
-    return LabelledImages(pixels, LABELS, ids, array_digests(pixels), spec)
+    return labelled_pictures(pixels, LABELS, spec, ids=ids)
 
 
 def _values(data: Any, batch_size: int = 4, order: Any = None) -> Tensor:
-    return torch.cat([batch.inputs[0] for batch in batches(data, batch_size, order=order)])
+    return torch.cat(
+        [batch.inputs[0] for batch in as_samples(data).batches(batch_size, order=order)]
+    )
 
 
 @pytest.mark.parametrize("data", [(PIXELS, LABELS), _samples(), _pictures()])
@@ -146,9 +148,9 @@ def test_the_images_themselves_stay_as_they_were() -> None:
 @pytest.mark.parametrize("labels", [LABELS, LABELS / 3])
 def test_every_view_keeps_its_label(labels: NDArray[Any]) -> None:
     views = views_of((PIXELS, labels), ALL)
-    expected = np.tile(labels_of(as_dataset((PIXELS, labels))), 3)
-    np.testing.assert_array_equal(labels_of(views), expected, strict=True)
-    targets = torch.cat([batch.targets for batch in batches(views, 6)])
+    expected = np.tile(as_samples((PIXELS, labels)).targets, 3)
+    np.testing.assert_array_equal(views.targets, expected, strict=True)
+    targets = torch.cat([batch.targets for batch in views.batches(6)])
     np.testing.assert_array_equal(targets, expected, strict=True)
     assert [views[place][1] for place in range(len(views))] == expected.tolist()
     assert type(views[1][1]) is type(expected[1].item())
@@ -156,8 +158,9 @@ def test_every_view_keeps_its_label(labels: NDArray[Any]) -> None:
 
 def test_views_are_named_by_image_and_view() -> None:
     views = views_of(_pictures(), ALL)
-    assert ids_of(views)[[2, COUNT + 2]].tolist() == ["photo 2 view 0", "photo 2 view 1"]
-    assert ids_of(augmented((PIXELS, LABELS), ALL, 7))[4] == "4 view 7"
+    assert views.ids is not None
+    assert views.ids[[2, COUNT + 2]].tolist() == ["photo 2 view 0", "photo 2 view 1"]
+    assert augmented((PIXELS, LABELS), ALL, 7).ids is None
 
 
 def test_places_count_from_the_end_and_stop_there() -> None:
@@ -173,8 +176,7 @@ def test_epochs_take_new_views_or_a_fixed_number_in_turn() -> None:
     assert len(views_of(_samples(), Augment(flip=True))) == COUNT
 
 
-@pytest.mark.parametrize("key", [content_key, fingerprint])
-def test_every_setting_and_every_image_changes_the_key(key: Any) -> None:
+def test_every_setting_and_every_image_changes_the_key() -> None:
     settings: list[dict[str, Any]] = [
         {"flip": False},
         {"shift": 1},
@@ -186,20 +188,19 @@ def test_every_setting_and_every_image_changes_the_key(key: Any) -> None:
     pixels = PIXELS.copy()
     pixels[10, 2, 8, 6] += 1
     keys = [
-        key(as_dataset((PIXELS, LABELS))),
-        key(views_of((PIXELS, LABELS), ALL)),
-        *(key(views_of((PIXELS, LABELS), other)) for other in others),
-        *(key(augmented((PIXELS, LABELS), ALL, view)) for view in range(2)),
-        key(views_of((pixels, LABELS), ALL)),
+        as_samples((PIXELS, LABELS)).content_key,
+        views_of((PIXELS, LABELS), ALL).content_key,
+        *(views_of((PIXELS, LABELS), other).content_key for other in others),
+        *(augmented((PIXELS, LABELS), ALL, view).content_key for view in range(2)),
+        views_of((pixels, LABELS), ALL).content_key,
     ]
     assert len(set(keys)) == len(keys)
-    assert key(views_of(_samples(), ALL)) == keys[1]
+    assert views_of(_samples(), ALL).content_key == keys[1]
 
 
-def test_preprocessing_changes_the_content_key_but_not_the_fingerprint() -> None:
+def test_preprocessing_changes_the_content_key() -> None:
     small, large = (views_of(_pictures(size), ALL) for size in (9, 10))
-    assert content_key(small) != content_key(large)
-    assert fingerprint(small) == fingerprint(large)
+    assert small.content_key != large.content_key
 
 
 @pytest.mark.parametrize(
@@ -228,11 +229,11 @@ def test_a_shift_out_of_sight_is_refused() -> None:
         views_of((PIXELS, LABELS), Augment(shift=WIDTH))[0]
 
 
-def test_a_value_that_is_not_finite_is_refused_with_its_view() -> None:
+def test_a_value_that_is_not_finite_is_refused_with_its_image() -> None:
     pixels = PIXELS.copy()
     pixels[4] = np.nan
-    with pytest.raises(DataError, match=r"sample 15 \(id 4 view 1\) holds NaN"):
-        list(batches(views_of((pixels, LABELS), Augment(flip=True, views=2)), 3, order=[12, 15]))
+    with pytest.raises(DataError, match=r"sample 4 holds NaN"):
+        views_of((pixels, LABELS), Augment(flip=True, views=2)).read([12, 15])
 
 
 def test_a_view_before_the_first_is_refused() -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from offramp.data import DataSpec, ImageFolder, RandomSplit
+from offramp.data import DataSpec, ImageFolder, RandomSplit, Samples
 from offramp.data.splits import SPLIT_NAMES
 from offramp.errors import DataError
 
@@ -48,6 +48,11 @@ def _load(root: Path, **settings: object) -> ImageFolder:
     return ImageFolder.model_validate({"root": root, "image_size": 8, **settings})
 
 
+def _ids(images: Samples) -> list[str]:
+    assert images.ids is not None
+    return [str(name) for name in images.ids]
+
+
 def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-60])
 
@@ -57,8 +62,8 @@ def test_a_folder_gives_its_splits_classes_and_names(split: Path) -> None:
     assert splits.class_names == CLASSES
     assert splits.skipped == ()
     for name, images in splits.named().items():
-        assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
-        assert images.ids.tolist()[:3] == [
+        assert images.targets.tolist() == [0, 0, 1, 1, 2, 2]
+        assert _ids(images)[:3] == [
             f"{name}/ant/a.png", f"{name}/ant/b.JPG", f"{name}/bee/a.png",
         ]  # fmt: skip
 
@@ -74,9 +79,9 @@ def test_pixels_come_from_the_file_through_the_preprocessing(split: Path) -> Non
 
 def test_a_batch_of_files_has_the_bits_of_its_single_items(split: Path) -> None:
     images = _load(split).load().train
-    values, labels = images.batch([5, 0, 2])
-    assert torch.equal(values, torch.stack([images[k][0] for k in (5, 0, 2)]))
-    assert labels.tolist() == [2, 0, 1]
+    batch = images.read([5, 0, 2])
+    assert torch.equal(batch.inputs[0], torch.stack([images[k][0] for k in (5, 0, 2)]))
+    assert batch.targets.tolist() == [2, 0, 1]
 
 
 def test_grey_palette_and_transparent_pictures_become_three_channels(split: Path) -> None:
@@ -90,7 +95,7 @@ def test_grey_palette_and_transparent_pictures_become_three_channels(split: Path
     assert torch.equal(first[0], first[1])
     assert torch.equal(first[0], first[2])
     for place in range(1, 6):
-        assert torch.equal(images[place][0], first), images.ids[place]
+        assert torch.equal(images[place][0], first), _ids(images)[place]
 
 
 def test_a_picture_on_its_side_is_turned_upright(split: Path) -> None:
@@ -130,8 +135,8 @@ def test_bad_pictures_can_be_skipped_but_never_in_silence(
     assert [line.split(":")[0] for line in splits.skipped] == ["train/ant/a.png", "test/cow/b.JPG"]
     for name in ("train/ant/a.png", "test/cow/b.JPG"):
         assert f"left out, since it cannot be read: {name}" in caplog.text
-    assert splits.train.ids.tolist()[0] == "train/ant/b.JPG"
-    assert splits.test.labels.tolist() == [0, 0, 1, 1, 2]
+    assert _ids(splits.train)[0] == "train/ant/b.JPG"
+    assert splits.test.targets.tolist() == [0, 0, 1, 1, 2]
 
 
 def test_a_16_bit_picture_counts_as_unreadable(split: Path) -> None:
@@ -168,17 +173,17 @@ def test_an_image_in_two_splits_is_reported(split: Path, caplog: pytest.LogCaptu
     assert "1 images occur in more than one split" in caplog.text
 
 
-def test_the_fingerprint_follows_the_bytes_of_the_files(split: Path) -> None:
+def test_the_content_key_follows_the_bytes_of_the_files(split: Path) -> None:
     before = _load(split).load()
     _picture(777).save(split / "train/ant/a.png")
     after = _load(split).load()
-    assert after.train.fingerprint != before.train.fingerprint
-    assert after.test.fingerprint == before.test.fingerprint
+    assert after.train.content_key != before.train.content_key
+    assert after.test.content_key == before.test.content_key
 
 
 def test_a_limit_takes_every_class(split: Path) -> None:
     few = _load(split, limit=3).load()
-    assert few.validation.labels.tolist() == [0, 1, 2]
+    assert few.validation.targets.tolist() == [0, 1, 2]
 
 
 def test_loading_counts_the_files(split: Path) -> None:
@@ -195,14 +200,14 @@ def test_a_random_split_takes_each_image_once_at_the_shares_asked_for(
     splits = _load(unsplit, split=shares).load()
     sizes = {name: len(images) for name, images in splits.named().items()}
     assert sizes == {"train": 27, "validation": 6, "calibration": 15, "test": 12}
-    ids = [name for images in splits.named().values() for name in images.ids]
+    ids = [name for images in splits.named().values() for name in _ids(images)]
     assert len(set(ids)) == 60
 
 
 def test_a_random_split_is_the_same_again_and_differs_by_seed(unsplit: Path) -> None:
-    first = _load(unsplit, split={}).load().test.ids.tolist()
-    assert _load(unsplit, split={}).load().test.ids.tolist() == first
-    assert _load(unsplit, split={"seed": 1}).load().test.ids.tolist() != first
+    first = _ids(_load(unsplit, split={}).load().test)
+    assert _ids(_load(unsplit, split={}).load().test) == first
+    assert _ids(_load(unsplit, split={"seed": 1}).load().test) != first
 
 
 def test_copies_of_an_image_are_drawn_into_one_split() -> None:

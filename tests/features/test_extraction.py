@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from offramp.backbones.staged import StagedBackbone
-from offramp.data.batches import Batch, as_dataset
+from offramp.data import Batch, as_samples
 from offramp.errors import DataError
 from offramp.features import CacheDtype, FeatureCache, start_executor
 from offramp.features.extraction import TapSource, statistics_of
@@ -24,7 +24,7 @@ def test_statistics_without_writing_are_those_of_the_cache_bit_for_bit(
     cache = FeatureCache.of(backbone, images, tmp_path, dtype=dtype)
     with start_executor(2, CPU) as workers:
         source = TapSource.of(backbone, backbone.cuts, CPU, workers)
-        found = statistics_of(source, as_dataset(images), cache.scales(), dtype, silent)
+        found = statistics_of(source, as_samples(images), cache.scales(), dtype, silent)
     assert set(found) == set(backbone.cuts)
     for name in backbone.cuts:
         for here, there in zip(found[name], cache.statistics(name), strict=True):
@@ -40,7 +40,7 @@ def test_statistics_refuse_what_a_cache_could_not_hold(
     with start_executor(2, CPU) as workers:
         source = TapSource.of(backbone, backbone.cuts, CPU, workers)
         with pytest.raises(DataError, match=r"the tap at '1', channel \d, of sample 17 is"):
-            statistics_of(source, as_dataset(images), scales, "float16", silent)
+            statistics_of(source, as_samples(images), scales, "float16", silent)
 
 
 class Noted:
@@ -85,7 +85,7 @@ def test_batches_come_in_order_wherever_they_are_read(
         source = replace(
             TapSource.of(backbone, backbone.cuts, CPU, workers), device=torch.device(device)
         )
-        found = list(source.stream(lambda batch: batch.indices, as_dataset(images), order))
+        found = list(source.stream(lambda batch: batch.rows, as_samples(images), order))
     assert np.concatenate([rows for rows, _ in found]).tolist() == order.tolist()
     assert [done for _, done in found] == [*range(source.batch_size, 300, source.batch_size), 300]
 
@@ -106,10 +106,10 @@ def test_stopping_leaves_the_rest_unread(
     many = images[0].repeat(50, 1, 1, 1), images[1].repeat(50)
 
     def count(batch: Batch) -> None:
-        read.append(len(batch.indices))
+        read.append(len(batch.rows))
 
     with start_executor(2, CPU) as workers:
         source = TapSource.of(backbone, backbone.cuts, CPU, workers)
-        for _ in source.stream(count, as_dataset(many), np.arange(950)):
+        for _ in source.stream(count, as_samples(many), np.arange(950)):
             break
     assert sum(read) <= (workers.ahead + 1) * source.batch_size < 950

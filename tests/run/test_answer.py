@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.branches import ConvBranch
-from offramp.data.images import LabelledImages, array_digests
+from offramp.data import Samples
+from offramp.data.images import labelled_pictures
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import ModelInfo, Trial
 from offramp.preprocess import ImagePreprocess
@@ -45,14 +46,12 @@ def backbone() -> StagedBackbone:
 
 
 @pytest.fixture
-def images() -> LabelledImages:
+def images() -> Samples:
     pixels = np.stack([np.full((6, 4), value, np.uint8) for value in (0, 255, 255)])
     pixels[1, 0, 0] = pixels[2, 0, 0] = 200
     labels = np.array([0, 1, 0])
     preprocess = ImagePreprocess(height=6, width=4)
-    return LabelledImages(
-        pixels, labels, np.array(["a", "b", "c"]), array_digests(pixels), preprocess
-    )
+    return labelled_pictures(pixels, labels, preprocess)
 
 
 def model(backbone: StagedBackbone, scale: float) -> MultiExit:
@@ -61,12 +60,12 @@ def model(backbone: StagedBackbone, scale: float) -> MultiExit:
     return MultiExit(backbone, {"early": early}, info=ModelInfo(class_names=NAMES))
 
 
-def answers(backbone: StagedBackbone, images: LabelledImages, scale: float) -> list[OneAnswer]:
+def answers(backbone: StagedBackbone, images: Samples, scale: float) -> list[OneAnswer]:
     return list(answer_one_by_one(model(backbone, scale), images, range(3), 0.9))
 
 
 def test_a_sure_branch_answers_and_the_rest_is_saved(
-    backbone: StagedBackbone, images: LabelledImages
+    backbone: StagedBackbone, images: Samples
 ) -> None:
     found = answers(backbone, images, 10.0)
     assert [a.exit for a in found] == ["early"] * 3
@@ -76,16 +75,14 @@ def test_a_sure_branch_answers_and_the_rest_is_saved(
 
 
 def test_an_unsure_branch_leaves_the_answer_to_the_last_exit(
-    backbone: StagedBackbone, images: LabelledImages
+    backbone: StagedBackbone, images: Samples
 ) -> None:
     found = answers(backbone, images, 1e-3)
     assert [a.exit for a in found] == ["final"] * 3
     assert all(a.confidence < 0.9 for a in found)
 
 
-def test_branches_passed_on_the_way_are_paid_for(
-    backbone: StagedBackbone, images: LabelledImages
-) -> None:
+def test_branches_passed_on_the_way_are_paid_for(backbone: StagedBackbone, images: Samples) -> None:
     whole = model(backbone, 1e-3)
     costs = whole.exit_branch_flops()
     [first, *_] = answers(backbone, images, 1e-3)
@@ -93,7 +90,7 @@ def test_branches_passed_on_the_way_are_paid_for(
     assert first.saved == pytest.approx(-sum(costs) / sum(whole.exit_stage_flops()))
 
 
-def test_the_sketch_shows_light_and_dark(backbone: StagedBackbone, images: LabelledImages) -> None:
+def test_the_sketch_shows_light_and_dark(backbone: StagedBackbone, images: Samples) -> None:
     _, light, _ = answers(backbone, images, 10.0)
     lines = light.sketch().splitlines()
     assert [len(line) for line in lines] == [4, 4, 4]

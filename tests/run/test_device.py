@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from offramp.backbones.staged import cut
 from offramp.branches import ConvBranch, SLViT
-from offramp.data.images import LabelledImages, array_digests
+from offramp.data import Samples
+from offramp.data.images import labelled_pictures
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import ModelInfo, Trial
 from offramp.preprocess import ImagePreprocess
@@ -49,13 +50,13 @@ def model() -> MultiExit:
 
 
 @pytest.fixture
-def images() -> LabelledImages:
+def images() -> Samples:
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (65, 11, 11), np.uint8)
     names = np.array([str(index) for index in range(65)])
     labels = rng.integers(0, CLASSES, 65)
     preprocess = ImagePreprocess(height=12, width=12)
-    return LabelledImages(pixels, labels, names, array_digests(pixels), preprocess)
+    return labelled_pictures(pixels, labels, preprocess, ids=names)
 
 
 def test_moving_a_model_moves_every_trial_and_the_backbone(model: MultiExit) -> None:
@@ -75,7 +76,7 @@ def test_the_second_device_of_these_tests_refuses_the_cpu(second_device: str) ->
 
 
 def test_a_moved_model_answers_and_is_timed_there_with_all_trials(
-    model: MultiExit, images: LabelledImages, second_device: str
+    model: MultiExit, images: Samples, second_device: str
 ) -> None:
     here = model.collect(images), collect_trials(model, images)
     model.to(second_device)
@@ -87,7 +88,7 @@ def test_a_moved_model_answers_and_is_timed_there_with_all_trials(
 
 
 def test_rivals_and_single_pictures_answer_where_the_model_is(
-    model: MultiExit, images: LabelledImages, second_device: str
+    model: MultiExit, images: Samples, second_device: str
 ) -> None:
     here = [rival.value for rival in static_rivals(model, images, images, [8])]
     answers = [one.exit for one in answer_one_by_one(model, images, range(3), 0.4)]

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from offramp.backbones.staged import cut
 from offramp.branches import ConvBranch
-from offramp.data.images import LabelledImages, array_digests
+from offramp.data import Samples
+from offramp.data.images import at_size, labelled_pictures
 from offramp.errors import DataError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
@@ -28,13 +29,12 @@ class Toy(nn.Module):
         return top
 
 
-def images(count: int, seed: int) -> LabelledImages:
+def images(count: int, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (count, 11, 11), np.uint8)
     labels = rng.integers(0, CLASSES, count)
-    ids = np.array([str(index) for index in range(count)])
     preprocess = ImagePreprocess(height=12, width=12)
-    return LabelledImages(pixels, labels, ids, array_digests(pixels), preprocess)
+    return labelled_pictures(pixels, labels, preprocess)
 
 
 def toy(norm: bool = True) -> tuple[nn.Module, MultiExit]:
@@ -50,8 +50,8 @@ def test_the_backbone_is_tried_smaller_as_it_is_and_with_new_statistics() -> Non
     module, model = toy()
     test = images(70, 1)
     plain, renewed = static_rivals(model, images(130, 0), test, [8])
-    small = test.with_preprocess(ImagePreprocess(height=8, width=8))
-    right = module(small.batch(range(70))[0]).argmax(1).numpy() == test.labels
+    small = at_size(test, 8, 8)
+    right = module(small.read(range(70)).inputs[0]).argmax(1).numpy() == test.targets
     assert plain.value == right.mean()
     assert plain.resolution == 8
     assert plain.flops < sum(model.backbone.stage_flops()) / 2
@@ -63,16 +63,15 @@ def test_new_statistics_are_those_of_the_training_images() -> None:
     train = images(128, 0)
     test = images(70, 1)
     _, renewed = static_rivals(model, train, test, [8])
-    size = ImagePreprocess(height=8, width=8)
-    pixels, _ = train.with_preprocess(size).batch(range(128))
+    [pixels] = at_size(train, 8, 8).read(range(128)).inputs
     with torch.no_grad():
         maps = [module.first(half) for half in (pixels[:64], pixels[64:])]  # type: ignore[operator]
         norm = module.norm
         assert isinstance(norm, nn.BatchNorm2d)
         norm.running_mean = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
         norm.running_var = torch.stack([m.var((0, 2, 3)) for m in maps]).mean(0)
-        answers = module(test.with_preprocess(size).batch(range(70))[0])
-    assert renewed.value == pytest.approx((answers.argmax(1).numpy() == test.labels).mean())
+        answers = module(at_size(test, 8, 8).read(range(70)).inputs[0])
+    assert renewed.value == pytest.approx((answers.argmax(1).numpy() == test.targets).mean())
 
 
 def test_the_users_backbone_keeps_its_statistics() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.branches import ConvBranch, SLViT
+from offramp.data import as_samples
 from offramp.errors import BundleError, DataError, PlanError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
@@ -68,9 +69,7 @@ def test_a_trial_reports_its_best_epoch_and_holds_those_weights(
     for trial in model.trials:
         losses = [epoch.validation_loss for epoch in trial.history]
         assert trial.best_epoch == 1 + losses.index(min(losses))
-        answers = model.answer(
-            list(zip(*validation, strict=True)), [trial], 23, "", lambda *_: None
-        )
+        answers = model.answer(as_samples(validation), [trial], 23, "", lambda *_: None)
         outputs = torch.from_numpy(answers.by_branch[0])
         loss = nn.functional.cross_entropy(outputs, validation[1])
         assert float(loss) == pytest.approx(trial.validation_loss, rel=1e-4)

@@ -6,10 +6,20 @@ from pydantic import Field
 
 from offramp.data.embedded import FashionMNIST
 from offramp.data.folder import ImageFolder, RandomSplit
-from offramp.data.images import LabelledImages
+from offramp.data.given import as_samples
+from offramp.data.samples import Batch, Samples
 from offramp.data.splits import Splits
 
 DataSpec = Annotated[FashionMNIST | ImageFolder, Field(discriminator="kind")]
 """Any kind of data a plan may name."""
 
-__all__ = ["DataSpec", "FashionMNIST", "ImageFolder", "LabelledImages", "RandomSplit", "Splits"]
+__all__ = [
+    "Batch",
+    "DataSpec",
+    "FashionMNIST",
+    "ImageFolder",
+    "RandomSplit",
+    "Samples",
+    "Splits",
+    "as_samples",
+]

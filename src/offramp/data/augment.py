@@ -4,10 +4,7 @@ What happens to a sample is drawn from a stream of its own, named by seed, view 
 depends neither on the order nor on the size of batches, and torch's own generators are left alone.
 """
 
-import hashlib
 import math
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -15,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from offramp.compute import random_stream
-from offramp.data.batches import as_dataset, content_key, fingerprint, ids_of, labels_of, read_batch
-from offramp.data.samples import BatchDataset
+from offramp.data.given import as_samples
+from offramp.data.samples import Batch, Samples, Source
 from offramp.errors import PlanError, ShapeError
 from offramp.spec import Spec
 
@@ -74,68 +70,54 @@ class Augment(Spec):
         return image
 
 
-@dataclass(frozen=True, eq=False)
-class ImageViews(Dataset[tuple[Tensor, Any]], BatchDataset):
+class ViewSource(Source):
     """Some views of every image of a data set, view by view.
 
-    With N images, item `v * N + i` is view `views[v]` of image i: ((C, H, W), its label).
-
-    Attributes:
-        dataset: The images as they are.
-        augment: How they are changed.
-        views: Numbers of the views.
+    With N images, sample `v * N + i` is view `views[v]` of image i, with its target.
     """
 
-    dataset: Any
-    augment: Augment
-    views: tuple[int, ...]
+    finite = True  # the images are checked when they are read, and a view adds only zeros
+
+    def __init__(self, images: Samples, augment: Augment, views: tuple[int, ...]) -> None:
+        self.images, self.augment, self.views = images, augment, views
+        self.threadsafe = images.threadsafe
 
     def __len__(self) -> int:
-        return len(self.dataset) * len(self.views)
+        return len(self.images) * len(self.views)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        images, labels = self.batch(np.array([range(len(self))[index]]))
-        return images[0], labels[0].item()
-
-    def batch(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Several items at once: (B, C, H, W) and labels (B,), bit for bit as one by one.
+    def read(self, rows: NDArray[np.int64]) -> Batch:
+        """See Source.
 
         Raises:
             ShapeError: The inputs are not one image each, or too small for the shift.
         """
-        turns, rows = np.divmod(places, len(self.dataset))
-        read = read_batch(self.dataset, rows)
-        images = self._images(read.inputs)
+        turns, places = np.divmod(rows, len(self.images))
+        read = self.images.read(places)
         changed = [
-            self.augment.apply(image, self.views[turn], int(row))
-            for image, turn, row in zip(images, turns, rows, strict=True)
+            self.augment.apply(image, self.views[turn], int(place))
+            for image, turn, place in zip(self._images(read.inputs), turns, places, strict=True)
         ]
-        return torch.stack(changed), read.targets
-
-    @cached_property
-    def labels(self) -> NDArray[Any]:
-        """Shape (N * views,): those of the images, once per view."""
-        return np.tile(labels_of(self.dataset), len(self.views))
-
-    @cached_property
-    def ids(self) -> NDArray[np.str_]:
-        """Shape (N * views,): the image's name and the number of the view."""
-        names = ids_of(self.dataset)
-        return np.array([f"{name} view {view}" for view in self.views for name in names])
+        return Batch((torch.stack(changed),), read.targets, rows)
 
     @property
-    def fingerprint(self) -> str:
-        """SHA-256 that changes with any image, label or setting."""
-        return self._digest(fingerprint(self.dataset))
+    def targets(self) -> NDArray[Any]:
+        """Those of the images, once per view."""
+        return np.concatenate([self.images.targets] * len(self.views))
 
     @property
-    def content_key(self) -> str:
-        """SHA-256 over all that decides what the items are, preprocessing included."""
-        return self._digest(content_key(self.dataset))
+    def digests(self) -> NDArray[np.str_]:
+        """The image's and the number of the view."""
+        return _per_view(self.images.digests, self.views)
 
-    def _digest(self, inner: str) -> str:
-        parts = [_SCHEME, inner, self.augment.model_dump_json(), *map(str, self.views)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    @property
+    def settings(self) -> str:
+        """See Source."""
+        return f"{_SCHEME} {self.augment.model_dump_json()} {self.images.source.settings}"
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """See Source."""
+        return self.images.input_shapes
 
     def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
         shapes = [tuple(values.shape[1:]) for values in inputs]
@@ -153,29 +135,43 @@ class ImageViews(Dataset[tuple[Tensor, Any]], BatchDataset):
         return inputs[0]
 
 
-def views_of(data: Any, augment: Augment) -> ImageViews:
-    """All views that a cache holds: item `v * N + i` is view v of image i.
+def views_of(data: Any, augment: Augment) -> Samples:
+    """All views that a cache holds: sample `v * N + i` is view v of image i.
 
     Args:
         data: Any data set of N images that `fit_branches` takes.
         augment: Its `views` says how many, one where it is None.
 
     Raises:
-        DataError: It is no data set, or an empty one.
+        DataError: It is not a data set, or an empty one.
     """
-    return ImageViews(as_dataset(data), augment, tuple(range(augment.views or 1)))
+    return _viewed(as_samples(data), augment, tuple(range(augment.views or 1)))
 
 
-def augmented(data: Any, augment: Augment, view: int) -> ImageViews:
+def augmented(data: Any, augment: Augment, view: int) -> Samples:
     """One view of each image, N samples; with `augment.view_in(epoch)`, those of an epoch.
 
     Raises:
-        DataError: It is no data set, or an empty one.
+        DataError: It is not a data set, or an empty one.
         PlanError: The number of the view is negative.
     """
     if view < 0:
         raise PlanError(f"view is {view}, but views are numbered from 0.")
-    return ImageViews(as_dataset(data), augment, (view,))
+    return _viewed(as_samples(data), augment, (view,))
+
+
+def _viewed(images: Samples, augment: Augment, views: tuple[int, ...]) -> Samples:
+    clusters = None if images.clusters is None else np.tile(images.clusters, len(views))
+    return Samples.of(
+        ViewSource(images, augment, views),
+        ids=None if images.ids is None else _per_view(images.ids, views),
+        groups=None if images.groups is None else np.tile(images.groups, len(views)),
+        clusters=clusters,
+    )
+
+
+def _per_view(names: NDArray[np.str_], views: tuple[int, ...]) -> NDArray[np.str_]:
+    return np.array([f"{name} view {view}" for view in views for name in names])
 
 
 def _shifted(image: Tensor, most: int, draws: list[float]) -> Tensor:

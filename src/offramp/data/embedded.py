@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from offramp.data.idx import read_idx
-from offramp.data.images import LabelledImages, array_digests
-from offramp.data.splits import SPLIT_NAMES, Splits
+from offramp.data.images import labelled_pictures
+from offramp.data.samples import Samples
+from offramp.data.splits import SPLIT_NAMES, Splits, thinned
 from offramp.errors import DataError
 from offramp.preprocess import Deviation, ImagePreprocess, Mean
 from offramp.progress import Progress, silent
@@ -77,10 +78,9 @@ class FashionMNIST(Spec):
         progress("reading images", 1, 1)
         return Splits.of(parts, class_names, self.preprocess)
 
-    def _images(self, drawn: Drawn) -> LabelledImages:
-        digests = array_digests(drawn.images)
-        whole = LabelledImages(drawn.images, drawn.labels, drawn.ids, digests, self.preprocess)
-        return whole.thinned(self.limit)
+    def _images(self, drawn: Drawn) -> Samples:
+        whole = labelled_pictures(drawn.images, drawn.labels, self.preprocess, ids=drawn.ids)
+        return thinned(whole, self.limit)
 
 
 def read_drawn(shipped: Path, root: Path | None) -> tuple[dict[str, Drawn], tuple[str, ...]]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import Field, PositiveInt, model_validator
 
-from offramp.data.images import LabelledImages
+from offramp.data.images import labelled_pictures
 from offramp.data.layout import ImageFile, list_split, list_unsplit
-from offramp.data.splits import SPLIT_NAMES, Splits
+from offramp.data.splits import SPLIT_NAMES, Splits, thinned
 from offramp.errors import DataError
 from offramp.preprocess import Deviation, ImagePreprocess, Mean
 from offramp.progress import Progress, silent
@@ -124,9 +124,9 @@ class ImageFolder(Spec):
         _warn_of_shared(root, splits, digests)
         ids = np.array([file.path.relative_to(root).as_posix() for file in files])
         pictures = ImageFiles(tuple(file.path for file in files))
-        images = LabelledImages(pictures, labels, ids, digests, self.preprocess)
+        images = labelled_pictures(pictures, labels, self.preprocess, ids=ids, digests=digests)
         parts = {
-            name: images.subset(np.flatnonzero(splits == name)).thinned(self.limit)
+            name: thinned(images.subset(np.flatnonzero(splits == name)), self.limit)
             for name in SPLIT_NAMES
         }
         return Splits.of(parts, class_names, self.preprocess, skipped)

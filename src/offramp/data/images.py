@@ -1,19 +1,15 @@
-"""Labelled images: pictures, their classes and the preprocessing, as a map-style data set."""
+"""Pictures as samples: raw ones with labels, prepared when they are read."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from offramp.data.samples import BatchDataset
+from offramp.data.samples import Batch, Samples, Source
 from offramp.errors import DataError, ShapeError
 from offramp.preprocess import ImagePreprocess
 
@@ -26,94 +22,100 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> Image.Image | NDArray[np.uint8]: ...
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledImages(Dataset[tuple[Tensor, int]], BatchDataset):
-    """Pictures with a class each; item i is ((C, H, W) float32, class number).
+class PictureSource(Source):
+    """Pictures with a target each, made the backbone's input when they are read."""
 
-    Attributes:
-        pictures: The raw pictures.
-        labels: Shape (N,), class numbers.
-        ids: Shape (N,), a stable name of each picture.
-        digests: Shape (N,), SHA-256 of each picture's raw bytes.
-        preprocess: What makes a picture the backbone's input.
-    """
+    threadsafe = True
+    finite = True  # made from bytes; the bounds of the preprocessing keep them so
 
-    pictures: Pictures
-    labels: NDArray[np.int64]
-    ids: NDArray[np.str_]
-    digests: NDArray[np.str_]
-    preprocess: ImagePreprocess
-
-    def __post_init__(self) -> None:
-        counts = {len(self.pictures), *map(len, (self.labels, self.ids, self.digests))}
-        if len(counts) != 1:
+    def __init__(
+        self,
+        pictures: Pictures,
+        targets: NDArray[Any],
+        digests: NDArray[np.str_],
+        preprocess: ImagePreprocess,
+    ) -> None:
+        if len({len(pictures), len(targets), len(digests)}) != 1:
             raise ShapeError(
-                f"{len(self.pictures)} pictures come with {len(self.labels)} labels, "
-                f"{len(self.ids)} ids and {len(self.digests)} digests. Give one each."
+                f"{len(pictures)} pictures come with {len(targets)} labels and {len(digests)} "
+                "digests. Give one each."
             )
-        if len(self.labels) == 0:
-            raise DataError("there are no images: the set is empty. Check the folder or the split.")
+        self.pictures, self.preprocess = pictures, preprocess
+        self._targets, self._digests = targets, digests
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self._targets)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.preprocess(self.pictures[index])), int(self.labels[index])
+    def read(self, rows: NDArray[np.int64]) -> Batch:
+        """See Source."""
+        values = self.preprocess.batch([self.pictures[int(row)] for row in rows])
+        return Batch((torch.from_numpy(values),), torch.from_numpy(self._targets[rows]), rows)
 
-    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Several items at once: (B, C, H, W) float32 and (B,) int64, bit for bit as one by one."""
-        images = self.preprocess.batch([self.pictures[int(index)] for index in indices])
-        return torch.from_numpy(images), torch.from_numpy(self.labels[np.asarray(indices)])
+    @property
+    def targets(self) -> NDArray[Any]:
+        """See Source."""
+        return self._targets
 
-    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "LabelledImages":
-        """The pictures at these places, in this order."""
-        rows = np.asarray(indices, np.int64)
-        return LabelledImages(
-            _Chosen(self.pictures, rows),
-            self.labels[rows],
-            self.ids[rows],
-            self.digests[rows],
-            self.preprocess,
-        )
+    @property
+    def digests(self) -> NDArray[np.str_]:
+        """See Source."""
+        return self._digests
 
-    def thinned(self, limit: int | None) -> "LabelledImages":
-        """At most `limit` pictures, evenly spaced in the set; all of them where None."""
-        if limit is None or limit >= len(self):
-            return self
-        return self.subset(np.arange(limit) * len(self) // limit)
+    @property
+    def settings(self) -> str:
+        """See Source."""
+        return self.preprocess.model_dump_json()
 
-    def with_preprocess(self, preprocess: ImagePreprocess) -> "LabelledImages":
-        """The same pictures, prepared in another way (another size, say)."""
-        return replace(self, preprocess=preprocess)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the raw pictures and labels, in order, not the preprocessing or ids."""
-        lines = [f"{d} {n}" for d, n in zip(self.digests, self.labels, strict=True)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-    @cached_property
-    def content_key(self) -> str:
-        """SHA-256 over all that decides the items: pictures, labels, ids and preprocessing."""
-        parts = [self.fingerprint, self.preprocess.model_dump_json(), *map(str, self.ids)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """See Source."""
+        return ((self.preprocess.channels, self.preprocess.height, self.preprocess.width),)
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Some of the pictures of another set, in a chosen order."""
+def labelled_pictures(
+    pictures: Pictures,
+    labels: NDArray[Any],
+    preprocess: ImagePreprocess,
+    *,
+    ids: NDArray[np.str_] | None = None,
+    digests: NDArray[np.str_] | None = None,
+) -> Samples:
+    """Pictures with one class number or value each, as samples.
 
-    pictures: Pictures
-    rows: NDArray[np.int64]
+    Args:
+        pictures: The raw pictures.
+        labels: (N,) int64 class numbers or float32 values.
+        preprocess: What makes a picture the backbone's input.
+        ids: (N,) a stable name of each picture.
+        digests: (N,) SHA-256 of each picture's raw content; of its pixels where None.
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    Raises:
+        ShapeError: There is not one label, id and digest for each picture.
+        DataError: There are no pictures.
+    """
+    known = array_digests(pictures) if digests is None else digests
+    return Samples.of(PictureSource(pictures, labels, known, preprocess), ids=ids)
 
-    def __getitem__(self, index: int) -> Image.Image | NDArray[np.uint8]:
-        return self.pictures[int(self.rows[index])]
+
+def at_size(samples: Samples, height: int, width: int) -> Samples:
+    """The same pictures, prepared at another size.
+
+    Raises:
+        DataError: The samples are not pictures.
+    """
+    source = samples.source
+    if not isinstance(source, PictureSource):
+        raise DataError("only pictures can be prepared at another size. Leave `rival_sizes` empty.")
+    preprocess = source.preprocess.model_copy(update={"height": height, "width": width})
+    other = PictureSource(source.pictures, source.targets, source.digests, preprocess)
+    return replace(samples, source=other)
 
 
-def array_digests(pictures: NDArray[np.uint8]) -> NDArray[np.str_]:
-    """SHA-256 of each picture's shape and bytes."""
-    shape = str(pictures.shape[1:]).encode()
-    return np.array([hashlib.sha256(shape + picture.tobytes()).hexdigest() for picture in pictures])
+def array_digests(pictures: Pictures) -> NDArray[np.str_]:
+    """SHA-256 of each picture's shape and pixels."""
+    arrays = (np.asarray(pictures[index]) for index in range(len(pictures)))
+    return np.array([_array_digest(array) for array in arrays])
+
+
+def _array_digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()

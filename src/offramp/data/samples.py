@@ -1,129 +1,257 @@
-"""One sample of any map-style data set, as tensors and a number; anything else is refused."""
+"""Samples: the one type of data set inside the package."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from offramp.errors import DataError, ShapeError
+from offramp.errors import DataError, PlanError, ShapeError
+
+NAMES = ("ids", "groups", "clusters")
+Rows = Sequence[int] | range | NDArray[np.int64]
 
 
-class MapDataset(Protocol):
-    """A map-style data set: item i is (input or tuple of inputs, label)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
-class BatchDataset(ABC):
-    """A data set of this package: it reads several samples in one go and keeps labels and names.
-
-    A base class, not a protocol: other libraries' data sets have a `batch` of another meaning.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some samples, collated.
 
     Attributes:
-        labels: Shape (N,), int64 class numbers or float32 values.
-        ids: Shape (N,), a stable name of each sample.
+        values: One tensor per input of the model, each (B, ...). It holds zeros where a sample
+            lacks that input, and is None where all samples do.
+        targets: (B,) int64 class numbers, (B,) float32 values or (B, K) float32 probabilities.
+        rows: (B,) places of the samples in the data set.
+        present: (B, inputs), whether a sample has each input; None where all have all.
     """
 
-    if TYPE_CHECKING:  # fields of one child, properties of another
+    values: tuple[Tensor | None, ...]
+    targets: Tensor
+    rows: NDArray[np.int64]
+    present: NDArray[np.bool_] | None = None
 
-        @property
-        def labels(self) -> NDArray[Any]:
-            """See the class."""
+    def __len__(self) -> int:
+        return len(self.rows)
 
-        @property
-        def ids(self) -> NDArray[np.str_]:
-            """See the class."""
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """One tensor (B, ...) per input, for a model that needs all of them.
+
+        Raises:
+            DataError: A sample lacks an input.
+        """
+        if self.present is not None and not self.present.all():
+            place, number = np.argwhere(~self.present)[0]
+            raise DataError(
+                f"sample {self.rows[place]} lacks input {number} (it is None), and this model "
+                "needs all of its inputs. Leave such samples out, or give a neutral input, such "
+                "as zeros."
+            )
+        return tuple(values for values in self.values if values is not None)
+
+
+class Source(ABC):
+    """Where N samples come from: reads some of them at once and says what identifies them.
+
+    A base class, not a protocol: other libraries' data sets have a `read` of another meaning.
+    """
+
+    threadsafe: bool = False
+    """Whether several threads may read at once."""
+    finite: bool = False
+    """Whether every value is finite by construction."""
 
     @abstractmethod
-    def batch(self, places: NDArray[np.int64]) -> tuple[Tensor | tuple[Tensor, ...], Tensor]:
-        """Several items at once: each input (B, ...), and labels (B,)."""
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, rows: NDArray[np.int64]) -> Batch:
+        """The samples at these places."""
+
+    @property
+    @abstractmethod
+    def targets(self) -> NDArray[Any]:
+        """(N,) int64 or float32, or (N, K) float32."""
+
+    @property
+    @abstractmethod
+    def digests(self) -> NDArray[np.str_]:
+        """(N,) SHA-256 of each sample's raw content."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> str:
+        """What turns the raw content into inputs, as text."""
+
+    @property
+    @abstractmethod
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each input, without the batch axis."""
 
 
-def read_sample(dataset: MapDataset, index: int) -> tuple[tuple[Tensor, ...], Any]:
-    """Inputs and label of one sample; float64 inputs become float32.
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """N samples with 1..n inputs and a target each; item i is (input or tuple of inputs, target).
 
-    Raises:
-        DataError: The item is no pair, or an input holds something else than numbers.
-    """
-    item = dataset[index]
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise DataError(
-            f"sample {index} is a {type(item).__name__}, not a pair (input, label). "
-            "Return the input, or a tuple of inputs, and one label."
-        )
-    value, label = item
-    parts = value if isinstance(value, tuple) else (value,)
-    return tuple(_as_tensor(part, index) for part in parts), label
-
-
-def as_labels(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-    """Labels (N,) from numbers: int64 where all are whole-number types, else float32.
-
-    Raises:
-        DataError: A label is no finite number.
-    """
-    array = np.array([_as_number(label, place) for place, label in enumerate(labels)])
-    if array.dtype.kind in "biu":
-        return array.astype(np.int64)
-    if not np.isfinite(array).all():
-        place = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise DataError(f"label {place} is {array[place]}. Remove the sample or mend its label.")
-    return array.astype(np.float32)
-
-
-def single_precision(values: Tensor) -> Tensor:
-    """The same values, float64 as float32, apart from any gradient.
-
-    Raises:
-        DataError: They are bytes, as raw pixels are.
-    """
-    if values.dtype == torch.uint8:
-        raise DataError(
-            "the inputs are uint8, raw pixels it seems. Scale and normalise them to float32 as the "
-            "backbone was trained with, for example with offramp.preprocess.ImagePreprocess."
-        )
-    return values.detach().float() if values.dtype == torch.float64 else values.detach()
-
-
-def stack(values: Sequence[Tensor], places: NDArray[np.int64]) -> Tensor:
-    """One input of several samples: (B, ...).
+    Attributes:
+        source: Where they are read.
+        rows: (N,) their places in the source.
+        ids: (N,) a stable name of each sample; None where the data has no names.
+        groups: (N,) text or integers that divide the samples into groups.
+        clusters: (N,) text or integers; samples of one source (a track, a speaker) share one.
 
     Raises:
-        ShapeError: Their shapes differ; the first odd one is named.
+        DataError: There are no samples, or ids, groups or clusters are neither text nor integers.
+        ShapeError: There is not one id, group or cluster for each sample.
     """
-    for value, place in zip(values, places, strict=True):
-        if value.shape != values[0].shape:
-            raise ShapeError(
-                f"sample {place} has shape {tuple(value.shape)} but sample {places[0]} has "
-                f"{tuple(values[0].shape)}. Give all samples one shape (resize, crop or pad them)."
+
+    source: Source
+    rows: NDArray[np.int64]
+    ids: NDArray[np.str_] | None = None
+    groups: NDArray[Any] | None = None
+    clusters: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.rows) == 0:
+            raise DataError("the data set is empty. Check the split or the folder it comes from.")
+        for name in NAMES:
+            names = _checked_names(name, getattr(self, name), len(self.rows))
+            object.__setattr__(self, name, names)
+
+    @classmethod
+    def of(cls, source: Source, **names: ArrayLike | None) -> Self:
+        """All samples of a source, in its order, with `ids`, `groups` and `clusters` if given."""
+        return cls(source, np.arange(len(source)), **names)  # type: ignore[arg-type]  # checked
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        batch = self.read([range(len(self))[index]])
+        values = tuple(None if v is None else v[0] for v in batch.values)
+        target = batch.targets[0]
+        return values[0] if len(values) == 1 else values, target if target.ndim else target.item()
+
+    @cached_property
+    def targets(self) -> NDArray[Any]:
+        """(N,) int64 class numbers, (N,) float32 values or (N, K) float32 probabilities.
+
+        A user's own data set is read once for them, unless all of it was read before.
+        """
+        return self.source.targets[self.rows]
+
+    @cached_property
+    def digests(self) -> NDArray[np.str_]:
+        """(N,) SHA-256 of each sample's raw content, from the same reading as `targets`."""
+        return self.source.digests[self.rows]
+
+    @cached_property
+    def content_key(self) -> str:
+        """SHA-256 over all that decides what the samples are, preprocessing and names included."""
+        named = [names for names in (self.ids, self.groups, self.clusters) if names is not None]
+        columns = [self.digests, self.targets, *named]
+        lines = [" ".join(map(str, row)) for row in zip(*columns, strict=True)]
+        return hashlib.sha256("\n".join([self.source.settings, *lines]).encode()).hexdigest()
+
+    @property
+    def threadsafe(self) -> bool:
+        """Whether several threads may read at once."""
+        return self.source.threadsafe
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each input, without the batch axis."""
+        return self.source.input_shapes
+
+    def read(self, rows: Rows) -> Batch:
+        """The samples at these places, float64 as float32.
+
+        Raises:
+            DataError: A value is not finite or not a number, targets change their kind, a sample
+                differs from what it was when it was read before, or there are no places.
+            ShapeError: Samples differ in the number or the shape of their inputs.
+        """
+        places = np.asarray(rows, np.int64)
+        if len(places) == 0:
+            raise DataError("there are no samples to read. Check the split, or the order given.")
+        batch = replace(self.source.read(self.rows[places]), rows=places)
+        if not self.source.finite:
+            for values in batch.values:
+                self._check_finite(values, places)
+        return batch
+
+    def batches(self, batch_size: int, *, order: Rows | None = None) -> Iterator[Batch]:
+        """The samples at `order` (all, in turn, where None); the last batch may be short.
+
+        Raises:
+            PlanError: `batch_size` is below 1.
+            DataError, ShapeError: As `read`.
+        """
+        places = np.arange(len(self)) if order is None else np.asarray(order, np.int64)
+        if batch_size < 1:
+            raise PlanError(f"batch_size is {batch_size}, but a batch holds at least 1 sample.")
+        for start in range(0, len(places) or 1, batch_size):  # `read` refuses none at all
+            yield self.read(places[start : start + batch_size])
+
+    def subset(self, rows: Rows) -> Self:
+        """The samples at these places, in this order."""
+        places = np.asarray(rows, np.int64)
+        given = {name: getattr(self, name) for name in NAMES}
+        kept = {name: names[places] for name, names in given.items() if names is not None}
+        return replace(self, rows=self.rows[places], **kept)
+
+    def sample(self, count: int, seed: int, *, shuffled: bool = False) -> Self:
+        """At most `count` samples, drawn at random but spread evenly over the targets.
+
+        Each class keeps its share to within one sample, and so does each range of values where
+        targets are values. They come in the order of this data set, or in random order where
+        `shuffled`, which matters where a batch should be a mixture of classes.
+        """
+        rng = np.random.default_rng(seed)
+        mixed = rng.permutation(len(self))
+        targets = self.targets if self.targets.ndim == 1 else self.targets.argmax(axis=1)
+        by_target = mixed[np.argsort(targets[mixed], kind="stable")]
+        number = min(count, len(self))
+        # Every (N / number)-th in the order of the targets, which gives each class its share.
+        steps = (np.arange(number) * len(self) + rng.integers(len(self))) // number
+        chosen = by_target[steps]
+        return self.subset(rng.permutation(chosen) if shuffled else np.sort(chosen))
+
+    def name_of(self, row: int) -> str:
+        """How messages call a sample: its place, and its id where it has one."""
+        return f"sample {row}" if self.ids is None else f"sample {row} (id {self.ids[row]})"
+
+    def _check_finite(self, values: Tensor | None, rows: NDArray[np.int64]) -> None:
+        if values is None or not values.is_floating_point():
+            return
+        if bool(torch.isfinite(values.sum())):
+            return  # a NaN or infinity would have stayed in the sum, which is quick
+        finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+        if not bool(finite.all()):
+            row = int(rows[int(finite.int().argmin())])
+            raise DataError(
+                f"{self.name_of(row)} holds NaN or infinite values, which would spoil all that is "
+                "trained on it. Correct it or leave it out."
             )
-    return torch.stack(list(values))
 
 
-def _as_tensor(value: Any, index: int) -> Tensor:
-    try:
-        own = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
-    except TypeError as error:
-        raise DataError(
-            f"an input of sample {index} is a {type(value).__name__} that holds no plain numbers. "
-            "Return tensors or numeric arrays (turn pictures into arrays first)."
-        ) from error
-    return single_precision(own)
-
-
-def _as_number(label: Any, place: int) -> Any:
-    array = np.asarray(label.detach().cpu() if isinstance(label, Tensor) else label)
-    if array.size != 1:
-        raise ShapeError(f"label {place} has shape {array.shape}. Give one number per sample.")
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"label {place} is {label!r}, which is no number. Number the classes from 0, or give "
-            "a float to be estimated."
+def _checked_names(what: str, names: ArrayLike | None, count: int) -> NDArray[Any] | None:
+    """Ids, groups or clusters as an array (N,) of text or integers."""
+    if names is None:
+        return None
+    given = np.asarray(names)
+    if given.dtype == object:
+        given = np.array(given.tolist())
+    if given.shape != (count,):
+        raise ShapeError(
+            f"{what} have shape {given.shape} for {count} samples. Give each sample one of the "
+            f"{what}, in the order of the samples."
         )
-    return array.reshape(())[()]
+    if given.dtype.kind not in "iuU":
+        raise DataError(f"{what} are {given.dtype}, but must be text or whole numbers.")
+    return given.astype(str) if what == "ids" else given

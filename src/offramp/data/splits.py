@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from offramp.data.images import LabelledImages
+import numpy as np
+
+from offramp.data.samples import Samples
 from offramp.preprocess import ImagePreprocess
 
 SPLIT_NAMES = ("train", "validation", "calibration", "test")
@@ -24,10 +26,10 @@ class Splits:
         skipped: Files that could not be read and were left out, with the reason.
     """
 
-    train: LabelledImages
-    validation: LabelledImages
-    calibration: LabelledImages
-    test: LabelledImages
+    train: Samples
+    validation: Samples
+    calibration: Samples
+    test: Samples
     class_names: tuple[str, ...]
     preprocess: ImagePreprocess
     skipped: tuple[str, ...] = ()
@@ -35,7 +37,7 @@ class Splits:
     @classmethod
     def of(
         cls,
-        parts: Mapping[str, LabelledImages],
+        parts: Mapping[str, Samples],
         class_names: tuple[str, ...],
         preprocess: ImagePreprocess,
         skipped: tuple[str, ...] = (),
@@ -44,7 +46,14 @@ class Splits:
         train, validation, calibration, test = (parts[name] for name in SPLIT_NAMES)
         return cls(train, validation, calibration, test, class_names, preprocess, skipped)
 
-    def named(self) -> dict[str, LabelledImages]:
+    def named(self) -> dict[str, Samples]:
         """Images of each split by its name, in order."""
         parts = (self.train, self.validation, self.calibration, self.test)
         return dict(zip(SPLIT_NAMES, parts, strict=True))
+
+
+def thinned(samples: Samples, limit: int | None) -> Samples:
+    """At most `limit` samples, evenly spaced in the set; all of them where None."""
+    if limit is None or limit >= len(samples):
+        return samples
+    return samples.subset(np.arange(limit) * len(samples) // limit)

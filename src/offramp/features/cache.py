@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.backbones.staged import StagedBackbone
-from offramp.data.batches import as_dataset, content_key
-from offramp.data.samples import MapDataset
+from offramp.data import Samples, as_samples
 from offramp.errors import BundleError, DataError
 from offramp.features.executor import start_executor
 from offramp.features.extraction import (
@@ -98,7 +97,7 @@ class FeatureCache:
             BundleError: The folder cannot be created.
             ShapeError: The data is not of the shape that the backbone was cut for.
         """
-        dataset = as_dataset(data)
+        dataset = as_samples(data)
         wanted = tuple(name for name in backbone.cuts if cuts is None or name in cuts)
         parts = key_parts(backbone, dataset, wanted, scales_of, dtype, device)
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -157,14 +156,14 @@ class FeatureCache:
 
 def key_parts(
     backbone: StagedBackbone,
-    dataset: MapDataset,
+    dataset: Samples,
     cuts: tuple[str, ...],
     scales_of: FeatureCache | None,
     dtype: CacheDtype,
     device: str,
 ) -> dict[str, Any]:
     """Everything that decides a bit of the taps of a data set, in the form of JSON values."""
-    data = content_key(dataset)
+    data = dataset.content_key
     sample = {"data": data, "samples": SCALE_SAMPLES, "seed": SCALE_SEED, "dtype": dtype}
     return {
         "format": _FORMAT,
@@ -183,7 +182,7 @@ def key_parts(
 def _fill(
     folder: Path,
     source: TapSource,
-    dataset: MapDataset,
+    dataset: Samples,
     scales_of: FeatureCache | None,
     dtype: CacheDtype,
     progress: Progress,

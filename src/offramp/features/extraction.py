@@ -15,10 +15,7 @@ from torch import Tensor, nn
 from offramp.backbones.folding import quickened
 from offramp.backbones.stage import Stage
 from offramp.backbones.staged import StagedBackbone
-from offramp.data.augment import ImageViews
-from offramp.data.batches import ArrayPairs, Batch, batches
-from offramp.data.images import LabelledImages
-from offramp.data.samples import MapDataset
+from offramp.data import Batch, Samples
 from offramp.errors import ShapeError
 from offramp.features.executor import Executor
 from offramp.features.moments import Moments
@@ -98,7 +95,7 @@ class TapSource:
         Raises:
             ShapeError: The inputs are not of the shape that the backbone was cut for.
         """
-        check_inputs(inputs, self.input_shapes)
+        check_shapes(tuple(tuple(values.shape[1:]) for values in inputs), self.input_shapes)
         live, found = tuple(values.to(self.device) for values in inputs), {}
         for name, stage in zip(self.names, self.stages, strict=True):
             live, taps = stage(live)
@@ -107,7 +104,7 @@ class TapSource:
         return found
 
     def stream(
-        self, work: Callable[[Batch], Result], dataset: MapDataset, order: NDArray[np.int64]
+        self, work: Callable[[Batch], Result], dataset: Samples, order: NDArray[np.int64]
     ) -> Generator[tuple[Result, int]]:
         """Work's results for the samples at `order` batch by batch, and how many are done.
 
@@ -116,26 +113,16 @@ class TapSource:
         """
         size = self.batch_size
         chunks = (order[start : start + size] for start in range(0, len(order), size))
-
-        def read(rows: NDArray[np.int64]) -> Batch:
-            return next(batches(dataset, size, order=rows))
-
-        if not _in_any_thread(dataset):
-            results = self.workers.stream(work, batches(dataset, size, order=order))
+        if not dataset.threadsafe:
+            results = self.workers.stream(work, dataset.batches(size, order=order))
         elif self.device.type == "cpu":
-            results = self.workers.stream(lambda rows: work(read(rows)), chunks)
+            results = self.workers.stream(lambda rows: work(dataset.read(rows)), chunks)
         else:
-            results = self.workers.stream(work, _read_ahead(read, chunks))
+            results = self.workers.stream(work, _read_ahead(dataset.read, chunks))
         done = 0
         for result in results:
             done = min(done + size, len(order))
             yield result, done
-
-
-def _in_any_thread(dataset: MapDataset) -> bool:
-    """Whether several threads may read a data set at once."""
-    inner = dataset.dataset if isinstance(dataset, ImageViews) else dataset
-    return isinstance(inner, LabelledImages | ArrayPairs)
 
 
 def _read_ahead(
@@ -153,13 +140,12 @@ def batch_size_on(device: torch.device) -> int:
     return 16 if device.type == "cpu" else 128
 
 
-def check_inputs(inputs: tuple[Tensor, ...], expected: tuple[tuple[int, ...], ...]) -> None:
-    """Refuse inputs of another shape than the backbone was cut for.
+def check_shapes(given: tuple[tuple[int, ...], ...], expected: tuple[tuple[int, ...], ...]) -> None:
+    """Refuse inputs of another shape than the backbone was cut for, both without the batch axis.
 
     Raises:
         ShapeError: With both shapes.
     """
-    given = tuple(tuple(values.shape[1:]) for values in inputs)
     if given != expected:
         raise ShapeError(
             f"the data gives inputs of shape {given}, but the backbone was cut with a sample of "
@@ -169,7 +155,7 @@ def check_inputs(inputs: tuple[Tensor, ...], expected: tuple[tuple[int, ...], ..
 
 
 def find_scales(
-    source: TapSource, dataset: MapDataset, dtype: CacheDtype, progress: Progress
+    source: TapSource, dataset: Samples, dtype: CacheDtype, progress: Progress
 ) -> Scales:
     """Per-channel scales from a seeded sample of at most SCALE_SAMPLES samples; 1 for float32."""
     if dtype == "float32":
@@ -210,7 +196,7 @@ def formats(
 
 
 def _rounded(
-    source: TapSource, dataset: MapDataset, forms: Mapping[str, tuple[TapFormat, ...]]
+    source: TapSource, dataset: Samples, forms: Mapping[str, tuple[TapFormat, ...]]
 ) -> Generator[tuple[Pieces, int]]:
     """Rounded taps of all samples batch by batch, with the number of samples done."""
 
@@ -218,7 +204,7 @@ def _rounded(
     def work(batch: Batch) -> Pieces:
         return {
             name: tuple(
-                TapPiece.of(form, value, batch.indices)
+                TapPiece.of(form, value, batch.rows)
                 for form, value in zip(forms[name], values, strict=True)
             )
             for name, values in source.taps(batch.inputs).items()
@@ -229,7 +215,7 @@ def _rounded(
 
 def write_taps(
     source: TapSource,
-    dataset: MapDataset,
+    dataset: Samples,
     folder: Path,
     scales: Scales,
     dtype: CacheDtype,
@@ -261,7 +247,7 @@ def write_taps(
 
 def statistics_of(
     source: TapSource,
-    dataset: MapDataset,
+    dataset: Samples,
     scales: Scales,
     dtype: CacheDtype,
     progress: Progress,

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.backbones.staged import StagedBackbone
-from offramp.data.batches import Batch, batches
-from offramp.data.samples import MapDataset
+from offramp.data import Batch, Samples
 from offramp.errors import OfframpError
 from offramp.features.cache import key_parts
 from offramp.features.executor import Executor
@@ -55,7 +54,7 @@ class LiveTaps:
     def of(
         cls,
         backbone: StagedBackbone,
-        data: MapDataset,
+        data: Samples,
         root: Path,
         *,
         cuts: Sequence[str],
@@ -106,14 +105,14 @@ class LiveTaps:
             raise OfframpError("these live taps were made without statistics. Ask `of` for them.")
         return self.known[cut]
 
-    def taps(self, dataset: MapDataset, rows: NDArray[np.int64]) -> Taps:
+    def taps(self, dataset: Samples, rows: NDArray[np.int64]) -> Taps:
         """Taps of these samples: each (B, ...) float32, a map with its channels last in memory.
 
         Raises:
             DataError: A sample or a tap is not finite, or a tap too large for fp16.
         """
         size = self.source.batch_size
-        passes = [self._rounded(batch) for batch in batches(dataset, size, order=rows)]
+        passes = [self._rounded(batch) for batch in dataset.batches(size, order=rows)]
         return {
             name: tuple(torch.cat(parts) for parts in zip(*(p[name] for p in passes), strict=True))
             for name in self.source.shapes
@@ -122,7 +121,7 @@ class LiveTaps:
     def _rounded(self, batch: Batch) -> Taps:
         return {
             name: tuple(
-                form.rounded(tap, batch.indices)
+                form.rounded(tap, batch.rows)
                 for form, tap in zip(self.forms[name], taps, strict=True)
             )
             for name, taps in self.source.taps(batch.inputs).items()

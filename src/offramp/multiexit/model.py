@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches.predictor import score_of, surest
 from offramp.compute import count_flops
-from offramp.data.batches import as_dataset, batches, content_key, labels_of
+from offramp.data import Samples, as_samples
 from offramp.errors import CutError, ShapeError
 from offramp.multiexit.saved import ModelParts, load_model, model_digest, save_model
 from offramp.multiexit.trial import Epoch as Epoch
@@ -143,13 +143,13 @@ class MultiExit(nn.Module):
 
         `scores` are the error predictors', where every branch has one.
         """
-        dataset = as_dataset(data)
+        samples = as_samples(data)
         answers = self.answer(
-            dataset, list(self.chosen.values()), batch_size, split or "samples", progress
+            samples, list(self.chosen.values()), batch_size, split or "samples", progress
         )
         return ExitOutputs(
             outputs=np.concatenate([answers.by_branch, answers.final[None]]),
-            labels=labels_of(dataset),
+            labels=samples.targets,
             task=self.task,
             stage_flops=np.array(self.exit_stage_flops(), np.int64),
             branch_flops=np.array(self.exit_branch_flops(), np.int64),
@@ -157,12 +157,14 @@ class MultiExit(nn.Module):
             stage_ms=None if timings is None else np.array(timings.stage_ms),
             branch_ms=None if timings is None else np.array(timings.branch_ms),
             scores=self._scores(answers),
-            ids=getattr(dataset, "ids", None),
+            ids=samples.ids,
+            groups=samples.groups,
+            clusters=samples.clusters,
             source={
                 "engine": f"torch {torch.__version__}",
                 "precision": "fp32",
                 "model": self.digest(),
-                "data": content_key(dataset),
+                "data": samples.content_key,
                 "split": split,
             },
         )
@@ -173,18 +175,23 @@ class MultiExit(nn.Module):
         return np.vstack([answers.scores, np.full(len(answers.final), surest(self.task))])
 
     def answer(
-        self, dataset: Any, trials: Sequence[Trial], batch_size: int, what: str, progress: Progress
+        self,
+        samples: Samples,
+        trials: Sequence[Trial],
+        batch_size: int,
+        what: str,
+        progress: Progress,
     ) -> Answers:
         """One pass of the backbone that feeds every one of `trials`.
 
         Args:
-            dataset: Map-style.
+            samples: To be answered.
             trials: Any trained branches on this backbone's cuts.
             batch_size: Samples per pass.
             what: Name of the data, for `progress`.
             progress: Told after each batch.
         """
-        count, outputs = len(dataset), self.backbone.num_outputs
+        count, outputs = len(samples), self.backbone.num_outputs
         by_branch = np.empty((len(trials), count, outputs), np.float32)
         scores = np.full((len(trials), count), np.nan)
         final = np.empty((count, outputs), np.float32)
@@ -193,9 +200,9 @@ class MultiExit(nn.Module):
             at_cut[trial.cut].append(index)
         done = 0
         with torch.inference_mode(), _evaluating([trial.branch for trial in trials]):
-            for batch in batches(dataset, batch_size):
+            for batch in samples.batches(batch_size):
                 live = self._on_device(batch.inputs)
-                rows = slice(done, done + len(batch.targets))
+                rows = slice(done, done + len(batch))
                 for name, stage in zip(
                     (*self.backbone.cuts, FINAL), self.backbone.stages, strict=True
                 ):

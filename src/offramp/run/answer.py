@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.cost import with_passed
-from offramp.data.images import LabelledImages
+from offramp.data import Samples
 from offramp.multiexit.model import MultiExit
 from offramp.policy.decision import fires
 
@@ -58,7 +58,7 @@ class OneAnswer:
 
 
 def answer_one_by_one(
-    model: MultiExit, images: LabelledImages, indices: Iterable[int], threshold: float
+    model: MultiExit, images: Samples, indices: Iterable[int], threshold: float
 ) -> Iterator[OneAnswer]:
     """Walk the exits for one picture at a time and stop at the first that is sure enough.
 

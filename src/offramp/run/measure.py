@@ -11,7 +11,7 @@ import torch
 
 from offramp.compute import count_flops, count_params, wait_for
 from offramp.cost import Timing
-from offramp.data.batches import as_dataset, labels_of
+from offramp.data import as_samples
 from offramp.evaluation.trials import TrialOutputs
 from offramp.multiexit.model import ExitTimings, MultiExit, joined_per_exit
 from offramp.multiexit.trial import Trial
@@ -94,14 +94,14 @@ def collect_trials(
     progress: Progress = silent,
 ) -> TrialOutputs:
     """What every trained branch of every seed answers, in one pass of the backbone."""
-    dataset = as_dataset(data)
+    samples = as_samples(data)
     trials = model.trials
-    answers = model.answer(dataset, trials, batch_size, "test, every trial", progress)
+    answers = model.answer(samples, trials, batch_size, "test, every trial", progress)
     labels = [trial.spec.label() for trial in trials]
     return TrialOutputs(
         outputs=answers.by_branch,
         final=answers.final,
-        labels=labels_of(dataset),
+        labels=samples.targets,
         task=model.task,
         cuts=np.array([trial.cut for trial in trials]),
         branches=np.array(labels),
@@ -117,7 +117,7 @@ def collect_trials(
         stage_ms=None
         if timings is None
         else np.array([timing.median_ms for timing in timings.stages]),
-        ids=getattr(dataset, "ids", None),
+        ids=samples.ids,
     )
 
 

@@ -14,11 +14,11 @@ from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.zoo import build, describe
 from offramp.compute import seeded
 from offramp.data import Splits
-from offramp.data.batches import check_labels
 from offramp.errors import CutError, OfframpError, PlanError
 from offramp.multiexit.trial import ModelInfo
 from offramp.run.plan import Plan
 from offramp.storage.atomic import sha256_of
+from offramp.task import check_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def prepare(plan: Plan, backbone_file: str | None = None) -> Prepared:
 
 
 def _check_classes(backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes) -> None:
-    labels = np.concatenate([images.labels for images in splits.named().values()])
+    labels = np.concatenate([images.targets for images in splits.named().values()])
     mistakes.attempt(
         "data", partial(check_labels, labels, backbone.num_outputs, splits.class_names)
     )

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from offramp.compute import count_flops
-from offramp.data.batches import batches
-from offramp.data.images import LabelledImages
+from offramp.data import Samples
+from offramp.data.images import at_size
 from offramp.errors import DataError
 from offramp.evaluation.rivals import Rival
 from offramp.multiexit.model import MultiExit
@@ -21,8 +21,8 @@ BATCH_SIZE = 64
 
 def static_rivals(
     model: MultiExit,
-    train: LabelledImages,
-    test: LabelledImages,
+    train: Samples,
+    test: Samples,
     sizes: Sequence[int],
     *,
     train_images: int = 2000,
@@ -43,18 +43,17 @@ def static_rivals(
     """
     rivals = []
     for side in sizes:
-        resize = {"height": side, "width": side}
-        small_test = test.with_preprocess(test.preprocess.model_copy(update=resize))
-        small_train = train.with_preprocess(train.preprocess.model_copy(update=resize))
+        small_test, small_train = at_size(test, side, side), at_size(train, side, side)
         module = copy.deepcopy(model.backbone.original).to(model.device).eval()
-        flops = count_flops(module, (torch.zeros(1, test.preprocess.channels, side, side),))
+        zeros = tuple(torch.zeros(1, *shape) for shape in small_test.input_shapes)
+        flops = count_flops(module, zeros)
 
         def rival(name: str, note: str) -> Rival:
             answers = _answers(module, small_test, model.device, name, progress)  # noqa: B023 called at once
             return Rival.measured(
                 name,
                 answers,
-                test.labels,
+                test.targets,
                 flops=flops,  # noqa: B023
                 resolution=side,  # noqa: B023
                 note=note,
@@ -71,13 +70,13 @@ def static_rivals(
 
 @torch.inference_mode()
 def _answers(
-    module: nn.Module, data: LabelledImages, device: torch.device, what: str, progress: Progress
+    module: nn.Module, data: Samples, device: torch.device, what: str, progress: Progress
 ) -> NDArray[np.float32]:
     """Outputs (N, K)."""
     rows, done = [], 0
-    for batch in batches(data, BATCH_SIZE):
+    for batch in data.batches(BATCH_SIZE):
         rows.append(module(batch.inputs[0].to(device)).float().cpu().numpy())
-        done += len(batch.targets)
+        done += len(batch)
         progress(f"rival {what}", done, len(data))
     return np.concatenate(rows)
 
@@ -89,7 +88,7 @@ def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 @torch.no_grad()
 def _estimate_statistics(
     module: nn.Module,
-    data: LabelledImages,
+    data: Samples,
     device: torch.device,
     images: int,
     side: int,
@@ -108,7 +107,7 @@ def _estimate_statistics(
             f"give at least {BATCH_SIZE}, or leave evaluate.rival_sizes empty."
         )
     whole = order[: len(order) // BATCH_SIZE * BATCH_SIZE]
-    for done, batch in enumerate(batches(data, BATCH_SIZE, order=whole), start=1):
+    for done, batch in enumerate(data.batches(BATCH_SIZE, order=whole), start=1):
         module(batch.inputs[0].to(device))
         progress(f"statistics at {side} px", done * BATCH_SIZE, len(whole))
     module.eval()

@@ -14,10 +14,10 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec, branch_kinds, key
 from offramp.branches.kinds import check_spec
 from offramp.branches.probe import Probe, probe
-from offramp.data.batches import as_dataset, batches, check_labels, labels_of
-from offramp.data.samples import MapDataset
+from offramp.data import Samples, as_samples
 from offramp.errors import CutError, DataError, PlanError, ShapeError
-from offramp.features.extraction import check_inputs
+from offramp.features.extraction import check_shapes
+from offramp.task import check_labels
 from offramp.training.objective import Objective
 
 Probes = Mapping[tuple[str, str], Probe]
@@ -29,7 +29,7 @@ class Split:
     """A checked data set and its labels as targets (N,)."""
 
     what: str
-    dataset: MapDataset
+    dataset: Samples
     targets: Tensor
 
 
@@ -89,16 +89,20 @@ def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objec
         ShapeError: Its inputs are not of the shape that the backbone was cut for.
     """
     try:
-        dataset = as_dataset(data)
-        first = next(iter(batches(dataset, 1, order=[0])))
-        targets = _targets(labels_of(dataset), backbone.num_outputs, objective)
+        dataset = as_samples(data)
+        targets = _targets(dataset.targets, backbone.num_outputs, objective)
     except DataError as error:
         raise DataError(f"the {what} data cannot be used: {error}") from error
-    check_inputs(first.inputs, backbone.input_shapes)
+    check_shapes(dataset.input_shapes, backbone.input_shapes)
     return Split(what, dataset, targets)
 
 
 def _targets(labels: NDArray[Any], num_outputs: int, objective: Objective) -> Tensor:
+    if labels.ndim > 1:
+        raise DataError(
+            f"each label is {labels.shape[1]} probabilities, and training takes one class number "
+            "or value per sample. Give the most probable class."
+        )
     if objective.task == "regression":
         return torch.from_numpy(labels.astype(np.float32))
     if labels.dtype.kind == "f":

@@ -16,8 +16,7 @@ from offramp.branches import BranchSpec
 from offramp.branches.tap import Standardise
 from offramp.compute import seeded
 from offramp.data.augment import views_of
-from offramp.data.batches import content_key
-from offramp.data.samples import MapDataset
+from offramp.data.samples import Samples
 from offramp.features import Executor, FeatureCache, LiveTaps, bytes_per_sample
 from offramp.multiexit.trial import Trial
 from offramp.progress import Progress
@@ -138,14 +137,12 @@ class Job:
         )
         yield _Round(
             live,
-            [live.origin, content_key(validation.dataset)],
+            [live.origin, validation.dataset.content_key],
             LiveSupply(live, dataset, train.targets, augment),
             LiveSupply(live, validation.dataset, validation.targets),
         )
 
-    def _cache(
-        self, what: str, dataset: MapDataset, scales_of: FeatureCache | None
-    ) -> FeatureCache:
+    def _cache(self, what: str, dataset: Samples, scales_of: FeatureCache | None) -> FeatureCache:
         return FeatureCache.of(
             self.backbone,
             dataset,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.data.augment import Augment, augmented
-from offramp.data.samples import MapDataset
+from offramp.data.samples import Samples
 from offramp.features import FeatureCache, LiveTaps, Taps
 
 
@@ -55,7 +55,7 @@ class LiveSupply:
     """Taps of samples that run through the backbone whenever they are asked for."""
 
     live: LiveTaps
-    dataset: MapDataset
+    dataset: Samples
     targets: Tensor
     augment: Augment | None = None
 

@@ -1,0 +1,326 @@
+"""Data sets that a user brings: anything with `len` and `[i]`, or a pair of arrays."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offramp.data.samples import NAMES, Batch, Samples, Source
+from offramp.errors import DataError, ShapeError
+
+
+class MapDataset(Protocol):
+    """A map-style data set: item i is (input or tuple of inputs, target)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def as_samples(data: Any) -> Samples:
+    """Take whatever a user may give as a data set.
+
+    Args:
+        data: `Samples`; or anything with `len` and `[i]` giving (input or tuple of inputs,
+            target), where None stands for an input that a sample lacks, and which may have
+            attributes `ids`, `groups` and `clusters` of one entry per sample; or a pair of arrays
+            or tensors (inputs, targets), where `inputs` may be a tuple of arrays.
+
+    Raises:
+        DataError: It is none of these, or it is empty, or a target is not a number.
+        ShapeError: The arrays of a pair, or ids, groups and clusters, differ in length.
+    """
+    if isinstance(data, Samples):
+        return data
+    if _is_pair(data):
+        return Samples.of(_array_source(data))
+    if isinstance(data, tuple) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        inner = "Give its `.dataset`. " if hasattr(data, "dataset") else ""
+        raise DataError(
+            "a data set needs len() and [i] giving (input, label), or is a pair of arrays "
+            f"(inputs, labels); got {type(data).__name__}. {inner}A stream can be read into a "
+            "list first."
+        )
+    names = {name: getattr(data, name, None) for name in NAMES}
+    return Samples.of(MapSource(data), **names)
+
+
+class _Seen:
+    """What each of N samples was when it was first read; another reading has to agree.
+
+    A cache is found by a hash of the content and filled by a second reading. Were the two allowed
+    to differ, the taps of one content would be kept under the key of another.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.known = np.zeros(count, np.bool_)
+        self._digests = np.zeros((count, 32), np.uint8)
+
+    def check(self, row: int, parts: Sequence[Tensor | None]) -> None:
+        digest = np.frombuffer(_digest(parts), np.uint8)
+        if self.known[row] and not np.array_equal(self._digests[row], digest):
+            raise DataError(
+                f"sample {row} differs from what it was when it was read before, but features are "
+                "computed once and kept. If the data set augments at random, switch that off and "
+                'give `augment=` instead, with how="fused" or with a fixed number of `views`. If '
+                "its files were changed meanwhile, start again."
+            )
+        self._digests[row] = digest
+        self.known[row] = True
+
+    @property
+    def texts(self) -> NDArray[np.str_]:
+        return np.array([row.tobytes().hex() for row in self._digests])
+
+
+class _First(NamedTuple):
+    """Kind and shapes of a data set's samples, learned from the first that were read."""
+
+    row: int
+    kind: str
+    shapes: tuple[tuple[int, ...] | None, ...]
+
+
+class MapSource(Source):
+    """A map-style data set, read sample by sample in the caller's thread."""
+
+    def __init__(self, dataset: MapDataset) -> None:
+        self._dataset = dataset
+        self._seen = _Seen(len(dataset))
+        self._targets: list[Any] = [None] * len(dataset)
+        self._first: _First | None = None
+
+    settings = ""
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def read(self, rows: NDArray[np.int64]) -> Batch:
+        """See Source."""
+        samples = [self._sample(int(row)) for row in rows]
+        columns = list(zip(*samples, strict=True))
+        present = np.array([[value is not None for value in column] for column in columns]).T
+        targets = as_targets([self._targets[row] for row in rows])
+        return Batch(
+            tuple(map(_stacked, columns)),
+            torch.from_numpy(targets),
+            rows,
+            None if present.all() else present,
+        )
+
+    @cached_property
+    def targets(self) -> NDArray[Any]:
+        """See Source."""
+        self._read_all()
+        return as_targets(self._targets)
+
+    @cached_property
+    def digests(self) -> NDArray[np.str_]:
+        """See Source."""
+        self._read_all()
+        return self._seen.texts
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """See Source."""
+        if self._first is None:
+            self._sample(0)
+        shapes = () if self._first is None else self._first.shapes
+        return tuple(shape or () for shape in shapes)
+
+    def _read_all(self) -> None:
+        """Targets and digests come with one reading of what was not read yet."""
+        for row in np.flatnonzero(~self._seen.known):
+            self._sample(int(row))
+
+    def _sample(self, row: int) -> tuple[Tensor | None, ...]:
+        values, target = _item(self._dataset, row)
+        self._check_alike(row, values, _kind(target))
+        self._seen.check(row, [*values, torch.as_tensor(target)])
+        self._targets[row] = target
+        return values
+
+    def _check_alike(self, row: int, values: Sequence[Tensor | None], kind: str) -> None:
+        shapes = tuple(None if value is None else tuple(value.shape) for value in values)
+        first = self._first or _First(row, kind, shapes)
+        if len(shapes) != len(first.shapes):
+            raise ShapeError(
+                f"sample {row} has {len(shapes)} inputs but sample {first.row} has "
+                f"{len(first.shapes)}. Give every sample the same number of inputs, with None in "
+                "place of one that is absent."
+            )
+        pairs = list(zip(first.shapes, shapes, strict=True))
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            raise ShapeError(
+                f"sample {row} has inputs of shape {list(shapes)} but sample {first.row} has "
+                f"{list(first.shapes)}. Give all samples one shape (resize, crop or pad them)."
+            )
+        if kind != first.kind:
+            raise DataError(
+                f"the label of sample {first.row} is {first.kind} but that of sample {row} is "
+                f"{kind}. Give class numbers as integers throughout, or values as floats "
+                "throughout."
+            )
+        learned = tuple(here if known is None else known for known, here in pairs)
+        self._first = first._replace(shapes=learned)
+
+
+class ArraySource(Source):
+    """Arrays of inputs, each (N, ...), and an array of targets."""
+
+    threadsafe = True
+    settings = ""
+
+    def __init__(
+        self, inputs: tuple[NDArray[Any] | Tensor, ...], targets: NDArray[Any] | Tensor
+    ) -> None:
+        self._inputs = inputs
+        self._targets = as_targets([_target(value, row) for row, value in enumerate(targets)])
+        self._seen = _Seen(len(self._targets))
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def read(self, rows: NDArray[np.int64]) -> Batch:
+        """See Source."""
+        values = tuple(_single_precision(torch.as_tensor(array[rows])) for array in self._inputs)
+        targets = torch.from_numpy(self._targets[rows])
+        for place, row in enumerate(rows):
+            self._seen.check(int(row), [*(v[place] for v in values), targets[place]])
+        return Batch(values, targets, rows)
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """See Source."""
+        return self._targets
+
+    @cached_property
+    def digests(self) -> NDArray[np.str_]:
+        """See Source."""
+        for row in np.flatnonzero(~self._seen.known):
+            self.read(np.array([row]))
+        return self._seen.texts
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """See Source."""
+        return tuple(tuple(array.shape[1:]) for array in self._inputs)
+
+
+def as_targets(targets: Sequence[Any]) -> NDArray[Any]:
+    """(N,) int64 where all are of whole-number types, else float32: (N,), or (N, K) if soft."""
+    array = np.array(targets)
+    return array.astype(np.int64 if array.dtype.kind in "biu" else np.float32)
+
+
+def _item(dataset: MapDataset, row: int) -> tuple[tuple[Tensor | None, ...], Any]:
+    """Inputs and target of one sample, checked."""
+    item = dataset[row]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(
+            f"sample {row} is a {type(item).__name__}, not a pair (input, label). "
+            "Return the input, or a tuple of inputs, and one label."
+        )
+    value, target = item
+    parts = value if isinstance(value, tuple) else (value,)
+    if not parts or all(part is None for part in parts):
+        raise DataError(f"sample {row} has no input at all. Give it one, or leave it out.")
+    return tuple(None if part is None else _tensor(part, row) for part in parts), _target(
+        target, row
+    )
+
+
+def _tensor(value: Any, row: int) -> Tensor:
+    try:
+        own = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
+    except TypeError as error:
+        raise DataError(
+            f"an input of sample {row} is a {type(value).__name__} that holds no plain numbers. "
+            "Return tensors or numeric arrays (turn pictures into arrays first)."
+        ) from error
+    return _single_precision(own)
+
+
+def _single_precision(values: Tensor) -> Tensor:
+    """The same values, float64 as float32, apart from any gradient."""
+    if values.dtype == torch.uint8:
+        raise DataError(
+            "the inputs are uint8, probably raw pixels. Scale and normalise them to float32 as the "
+            "backbone was trained with, for example with offramp.preprocess.ImagePreprocess."
+        )
+    return values.detach().float() if values.dtype == torch.float64 else values.detach()
+
+
+def _target(target: Any, row: int) -> Any:
+    """A class number, a value or probabilities (K,), as numpy holds them.
+
+    Raises:
+        DataError: It is not a finite number, nor probabilities that sum to 1.
+    """
+    array = np.asarray(target.detach().cpu() if isinstance(target, Tensor) else target)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"label {row} is {target!r}, which is not a number. Number the classes from 0, or "
+            "give a float to be estimated."
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"label {row} is {target}. Remove the sample or correct its label.")
+    if array.size == 1:
+        number = array.reshape(())[()]
+        return np.int64(number) if array.dtype.kind in "biu" else np.float32(number)
+    if array.ndim != 1 or (array < 0).any() or abs(float(array.sum()) - 1) > 1e-3:
+        raise ShapeError(
+            f"label {row} has shape {array.shape}. Give one number per sample, or one probability "
+            "per class, which sum to 1."
+        )
+    return array.astype(np.float32)
+
+
+def _kind(target: Any) -> str:
+    if target.ndim:
+        return f"{len(target)} probabilities"
+    return "a whole number" if target.dtype.kind in "iu" else "a float"
+
+
+def _stacked(column: Sequence[Tensor | None]) -> Tensor | None:
+    """One input of several samples, (B, ...), with zeros where it is absent."""
+    given = next((value for value in column if value is not None), None)
+    if given is None:
+        return None
+    return torch.stack([torch.zeros_like(given) if value is None else value for value in column])
+
+
+def _digest(parts: Sequence[Tensor | None]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        if part is None:
+            digest.update(b"absent;")
+            continue
+        digest.update(f"{part.dtype} {tuple(part.shape)};".encode())
+        digest.update(part.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | Tensor) and value.ndim > 0
+
+
+def _is_pair(data: Any) -> bool:
+    return isinstance(data, tuple | list) and len(data) == 2 and _is_array(data[1])
+
+
+def _array_source(data: Any) -> ArraySource:
+    inputs = data[0] if isinstance(data[0], tuple) else (data[0],)
+    if not all(map(_is_array, inputs)):
+        raise DataError("the inputs of a pair (inputs, labels) must be arrays or tensors.")
+    lengths = [*map(len, inputs), len(data[1])]
+    if len(set(lengths)) != 1:
+        raise ShapeError(
+            f"inputs and labels have {lengths} rows. Give one label per row of each input."
+        )
+    return ArraySource(inputs, data[1])
