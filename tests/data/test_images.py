@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from offramp.data import Samples, as_samples
 from offramp.data.images import array_digests, at_size, labelled_pictures
-from offramp.data.splits import thinned
 from offramp.errors import DataError, ShapeError
 from offramp.preprocess import ImagePreprocess
 
@@ -46,13 +45,6 @@ def test_a_subset_keeps_pictures_labels_and_names_together(images: Samples) -> N
     assert chosen.targets.tolist() == [1, 0]
     assert chosen.digests.tolist() == images.digests[[5, 8]].tolist()
     assert torch.equal(chosen[1][0], images[8][0])
-
-
-@pytest.mark.parametrize(("limit", "places"), [(4, [0, 2, 5, 8]), (11, range(11)), (99, range(11))])
-def test_thinning_keeps_evenly_spaced_pictures(
-    images: Samples, limit: int, places: list[int]
-) -> None:
-    assert _ids(thinned(images, limit)) == [f"photo/{place}" for place in places]
 
 
 def test_the_content_key_covers_pixels_labels_and_order() -> None:

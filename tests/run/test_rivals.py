@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offramp.backbones.staged import cut
@@ -11,7 +12,7 @@ from offramp.errors import DataError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
 from offramp.preprocess import ImagePreprocess
-from offramp.run.rivals import static_rivals
+from offramp.run.rivals import SAMPLE_SEED, static_rivals
 
 CLASSES = 3
 
@@ -37,9 +38,9 @@ def images(count: int, seed: int) -> Samples:
     return labelled_pictures(pixels, labels, preprocess)
 
 
-def toy(norm: bool = True) -> tuple[nn.Module, MultiExit]:
+def toy(module: Toy | None = None, norm: bool = True) -> tuple[Toy, MultiExit]:
     torch.manual_seed(5)
-    module = Toy(norm).eval()
+    module = module or Toy(norm).eval()
     backbone = cut(module, ["first"], torch.zeros(1, 3, 12, 12))
     spec = ConvBranch(filters=2)
     branch = spec.build(backbone.tap_shapes["first"][0], CLASSES)
@@ -58,20 +59,27 @@ def test_the_backbone_is_tried_smaller_as_it_is_and_with_new_statistics() -> Non
     assert "128 training images" in renewed.note
 
 
+def answers_with_statistics_of(module: Toy, pixels: Tensor, images: Tensor) -> NDArray[np.int64]:
+    with torch.no_grad():
+        maps = [module.first(part) for part in torch.split(pixels, 64)]
+        norm = module.norm
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.running_mean = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
+        norm.running_var = torch.stack([m.var((0, 2, 3)) for m in maps]).mean(0)
+        answers: NDArray[np.int64] = module(images).argmax(1).numpy()
+        return answers
+
+
 def test_new_statistics_are_those_of_the_training_images() -> None:
     module, model = toy()
     train = images(128, 0)
     test = images(70, 1)
     _, renewed = static_rivals(model, train, test, [8])
-    [pixels] = at_size(train, 8, 8).read(range(128)).inputs
-    with torch.no_grad():
-        maps = [module.first(half) for half in (pixels[:64], pixels[64:])]  # type: ignore[operator]
-        norm = module.norm
-        assert isinstance(norm, nn.BatchNorm2d)
-        norm.running_mean = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
-        norm.running_var = torch.stack([m.var((0, 2, 3)) for m in maps]).mean(0)
-        answers = module(at_size(test, 8, 8).read(range(70)).inputs[0])
-    assert renewed.value == pytest.approx((answers.argmax(1).numpy() == test.targets).mean())
+    mixed = train.sample(128, SAMPLE_SEED, shuffled=True)
+    [pixels] = at_size(mixed, 8, 8).read(range(128)).inputs
+    [values] = at_size(test, 8, 8).read(range(70)).inputs
+    answers = answers_with_statistics_of(module, pixels, values)
+    assert renewed.value == pytest.approx((answers == test.targets).mean())
 
 
 def test_the_users_backbone_keeps_its_statistics() -> None:
@@ -90,3 +98,36 @@ def test_too_few_images_for_statistics_are_refused() -> None:
     _, model = toy()
     with pytest.raises(DataError, match="63 training images are too few"):
         static_rivals(model, images(63, 0), images(5, 1), [8])
+
+
+def nearest_mean(train: Samples) -> Toy:
+    """A network that knows the classes by their mean features, at normalised brightness."""
+    torch.manual_seed(5)
+    module = Toy(norm=True).eval()
+    [pixels] = train.read(range(len(train))).inputs
+    answers_with_statistics_of(module, pixels, pixels)  # which sets them
+    with torch.no_grad():
+        features = module.norm(module.first(pixels)).relu().mean((2, 3))
+        means = torch.stack([features[train.targets == c].mean(0) for c in range(CLASSES)])
+        module.top.weight.copy_(means)
+        module.top.bias.copy_(-(means**2).sum(1) / 2)
+    return module
+
+
+def test_the_order_of_the_training_images_decides_nothing_about_a_rival() -> None:
+    """A folder is sorted by class, so that its first images are all of one."""
+    rng = np.random.default_rng(3)
+    classes = np.repeat([0, 1, 2], 80)
+    pixels = rng.integers(0, 60, (240, 11, 11)) + (90 * classes)[:, None, None]
+    by_class = labelled_pictures(
+        pixels.astype(np.uint8), classes, ImagePreprocess(height=12, width=12)
+    )
+    mixed = by_class.subset(rng.permutation(240))
+    _, model = toy(nearest_mean(mixed))
+
+    def value(train: Samples) -> float:
+        return static_rivals(model, train, by_class, [12], train_images=64)[1].value
+
+    assert value(by_class.subset(range(64))) < 0.8
+    assert value(by_class) > 0.95
+    assert value(mixed) > 0.95

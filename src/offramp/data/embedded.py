@@ -49,7 +49,8 @@ class FashionMNIST(Spec):
         image_size: Side of the square the backbone reads, in pixels; grey becomes 3 channels.
         mean: Per channel, on the [0, 1] scale.
         std: Per channel, on the [0, 1] scale.
-        limit: Keep only so many images of each split, evenly spaced, for a quick trial.
+        limit: Keep only so many images of each split, for a quick trial; drawn at random, but
+            each class keeps its share.
     """
 
     kind: Literal["fashion_mnist"] = "fashion_mnist"

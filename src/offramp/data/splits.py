@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-
 from offramp.data.samples import Samples
 from offramp.preprocess import ImagePreprocess
 
+LIMIT_SEED = 0
 SPLIT_NAMES = ("train", "validation", "calibration", "test")
 
 
@@ -53,7 +52,5 @@ class Splits:
 
 
 def thinned(samples: Samples, limit: int | None) -> Samples:
-    """At most `limit` samples, evenly spaced in the set; all of them where None."""
-    if limit is None or limit >= len(samples):
-        return samples
-    return samples.subset(np.arange(limit) * len(samples) // limit)
+    """At most `limit` samples, drawn at random but evenly over the classes; all where None."""
+    return samples if limit is None else samples.sample(limit, LIMIT_SEED)

@@ -5,7 +5,7 @@ from importlib import resources
 
 from offramp.run.answer import OneAnswer, answer_one_by_one
 from offramp.run.plan import Plan, load_plan
-from offramp.run.results import RunResult
+from offramp.run.results import PICTURES_SEED, RunResult
 
 
 def demo_plan(overrides: Sequence[str] = ()) -> Plan:
@@ -15,8 +15,8 @@ def demo_plan(overrides: Sequence[str] = ()) -> Plan:
 
 
 def answers(result: RunResult, pictures: int) -> Iterator[OneAnswer]:
-    """The first `pictures` test images of a run, answered one by one."""
-    test = result.plan.data.load().test
+    """Some test images of a run, drawn evenly over the classes, answered one by one."""
+    some = result.plan.data.load().test.sample(pictures, PICTURES_SEED)
     yield from answer_one_by_one(
-        result.model, test, range(min(pictures, len(test))), result.plan.evaluate.threshold
+        result.model, some, range(len(some)), result.plan.evaluate.threshold
     )

@@ -39,6 +39,7 @@ ENVIRONMENT = "environment.json"
 REPORT_FILES = ("report.html", "tradeoff.png", "tradeoff.svg")
 SPLITS = ("validation", "calibration", "test")
 REPORT_PICTURES = 12
+PICTURES_SEED = 0
 _TRIALS, _RIVALS = "outputs/trials.npz", "outputs/rivals.npz"
 _RIVALS_SCHEMA = "offramp rivals 1"
 
@@ -184,8 +185,8 @@ def _report_inputs(
     result: RunResult, seen: Answered, splits: Splits, facts: Mapping[str, Any]
 ) -> ReportInputs:
     plan, model = result.plan, result.model
-    some = range(min(REPORT_PICTURES, len(splits.test)))
-    answers = answer_one_by_one(model, splits.test, some, plan.evaluate.threshold)
+    some = splits.test.sample(REPORT_PICTURES, PICTURES_SEED)
+    answers = answer_one_by_one(model, some, range(len(some)), plan.evaluate.threshold)
     return ReportInputs(
         title=f"Early exits on {plan.backbone.name}",
         comparison=result.comparison,

@@ -17,6 +17,8 @@ from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
 
 BATCH_SIZE = 64
+SAMPLE_SEED = 0
+"""Of the training images that batch-norm statistics are estimated on."""
 
 
 def static_rivals(
@@ -31,7 +33,8 @@ def static_rivals(
     """Accuracy and FLOPs of the backbone at each size, as it is and with new statistics.
 
     Nothing is retrained. "New statistics" re-estimates every batch norm's mean and variance on
-    the first `train_images` training images at that size, since they shift with the resolution.
+    at most `train_images` training images at that size, since they shift with the resolution.
+    The images are drawn at random, evenly over the classes.
 
     Args:
         model: Its backbone is copied, never changed.
@@ -100,14 +103,15 @@ def _estimate_statistics(
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    order = np.arange(min(images, len(data)))
-    if len(order) < BATCH_SIZE:
+    given = min(images, len(data))
+    if given < BATCH_SIZE:
         raise DataError(
-            f"{len(order)} training images are too few to re-estimate batch-norm statistics; "
+            f"{given} training images are too few to re-estimate batch-norm statistics; "
             f"give at least {BATCH_SIZE}, or leave evaluate.rival_sizes empty."
         )
-    whole = order[: len(order) // BATCH_SIZE * BATCH_SIZE]
-    for done, batch in enumerate(data.batches(BATCH_SIZE, order=whole), start=1):
+    mixed = data.sample(images, SAMPLE_SEED, shuffled=True)  # a batch of one class has its own mean
+    whole = len(mixed) // BATCH_SIZE * BATCH_SIZE
+    for done, batch in enumerate(mixed.batches(BATCH_SIZE, order=range(whole)), start=1):
         module(batch.inputs[0].to(device))
-        progress(f"statistics at {side} px", done * BATCH_SIZE, len(whole))
+        progress(f"statistics at {side} px", done * BATCH_SIZE, whole)
     module.eval()
