@@ -1,6 +1,34 @@
-"""Plain-text tables: columns as wide as they must be, numbers to the right."""
+"""Table: heads and rows of text that print in a terminal and stand in a report alike."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head; `str` gives it as plain text.
+
+    Attributes:
+        head: One text per column.
+        rows: As many texts each.
+        title: What it shows; plain text prints it above the head.
+        caption: What a page writes above it; the title if left out.
+        left: So many columns, from the first one, read as words and go to the left.
+        page_only: Heads of columns that a page has room for and a terminal has not.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    caption: str = ""
+    left: int = 1
+    page_only: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        shown = [place for place, head in enumerate(self.head) if head not in self.page_only]
+        lines = [[line[place] for place in shown] for line in (self.head, *self.rows)]
+        text = text_table(lines[0], lines[1:], self.left)
+        return f"{self.title}\n{text}" if self.title else text
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -25,3 +53,11 @@ def scaled_flops(*columns: Sequence[float]) -> tuple[str, list[list[str]]]:
     )
     digits = 0 if size == 1.0 else 2 if most < 100 * size else 1
     return unit, [[f"{value / size:,.{digits}f}" for value in column] for column in columns]
+
+
+def scaled_costs(unit: str, costs: Sequence[float]) -> tuple[str, list[str]]:
+    """The unit that costs in `flops` or `ms` print in, and the costs."""
+    if unit == "ms":
+        return "ms", [f"{cost:.2f}" for cost in costs]
+    name, (texts,) = scaled_flops(costs)
+    return name, texts

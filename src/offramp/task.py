@@ -18,7 +18,9 @@ class Measure:
     """What is averaged over samples: whether the answer is right, or how far it is off.
 
     Attributes:
-        name: `accuracy`, a share from 0 to 1, or `MAE`, the mean absolute error.
+        name: What files call it: `accuracy`, a share from 0 to 1, or `mae`, the mean absolute
+            error.
+        label: What texts call it.
         higher_is_better: True for accuracy.
         unit: What the texts print it in.
         scale: What the texts multiply it by.
@@ -26,10 +28,31 @@ class Measure:
     """
 
     name: str
+    label: str
     higher_is_better: bool
     unit: str
     scale: float
     digits: int
+
+    @property
+    def head(self) -> str:
+        """Head of a column of values."""
+        return f"{self.label} {self.unit}".strip()
+
+    @property
+    def difference_head(self) -> str:
+        """Head of a column of differences."""
+        return "points" if self.higher_is_better else self.label
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The least and the largest value of one answer; None where errors can be of any size."""
+        return (0.0, 1.0) if self.higher_is_better else None
+
+    @property
+    def difference_bounds(self) -> tuple[float, float] | None:
+        """The same for the difference of two answers."""
+        return (-1.0, 1.0) if self.higher_is_better else None
 
     def values(
         self, outputs: NDArray[np.float32], labels: NDArray[np.generic]
@@ -54,8 +77,8 @@ class Measure:
         return f"{round(self.scale * value, digits) + 0.0:+.{digits}f}"  # + 0.0 unsigns -0.0
 
 
-ACCURACY = Measure("accuracy", higher_is_better=True, unit="%", scale=100.0, digits=1)
-MEAN_ABSOLUTE_ERROR = Measure("MAE", higher_is_better=False, unit="", scale=1.0, digits=3)
+ACCURACY = Measure("accuracy", "accuracy", higher_is_better=True, unit="%", scale=100.0, digits=1)
+MEAN_ABSOLUTE_ERROR = Measure("mae", "MAE", higher_is_better=False, unit="", scale=1.0, digits=3)
 
 
 def measure_of(task: Task) -> Measure:

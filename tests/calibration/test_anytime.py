@@ -73,7 +73,8 @@ def test_for_a_regression_better_is_a_smaller_error() -> None:
     values = np.array([[2.0, 2.0], [3.0, 3.0], [1.0, 1.0]])[..., None]
     plan = anytime(made([0] * 3, outputs=values, labels=[0.0, 0.0], task="regression"), "flops")
     assert deadlines(plan) == [(0, 13, 2.0), (2, 30, 1.0)]
-    assert plan.as_json()["steps"][1]["mae"] == 1.0
+    assert plan.as_json()["steps"][1]["value"] == 1.0
+    assert plan.as_json()["measure"] == "mae"
 
 
 @given(
@@ -92,7 +93,7 @@ def test_a_longer_deadline_is_never_less_accurate(
 def test_it_prints_as_a_table_and_goes_to_json() -> None:
     plan = anytime(made([5, 9]), "flops")
     assert str(plan).splitlines()[0].split() == ["exit", "from", "FLOPs", "accuracy", "%"]
-    assert json.loads(json.dumps(plan.as_json()))["steps"][0]["accuracy"] == 0.5
+    assert json.loads(json.dumps(plan.as_json()))["steps"][0]["value"] == 0.5
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -1,4 +1,4 @@
-"""A small comparison with known answers: two cuts, two kinds, any number of seeds."""
+"""A small comparison with known answers, and random outputs of three exits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from offramp.evaluation import TrialOutputs
+from offramp.outputs import ExitOutputs
 
 Make = Callable[..., TrialOutputs]
 
@@ -64,3 +65,28 @@ def trials(make_trials: Make) -> TrialOutputs:
             ("second", "conv", "conv"): [0.55, 0.50, 0.60],
         }
     )
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., ExitOutputs]:
+    """Sizes are all different, costs repeat and scores tie."""
+
+    def made(seed: int, *, samples: int = 41, task: Any = "classification", **changes: Any) -> Any:
+        random = np.random.default_rng(seed)
+        classes = 5 if task == "classification" else 1
+        labels: Any = random.integers(0, 5, samples)
+        outputs = random.normal(size=(3, samples, classes)).round(1)
+        if task == "classification":
+            outputs += np.array([0.8, 1.0, 2.0]).reshape(3, 1, 1) * np.eye(5)[labels]
+        given = {
+            "outputs": outputs.astype(np.float32),
+            "labels": labels if task == "classification" else labels / 2,
+            "task": task,
+            "names": ("early", "late", "final"),
+            "stage_flops": np.array([30, 20, 90]),
+            "branch_flops": np.array([7, 11, 0]),
+            "groups": random.integers(0, 2, samples),
+        }
+        return ExitOutputs(**(given | changes))
+
+    return made

@@ -4,15 +4,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offramp.evaluation.intervals import Bootstrap, Interval, percentile_interval, wilson
+from offramp.evaluation.intervals import (
+    Bootstrap,
+    Interval,
+    mean_interval,
+    percentile_interval,
+    resampled_interval,
+    wilson,
+)
 
 VALUES = st.tuples(st.integers(1, 4), st.integers(2, 11)).flatmap(
     lambda shape: arrays(np.float64, shape, elements=st.floats(-5, 5, width=16))
 )
 
 
-def interval(values: np.ndarray, ids: np.ndarray | None = None, seed: int = 0) -> Interval:
-    return percentile_interval(Bootstrap(400, seed).means([values], ids)[:, 0])
+def interval(values: np.ndarray, seed: int = 0) -> Interval:
+    return percentile_interval(Bootstrap(400, seed).means([values])[:, 0])
 
 
 def test_wilson_by_hand() -> None:
@@ -62,15 +69,15 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None
     assert interval(values) != interval(values, seed=1)
 
 
-def test_samples_that_share_an_id_are_drawn_together() -> None:
+def test_samples_of_one_unit_are_drawn_together() -> None:
     values = np.array([[0.0, 0.0, 6.0, 6.0]])
-    means = Bootstrap(300).means([values], np.array(["a", "a", "b", "b"]))
+    means = Bootstrap(300).means([values], np.array([0, 0, 1, 1]))
     assert set(means.ravel()) == {0.0, 3.0, 6.0}
 
 
-def test_groups_of_unequal_size_weigh_by_their_samples() -> None:
+def test_units_of_unequal_size_weigh_by_their_samples() -> None:
     values = np.array([[0.0, 0.0, 0.0, 6.0]])
-    means = Bootstrap(300).means([values], np.array(["a", "a", "a", "b"]))
+    means = Bootstrap(300).means([values], np.array([0, 0, 0, 1]))
     assert set(means.ravel()) == {0.0, 1.5, 6.0}
 
 
@@ -115,3 +122,62 @@ def test_95_in_100_intervals_hold_the_truth_where_images_make_the_spread() -> No
 @pytest.mark.slow
 def test_three_seeds_that_differ_much_make_intervals_too_narrow() -> None:
     assert 0.6 <= coverage(seed_spread=0.05, seeds=3) <= 0.9
+
+
+def test_independent_losses_get_the_interval_of_bonett_and_price() -> None:
+    losses = np.repeat([1.0, -1.0, 0.0], [6, 2, 52])
+    lost, won = 7 / 62, 3 / 62
+    reach = 1.959964 * ((lost + won - (lost - won) ** 2) / 62) ** 0.5
+    found = mean_interval(losses, None, (-1.0, 1.0))
+    assert (found.low, found.high) == pytest.approx((lost - won - reach, lost - won + reach))
+
+
+@given(st.integers(0, 1000), st.integers(2, 9))
+@settings(max_examples=50)
+def test_an_interval_over_units_holds_the_mean_and_stays_in_its_bounds(
+    seed: int, units: int
+) -> None:
+    random = np.random.default_rng(seed)
+    values, of = random.integers(0, 2, 23).astype(float), random.integers(0, units, 23)
+    found = mean_interval(values, of, (0.0, 1.0))
+    assert 0 <= found.low <= values.mean() <= found.high <= 1
+    assert found.high - found.low > 0.1
+
+
+def test_an_error_without_bounds_gets_students_interval() -> None:
+    found = mean_interval(np.array([1.0, 2.0, 6.0]), None, None)
+    assert (found.low, found.high) == pytest.approx((3 - 6.5724, 3 + 6.5724), abs=1e-3)
+
+
+def cluster_coverage(
+    loss: float, won: float, units: int, size: int, *, resampled: bool, worlds: int = 150
+) -> float:
+    """Share of worlds whose interval holds loss - won; half of a unit's rows share their fate."""
+    hits = 0
+    for world in range(worlds):
+        random = np.random.default_rng(world)
+        shared = random.random((units, 1))
+        luck = np.where(random.random((units, size)) < 0.5, shared, random.random((units, size)))
+        values = np.where(luck < loss, 1.0, np.where(luck < loss + won, -1.0, 0.0)).ravel()
+        of = np.repeat(np.arange(units), size)
+        if resampled:
+            drawn = Bootstrap(300, world).means([values[np.newaxis]], of)[:, 0]
+            found = resampled_interval(drawn, values[np.newaxis], of, (-1.0, 1.0))
+        else:
+            found = mean_interval(values, of, (-1.0, 1.0))
+        hits += loss - won in found
+    return hits / worlds
+
+
+@pytest.mark.parametrize(("units", "size"), [(10, 5), (20, 2), (100, 2)])
+@pytest.mark.parametrize(("loss", "won"), [(0.01, 0.0), (0.1, 0.1), (0.3, 0.1)])
+def test_intervals_over_few_units_hold_the_truth(
+    units: int, size: int, loss: float, won: float
+) -> None:
+    assert cluster_coverage(loss, won, units, size, resampled=False) >= 0.92
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("units", [20, 100, 200])
+def test_resampled_intervals_hold_a_loss_of_one_point(units: int) -> None:
+    assert cluster_coverage(0.01, 0.0, units, 2, resampled=True) >= 0.92

@@ -23,7 +23,7 @@ def outputs(right: np.ndarray = RIGHT, **changes: Any) -> ExitOutputs:
     return ExitOutputs(**(given | changes))
 
 
-def test_a_dearer_exit_that_is_no_better_is_impractical() -> None:
+def test_a_more_expensive_exit_that_is_not_better_is_impractical() -> None:
     points = tradeoff(outputs())
     assert [point.practical for point in points] == [True, False, True]
     assert [point.flops for point in points] == [2, 3, 12]
@@ -43,7 +43,8 @@ def test_less_error_is_better_in_a_regression() -> None:
     assert [point.value for point in points] == [2.0, 4.0, 1.0]
     assert [point.practical for point in points] == [True, False, True]
     assert "MAE" in str(points)
-    assert points.as_json()["exits"][0]["mae"] == 2.0
+    assert points.as_json()["exits"][0]["value"] == 2.0
+    assert points.as_json()["exits"][0]["measure"] == "mae"
     with pytest.raises(OfframpError, match="no accuracy"):
         _ = points[0].accuracy
 
@@ -75,7 +76,7 @@ def test_repeated_ids_widen_the_interval() -> None:
     single = tradeoff(outputs(right))
     repeated = tradeoff(outputs(right, ids=np.repeat(np.arange(40), 10)))
     assert "Wilson" in single.method
-    assert "bootstrap" in repeated.method
+    assert "400 samples in 40 independent units; intervals: Student" in repeated.method
     for one, other in zip(single, repeated, strict=True):
         assert other.interval.high - other.interval.low > 2 * (one.interval.high - one.interval.low)
 
@@ -103,5 +104,29 @@ def test_json_holds_every_exit_even_one_that_costs_nothing() -> None:
     free = outputs(stage_flops=[0, 0, 10], branch_flops=[0, 1, 0])
     plain = json.loads(json.dumps(tradeoff(free).as_json(), allow_nan=False))
     assert plain["samples"] == 3
-    assert [row["accuracy"] for row in plain["exits"]] == [2 / 3, 1 / 3, 1.0]
+    assert [row["value"] for row in plain["exits"]] == [2 / 3, 1 / 3, 1.0]
     assert [row["acceleration"] for row in plain["exits"]] == [None, 10.0, 1.0]
+
+
+def test_exits_that_are_always_right_on_repeated_ids_have_an_interval() -> None:
+    ids = np.repeat(np.arange(20), 2)
+    (point, *_) = tradeoff(outputs(np.ones((3, 40), int), ids=ids))
+    assert point.interval.high == 1.0
+    assert 0.7 < point.interval.low < 0.9
+
+
+def test_a_backbone_without_costs_is_as_fast_as_each_of_its_exits() -> None:
+    points = tradeoff(outputs(stage_flops=[0, 0, 0], branch_flops=[0, 0, 0]))
+    assert [point.acceleration for point in points] == [1.0, 1.0, 1.0]
+    free = tradeoff(outputs(stage_flops=[0, 0, 10], branch_flops=[0, 1, 0]))
+    assert "free" in str(free)
+    assert "inf" not in str(free) + str(points)
+
+
+def test_a_single_cluster_says_nothing_about_others() -> None:
+    (point, *_) = tradeoff(outputs(clusters=[4, 4, 4]))
+    assert (point.interval.low, point.interval.high) == (0.0, 1.0)
+    value = outputs(
+        outputs=np.ones((3, 3, 1)), labels=np.zeros(3), task="regression", ids=["a"] * 3
+    )
+    assert tradeoff(value).as_json()["exits"][0]["interval"] == [None, None]

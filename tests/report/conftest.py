@@ -10,7 +10,6 @@ from offramp.evaluation import (
     Rival,
     TrialOutputs,
     compare,
-    fixed_threshold,
     tradeoff,
 )
 from offramp.evaluation.quality import quality
@@ -82,7 +81,6 @@ def inputs(comparison: Comparison) -> ReportInputs:
         title="Exits on <script>alert(1)</script>",
         comparison=comparison,
         exits=tradeoff(outputs),
-        mix=fixed_threshold(outputs),
         quality=quality(outputs, {"at <half>": policy}, temperatures_on=others),
         curves=curves,
         pictures=[

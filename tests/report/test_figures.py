@@ -91,7 +91,7 @@ def test_no_window_system_is_touched() -> None:
     code = (
         "import sys, offramp.report\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "from offramp.report.image import house_style\n"
+        "from offramp.report.style import house_style\n"
         "with house_style(): pass\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

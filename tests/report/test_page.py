@@ -2,12 +2,22 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from offramp.errors import BundleError
-from offramp.evaluation import verdict
-from offramp.evaluation.exit_mix import NO_PROMISE
+from offramp.evaluation import (
+    FailedBranch,
+    FailedTrial,
+    Rival,
+    TrialOutputs,
+    compare,
+    tradeoff,
+)
+from offramp.evaluation.quality import quality
+from offramp.outputs import ExitOutputs
 from offramp.report import ReportInputs, write_report
 from offramp.report.page import report_page
 
@@ -98,7 +108,7 @@ def test_the_table_has_every_number_of_a_row(page: Page) -> None:
 
 
 def test_the_verdict_and_the_notes_are_shown_whole(inputs: ReportInputs, page: Page) -> None:
-    for sentence in (*verdict(inputs.comparison), *inputs.comparison.notes, NO_PROMISE):
+    for sentence in (*inputs.comparison.verdict(), *inputs.comparison.notes, "no promise"):
         assert sentence in page.text
 
 
@@ -150,21 +160,65 @@ def test_contrast_holds_in_both_themes(text: str) -> None:
 
 
 def test_what_is_not_given_is_left_out(inputs: ReportInputs) -> None:
-    bare = replace(inputs, mix=None, quality=None, curves=(), pictures=(), facts={}, plan="")
+    bare = replace(inputs, quality=None, curves=(), pictures=(), facts={}, plan="")
     text = report_page(bare)
-    for absent in (NO_PROMISE, "trained", "Quality of exits", "<img", "Facts", "<details", "None"):
+    for absent in (
+        "no promise",
+        "trained",
+        "Quality of exits",
+        "<img",
+        "Facts",
+        "<details",
+        "None",
+    ):
         assert absent not in text
     assert "Every exit" in text
 
 
-def test_several_baselines_get_a_table_of_their_own(inputs: ReportInputs, text: str) -> None:
-    found = inputs.comparison.differences
-    pool = replace(found[0], baseline="pool")
-    both = replace(inputs.comparison, differences=(*found, pool))
-    page = Page(report_page(replace(inputs, comparison=both, quality=None)))
-    assert "Paired differences: same samples, same seeds" in page.text
-    assert "against pool" in page.text
-    assert "Paired differences: same samples" not in text
+def test_every_table_has_the_intervals_that_a_terminal_has_no_room_for(
+    inputs: ReportInputs, page: Page
+) -> None:
+    shown = inputs.comparison
+    for interval in [*(row.interval for row in shown.rows), *(r.interval for r in shown.rivals)]:
+        assert interval is not None
+        assert interval.text(shown.measure) in page.text
+        assert interval.text(shown.measure) not in str(shown)
+
+
+def test_a_failed_branch_is_a_row_that_says_why(inputs: ReportInputs) -> None:
+    lost = FailedTrial("b&2", "pool", "conv", 0, "diverged in epoch <1>")
+    failed = (FailedBranch("b&2", "pool", "conv", (lost,)),)
+    page = Page(report_page(replace(inputs, comparison=replace(inputs.comparison, failed=failed))))
+    assert "failed: diverged in epoch <1> (seed 0)" in page.text
+    assert "CNN (pool) at b&2 failed: diverged in epoch <1> (seed 0)." in page.text
+
+
+def test_a_regression_has_the_same_page_with_its_error(inputs: ReportInputs) -> None:
+    random = np.random.default_rng(3)
+    values = random.normal(size=(3, 30, 1)).astype(np.float32)
+    labels, cuts = np.arange(30.0) / 30, np.array(["a<1>", "b&2"])
+    shared: Any = {"labels": labels, "task": "regression", "stage_flops": [10, 20, 70]}
+    trials = TrialOutputs(
+        outputs=values[:2], final=values[2], cuts=cuts, cut_names=cuts,
+        branches=np.array(["conv-k3"] * 2), kinds=np.array(["conv"] * 2),
+        seeds=np.array([0, 0]), params=np.array([3, 3]), branch_flops=np.array([1, 1]), **shared,
+    )  # fmt: skip
+    outputs = ExitOutputs(outputs=values, branch_flops=np.array([1, 1, 0]), **shared)
+    rival = Rival.measured("9 px", values[0], labels, flops=40, resolution=9, task="regression")
+    text = report_page(
+        replace(
+            inputs,
+            comparison=compare(trials, [rival]),
+            exits=tradeoff(outputs),
+            quality=quality(outputs),
+            curves=(),
+        )
+    )
+    page = Page(text)
+    assert {"tradeoff", "oracle"} <= {figure["id"] for figure in page.attributes("svg")}
+    assert "The final layer's MAE is" in page.text
+    assert "MAE against FLOPs per sample" in page.text
+    assert "accuracy" not in page.text
 
 
 def test_without_differences_and_rivals_the_rest_is_shown(inputs: ReportInputs) -> None:

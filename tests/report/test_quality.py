@@ -5,11 +5,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from offramp.evaluation.quality import Quality, quality
-from offramp.evaluation.quality.text import quality_tables
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
 from offramp.report import ReportInputs, plot_mix, plot_oracle, plot_reliability
-from offramp.report.quality_section import quality_section
+from offramp.report.page import quality_section
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def test_reliability_has_a_panel_per_exit_with_its_bins_before_and_after(found: 
         assert shown[panel].get_title(loc="left") == f"{exit.name}, T = {exit.temperature:.2f}"
 
 
-def test_the_oracle_goes_on_level_to_the_backbone_s_cost(found: Quality) -> None:
+def test_the_oracle_continues_level_to_the_backbone_s_cost(found: Quality) -> None:
     drawn = line(plot_oracle(found), "oracle: the best exit for each sample")
     assert drawn.get_xdata()[-1] == 100
     assert drawn.get_ydata()[-1] == drawn.get_ydata()[-2] == 100 * found.oracle.value[-1]
@@ -66,7 +65,7 @@ def test_the_mix_names_the_parts_with_the_largest_drop_on_top(found: Quality) ->
 
 def test_the_section_holds_every_table(found: Quality) -> None:
     section = quality_section(found)
-    tables = list(quality_tables(found))
+    tables = found.tables()
     assert section.count("<table") == len(tables) == 5
     assert "no promise" in section
     assert "fitted on 30 other samples" in section

@@ -69,14 +69,12 @@ class AnytimePlan:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        rows = [asdict(step) for step in self.steps]
-        for row in rows:
-            row[self.measure.name.lower()] = row.pop("value")
         return {
+            "measure": self.measure.name,
             "unit": self.unit,
             "interruptible": self.interruptible,
             "samples": self.samples,
-            "steps": rows,
+            "steps": [asdict(step) for step in self.steps],
             "skipped": list(self.skipped),
         }
 
@@ -87,7 +85,7 @@ class AnytimePlan:
             if self.unit == "flops"
             else ("ms", [[f"{deadline:.2f}" for deadline in deadlines]])
         )
-        head = ["exit", f"from {unit}", f"{self.measure.name} {self.measure.unit}".strip()]
+        head = ["exit", f"from {unit}", self.measure.head]
         rows = [
             [step.name, text, self.measure.text(step.value)]
             for step, text in zip(self.steps, texts, strict=True)

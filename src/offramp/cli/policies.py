@@ -136,18 +136,14 @@ class Fitted:
         }
 
     def __str__(self) -> str:
-        from offramp.evaluation.quality.text import part_table, policy_table
-        from offramp.table import text_table
-
         told = list(map(str, self.calibrations or self.policies))
         told += [f"not certified, so not on the menu: {limit:g}" for limit in self.declined]
         judged = self._judged()
         if judged is not None:
-            tables = [policy_table(judged)]
-            for policy, found in zip(self.policies, judged.policies, strict=True):
+            told.append(str(judged.policy_table()))
+            for policy, table in zip(self.policies, judged.part_tables(), strict=False):
                 if policy.promise is not None and policy.promise.within:
-                    tables.append(part_table(judged, found))
-            told += [f"{title}\n{text_table(head, rows)}" for title, head, rows in tables]
+                    told.append(str(table))
             told.append(f"These on the {judged.samples} samples of the run's test split.")
         return "\n\n".join([*told, f"written: {self.path}"])
 

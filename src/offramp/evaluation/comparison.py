@@ -1,82 +1,21 @@
-"""What a comparison of branches found: values to show, to save and to plot."""
+"""Comparison: every branch over its seeds, paired differences and static rivals, as one value."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from offramp.evaluation.intervals import Interval
-from offramp.evaluation.rivals import RivalRow
-from offramp.evaluation.tradeoff import finite_or_none
-from offramp.table import scaled_flops, text_table
+from offramp.evaluation.rows import (
+    BranchRow,
+    FailedBranch,
+    PairedDifference,
+    RivalDifference,
+    RivalRow,
+    failure_texts,
+    kind_name,
+)
+from offramp.evaluation.tradeoff import factor_text
+from offramp.table import Table, scaled_flops
 from offramp.task import Measure
-
-_KIND_NAMES = {"slvit": "SL-ViT", "conv": "CNN", "backbone": "final layer"}
-
-
-@dataclass(frozen=True)
-class BranchRow:
-    """One branch at one cut, over its seeds; or the final layer, which has no branch.
-
-    Attributes:
-        cut: Where it sits; `final` for the final layer.
-        branch: Label of its settings; `backbone` for the final layer.
-        kind: Kind of the branch; `backbone` for the final layer.
-        series: What joins it to the branches of other cuts: its kind, or its label where a cut
-            holds several of the kind.
-        value: Mean over seeds of accuracy (0 to 1) or mean absolute error.
-        std: Sample standard deviation over seeds (ddof 1); None below two seeds.
-        seeds: Which seeds; none for the final layer.
-        interval: 95 % for `value`, over samples and seeds.
-        params: Of the branch.
-        flops: On its own path, a multiply-add being 2.
-        flops_with_passed: The same with the branches of its series at earlier cuts; None for the
-            final layer, which belongs to no series.
-        acceleration: FLOPs of the whole backbone divided by `flops`.
-        ms: Measured milliseconds on its own path (mean over seeds), if measured.
-        ms_with_passed: The same with the branches of its series at earlier cuts.
-        practical: False when a cheaper exit of the same kind, or the final layer if cheaper, is
-            at least as good (paper, section 2.1); for the final layer, when any exit is.
-    """
-
-    cut: str
-    branch: str
-    kind: str
-    series: str
-    value: float
-    std: float | None
-    seeds: tuple[int, ...]
-    interval: Interval
-    params: int
-    flops: int
-    flops_with_passed: int | None
-    acceleration: float
-    ms: float | None
-    ms_with_passed: float | None
-    practical: bool
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """A branch minus the baseline at the same cut: same samples, same seeds.
-
-    Attributes:
-        cut: Where both sit.
-        branch: Label of the branch.
-        kind: Its kind.
-        baseline: Label of the baseline.
-        baseline_kind: Its kind.
-        difference: In the measure's unit: a share for accuracy (0.01 is one point).
-        interval: 95 %, over samples and seeds.
-        seeds: The seeds that both have.
-    """
-
-    cut: str
-    branch: str
-    kind: str
-    baseline: str
-    baseline_kind: str
-    difference: float
-    interval: Interval
-    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,138 +25,168 @@ class Comparison:
     Attributes:
         measure: What the values are.
         samples: How many samples they are over.
+        cuts: Names of all cuts, in the order of the backbone.
         rows: One per cut and branch, by cut.
         final: The final layer.
         differences: One per branch and baseline at the same cut.
-        rivals: The static rivals and how exits fare against them.
+        rivals: The static rivals, and the exits that cost no more.
+        failed: Branches of which no trial succeeded.
         notes: How to read the numbers.
     """
 
     measure: Measure
     samples: int
+    cuts: tuple[str, ...]
     rows: tuple[BranchRow, ...]
     final: BranchRow
     differences: tuple[PairedDifference, ...]
     rivals: tuple[RivalRow, ...]
+    failed: tuple[FailedBranch, ...]
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`; an acceleration without bound is None."""
-        name = self.measure.name.lower()
         return {
-            "measure": name,
+            "measure": self.measure.name,
             "samples": self.samples,
-            "rows": [_row_json(row, name) for row in self.rows],
-            "final": _row_json(self.final, name),
-            "differences": [_with_bounds(asdict(item)) for item in self.differences],
-            "rivals": [_rival_json(row, name) for row in self.rivals],
+            "rows": [row.as_json() for row in self._by_cut()],
+            "final": self.final.as_json(),
+            "differences": [item.as_json() for item in self.differences],
+            "rivals": [row.as_json() for row in self.rivals],
             "notes": list(self.notes),
         }
 
-    def __str__(self) -> str:
-        parts = [self._branch_table()]
+    def tables(self) -> list[Table]:
+        """The branches, and where there are any the differences and the rivals."""
+        tables = [self._branch_table()]
         if self.differences:
-            parts.append(self._difference_table())
+            tables.append(self._difference_table())
         if self.rivals:
-            parts.append(self._rival_table())
-        return "\n\n".join([*parts, "\n".join(self.notes)])
+            tables.append(self._rival_table())
+        return tables
 
-    def _branch_table(self) -> str:
-        rows = (*self.rows, self.final)
+    def verdict(self) -> tuple[str, ...]:
+        """What the intervals show, in sentences that follow from the numbers and nothing else.
+
+        One per paired difference, impractical exit, static rival and failed trial.
+        """
+        return (
+            *(self._difference_sentence(item) for item in self.differences),
+            *self._impractical_sentences(),
+            *(self._rival_sentence(row) for row in self.rivals),
+            *(
+                f"{kind_name(row.kind)} ({row.branch}) at {row.cut} {text}."
+                for row in self._by_cut()
+                for text in failure_texts(row.failed)
+            ),
+        )
+
+    def __str__(self) -> str:
+        return "\n\n".join([*map(str, self.tables()), "\n".join(self.notes)])
+
+    def _by_cut(self) -> list[BranchRow | FailedBranch]:
+        return sorted((*self.rows, *self.failed), key=lambda row: self.cuts.index(row.cut))
+
+    def _branch_table(self) -> Table:
+        measured = (*self.rows, self.final)
         unit, (own, passed) = scaled_flops(
-            [row.flops for row in rows], [row.flops_with_passed or row.flops for row in rows]
+            [row.flops for row in measured],
+            [row.flops_with_passed or row.flops for row in measured],
         )
         timed = self.final.ms is not None
-        head = ["exit", "branch", measure_head(self.measure), "seeds", "params", unit]
+        head = ["exit", "branch", self.measure.head, "95 % interval", "seeds", "params", unit]
         head += ["with passed", "acceleration", *(["ms"] if timed else []), ""]
-        lines = [
-            [
+        lines: dict[BranchRow | FailedBranch, list[str]] = {
+            row: [
                 row.cut,
                 row.branch,
-                mean_text(self.measure, row),
+                row.value_text(self.measure),
+                row.interval.text(self.measure),
                 str(len(row.seeds)) if row.seeds else "",
                 f"{row.params:,}" if row.seeds else "",
                 own[place],
                 passed[place] if row.flops_with_passed is not None else "",
-                f"{row.acceleration:.2f}x",
+                factor_text(row.acceleration),
                 *([f"{row.ms:.2f}"] if timed else []),
-                "" if row.practical else "impractical",
+                row.remark(),
             ]
-            for place, row in enumerate(rows)
-        ]
-        return text_table(head, lines, left=2)
+            for place, row in enumerate(measured)
+        }
+        for lost in self.failed:
+            lines[lost] = [lost.cut, lost.branch, *[""] * (len(head) - 3), lost.remark()]
+        rows = [lines[row] for row in (*self._by_cut(), self.final)]
+        caption = "Every branch, mean ± standard deviation over seeds"
+        return Table(head, rows, caption=caption, left=2, page_only=("95 % interval",))
 
-    def _difference_table(self) -> str:
-        head = ["exit", "paired difference", difference_head(self.measure), "95 % interval"]
-        lines = [
+    def _difference_table(self) -> Table:
+        head = ["exit", "paired difference", self.measure.difference_head, "95 % interval", "seeds"]
+        rows = [
             [
                 item.cut,
                 f"{item.branch} minus {item.baseline}",
                 self.measure.difference_text(item.difference),
-                difference_interval_text(self.measure, item.interval),
+                item.interval.difference_text(self.measure),
+                str(len(item.seeds)),
             ]
             for item in self.differences
         ]
-        return text_table(head, lines, left=2)
+        caption = "Paired differences: same samples, same seeds"
+        return Table(head, rows, caption=caption, left=2, page_only=("seeds",))
 
-    def _rival_table(self) -> str:
+    def _rival_table(self) -> Table:
         unit, (flops,) = scaled_flops([row.rival.flops for row in self.rivals])
-        head = ["static rival", "how", measure_head(self.measure), unit]
-        lines = [
-            [row.rival.name, row.rival.note, self.measure.text(row.rival.value), own]
+        head = ["static rival", "how", self.measure.head, "95 % interval", unit]
+        rows = [
+            [
+                row.rival.name,
+                row.rival.note,
+                self.measure.text(row.rival.value),
+                row.interval.text(self.measure) if row.interval else "",
+                own,
+            ]
             for row, own in zip(self.rivals, flops, strict=True)
         ]
-        return text_table(head, lines, left=2)
+        caption = "Static rivals: no exits, less compute for every sample"
+        return Table(head, rows, caption=caption, left=2, page_only=("95 % interval",))
 
+    def _difference_sentence(self, item: PairedDifference) -> str:
+        one = f"{kind_name(item.kind)} ({item.branch})"
+        other = f"{kind_name(item.baseline_kind)} ({item.baseline})"
+        seeds = "1 seed" if len(item.seeds) == 1 else f"{len(item.seeds)} seeds"
+        return (
+            f"{one} minus {other} at {item.cut}: {self._size(item.difference, item.interval)}, "
+            f"{seeds}: {self._finding(kind_name(item.kind), item.interval)}."
+        )
 
-def kind_name(kind: str) -> str:
-    """A kind of branch as texts call it."""
-    return _KIND_NAMES.get(kind, kind)
+    def _impractical_sentences(self) -> list[str]:
+        names = [
+            f"{kind_name(r.kind)} ({r.branch}) at {r.cut}" for r in self.rows if not r.practical
+        ]
+        names += [] if self.final.practical else ["The final layer"]
+        return [f"{name} is impractical: a cheaper exit is at least as good." for name in names]
 
+    def _rival_sentence(self, row: RivalRow) -> str:
+        unit, ((flops,),) = scaled_flops([row.rival.flops])
+        name = f"static rival {row.rival.name} ({flops} {unit})"
+        if not row.differences:
+            return f"No exit is as cheap as the {name}."
+        found = "; ".join(self._rival_difference(item, row) for item in row.differences)
+        return f"The most expensive exits within the cost of the {name}, minus it: {found}."
 
-def measure_head(measure: Measure) -> str:
-    """Head of a column of values."""
-    return f"{measure.name} {measure.unit}".strip()
+    def _rival_difference(self, item: RivalDifference, row: RivalRow) -> str:
+        alone = [other.kind for other in row.differences].count(item.kind) == 1
+        name = kind_name(item.kind) if alone else item.branch
+        size = self._size(item.difference, item.interval)
+        return f"{name} at {item.cut} {size}, {self._finding('the exit', item.interval)}"
 
+    def _size(self, difference: float, interval: Interval | None) -> str:
+        text = f"{self.measure.difference_text(difference)} {self.measure.difference_head}"
+        return text if interval is None else f"{text} [{interval.difference_text(self.measure)}]"
 
-def difference_head(measure: Measure) -> str:
-    """Head of a column of differences."""
-    return "points" if measure.higher_is_better else measure.name
-
-
-def mean_text(measure: Measure, row: BranchRow) -> str:
-    """Mean and spread over seeds as tables print them; the final layer has no spread."""
-    if not row.seeds:
-        return measure.text(row.value)
-    return f"{measure.text(row.value)} ± {'n/a' if row.std is None else measure.text(row.std)}"
-
-
-def difference_interval_text(measure: Measure, interval: Interval) -> str:
-    """The interval of a difference as tables print it."""
-    low, high = measure.difference_text(interval.low), measure.difference_text(interval.high)
-    return f"{low} to {high}"
-
-
-def _row_json(row: BranchRow, measure: str) -> dict[str, Any]:
-    plain = _with_bounds(asdict(row))
-    plain[measure] = plain.pop("value")
-    plain["acceleration"] = finite_or_none(row.acceleration)
-    return plain
-
-
-def _rival_json(row: RivalRow, measure: str) -> dict[str, Any]:
-    plain = row.rival.as_json()
-    plain[measure] = plain.pop("value")
-    plain["interval"] = _bounds(row.interval)
-    plain["duels"] = [_with_bounds(asdict(duel)) for duel in row.duels]
-    return plain
-
-
-def _with_bounds(plain: dict[str, Any]) -> dict[str, Any]:
-    if plain["interval"] is not None:
-        plain["interval"] = [plain["interval"]["low"], plain["interval"]["high"]]
-    return plain
-
-
-def _bounds(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]
+    def _finding(self, name: str, interval: Interval | None) -> str:
+        if interval is None:
+            return "no interval, so nothing is shown"
+        if 0.0 in interval:
+            return "no difference shown (the interval includes 0)"
+        better = self.measure.better(interval.low, 0.0)
+        return f"{name} {'is better' if better else 'is worse'} (the interval excludes 0)"

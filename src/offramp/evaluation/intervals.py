@@ -1,5 +1,6 @@
-"""95 % intervals: Wilson's for one share, the bootstrap over samples and seeds for the rest."""
+"""95 % intervals: of one share, of a mean over units that may be few, over samples and seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,9 +8,23 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from offramp.task import Measure
 
 CONFIDENCE = 0.95
+FEW_UNITS = 100
+"""Below so many units a bootstrap is too narrow, and the closed form widens it."""
+FEW_VARYING = 10
+"""The same where fewer units than this differ from what most units show."""
 _CHUNK = 2_000_000  # numbers drawn at a time, so that memory stays small
+_NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+Floats = NDArray[np.float64]
+Units = NDArray[np.int64] | None
+"""Which independent unit each sample belongs to, (N,); None where each is one by itself."""
+Bounds = tuple[float, float] | None
+"""The least and the largest value that one sample can have; None where there is no limit."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +37,53 @@ class Interval:
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    def text(self, measure: Measure) -> str:
+        """Around a value, as tables print it."""
+        return f"{measure.text(self.low)} to {measure.text(self.high)}"
+
+    def difference_text(self, measure: Measure) -> str:
+        """Around a difference, as tables print it."""
+        return f"{measure.difference_text(self.low)} to {measure.difference_text(self.high)}"
+
+    def as_json(self) -> list[float | None]:
+        """Both ends; None for one that is infinite, as a single unit without bounds leaves it."""
+        return [end if math.isfinite(end) else None for end in (self.low, self.high)]
+
 
 def wilson(share: float, samples: int) -> Interval:
     """Wilson's score interval for a share of `samples` independent samples (Wilson 1927)."""
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    z = _NORMAL
     centre = (share + z**2 / (2 * samples)) / (1 + z**2 / samples)
     reach = z / (1 + z**2 / samples)
     reach *= (share * (1 - share) / samples + z**2 / (4 * samples**2)) ** 0.5
     return Interval(min(share, centre - reach), max(share, centre + reach))
+
+
+def mean_interval(values: Floats, units: Units, bounds: Bounds) -> Interval:
+    """95 % for the mean of values (N,) over independent units, in closed form.
+
+    Two made-up units of average size join, one at each bound, so that units which all agree
+    still leave room for one that does not. The mean of all is a ratio of sums over units; its
+    variance follows from how far each unit's sum is from its share (Cochran 1977, section 6.4).
+    For independent losses of -1, 0 and 1 this is the interval of Bonett and Price (2012).
+    Otherwise the reach is Student's t of the effective number of units (Kish 1965) less one, as
+    few units tell their own spread badly. Without bounds nothing is added.
+    """
+    (sums,), sizes = _over_units(values[np.newaxis], units)
+    count, effective = len(sizes), float(sizes.sum() ** 2 / (sizes**2).sum())
+    independent = units is None and bounds is not None
+    if not independent and count == 1:
+        return Interval(*bounds) if bounds is not None else Interval(-math.inf, math.inf)
+    correction = count / (count - 1) if bounds is None else 1.0
+    if bounds is not None:
+        made_up = np.full(2, sizes.mean())
+        sums, sizes = np.append(sums, made_up * bounds), np.append(sizes, made_up)
+    centre = float(sums.sum() / sizes.sum())
+    variance = correction * float(((sums - centre * sizes) ** 2).sum() / sizes.sum() ** 2)
+    quantile = _NORMAL if independent else float(stdtrit(effective - 1, (1 + CONFIDENCE) / 2))
+    low, high = bounds or (-math.inf, math.inf)
+    mean, reach = float(values.mean()), quantile * math.sqrt(variance)
+    return Interval(min(mean, max(low, centre - reach)), max(mean, min(high, centre + reach)))
 
 
 @dataclass(frozen=True)
@@ -37,7 +91,7 @@ class Bootstrap:
     """Resampling of samples and, within each draw, of seeds.
 
     One draw of samples serves every column, so differences between columns are paired. Samples
-    that share an id are drawn together, for they are not independent.
+    of one unit are drawn together, for they are not independent.
 
     Attributes:
         draws: How many times all is resampled.
@@ -47,12 +101,10 @@ class Bootstrap:
     draws: int = 2000
     seed: int = 0
 
-    def means(
-        self, columns: Sequence[NDArray[np.float64]], ids: NDArray[np.str_] | None = None
-    ) -> NDArray[np.float64]:
+    def means(self, columns: Sequence[Floats], units: Units = None) -> Floats:
         """Resampled means of columns (seeds, N), each over its samples and seeds: (draws, C)."""
         samples, seeds = (np.random.default_rng((self.seed, stream)) for stream in (0, 1))
-        per_seed = self._over_samples(np.concatenate(columns), ids, samples)
+        per_seed = self._over_samples(np.concatenate(columns), units, samples)
         most = max(len(column) for column in columns)
         chance = seeds.random((self.draws, most))
         starts = np.cumsum([0, *(len(column) for column in columns)])
@@ -61,49 +113,70 @@ class Bootstrap:
             axis=1,
         )
 
-    def _over_samples(
-        self, rows: NDArray[np.float64], ids: NDArray[np.str_] | None, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
-        """Means of rows (R, N) over samples drawn with replacement: (draws, R)."""
-        sums, sizes = _grouped(rows, ids)
-        groups = sums.shape[1]
-        step = max(1, _CHUNK // groups)
+    def _over_samples(self, rows: Floats, units: Units, rng: np.random.Generator) -> Floats:
+        """Means of rows (R, N) over units drawn with replacement: (draws, R)."""
+        sums, sizes = _over_units(rows, units)
+        count = len(sizes)
+        step = max(1, _CHUNK // count)
         means = [
             (counts @ sums.T) / (counts @ sizes)[:, np.newaxis]
             for first in range(0, self.draws, step)
-            for counts in [_counts(rng, min(step, self.draws - first), groups)]
+            for counts in [_counts(rng, min(step, self.draws - first), count)]
         ]
         return np.concatenate(means)
 
 
-def percentile_interval(draws: NDArray[np.float64]) -> Interval:
+def resampled_interval(draws: Floats, values: Floats, units: Units, bounds: Bounds) -> Interval:
+    """The middle 95 % of resampled means (draws,) of values (seeds, N).
+
+    Where units are few, or few of them differ from the rest, draws repeat what chance left out:
+    if no unit lost anything, none of the draws does. There the closed form widens the interval.
+    """
+    found, mean = percentile_interval(draws), values.mean(axis=0)
+    if not _too_few(mean, units):
+        return found
+    other = mean_interval(mean, units, bounds)
+    return Interval(min(found.low, other.low), max(found.high, other.high))
+
+
+def percentile_interval(draws: Floats) -> Interval:
     """The middle 95 % of resampled values (draws,)."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def _grouped(
-    rows: NDArray[np.float64], ids: NDArray[np.str_] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of rows (R, N) over samples of the same id, (R, G), and how many each id has, (G,)."""
-    if ids is None:
+def units_text(samples: int, units: Units) -> str:
+    """How many samples there are, and in how many units where these are fewer."""
+    if units is None:
+        return f"{samples} samples"
+    return f"{samples} samples in {units.max() + 1} independent units"
+
+
+def _too_few(values: Floats, units: Units) -> bool:
+    (sums,), sizes = _over_units(values[np.newaxis], units)
+    _, alike = np.unique(sums / sizes, return_counts=True)
+    return bool(len(sizes) < FEW_UNITS or len(sizes) - alike.max() < FEW_VARYING)
+
+
+def _over_units(rows: Floats, units: Units) -> tuple[Floats, Floats]:
+    """Sums of rows (R, N) over the samples of each unit, (R, G), and how many it has, (G,)."""
+    if units is None:
         return rows, np.ones(rows.shape[1])
-    _, group = np.unique(ids, return_inverse=True)
-    sizes = np.bincount(group).astype(np.float64)
-    return np.stack([np.bincount(group, row, len(sizes)) for row in rows]), sizes
+    _, place, counts = np.unique(units, return_inverse=True, return_counts=True)
+    return np.stack([np.bincount(place, row) for row in rows]), counts.astype(np.float64)
 
 
-def _counts(rng: np.random.Generator, draws: int, groups: int) -> NDArray[np.float64]:
-    """How often each group is drawn when as many as there are are drawn: (draws, groups)."""
-    picks = rng.integers(0, groups, (draws, groups)) + groups * np.arange(draws)[:, np.newaxis]
-    flat = np.bincount(picks.ravel(), minlength=draws * groups).astype(np.float64)
-    return flat.reshape(draws, groups)
+def _counts(rng: np.random.Generator, draws: int, units: int) -> Floats:
+    """How often each unit is drawn when as many as there are are drawn: (draws, units)."""
+    picks = rng.integers(0, units, (draws, units)) + units * np.arange(draws)[:, np.newaxis]
+    flat = np.bincount(picks.ravel(), minlength=draws * units).astype(np.float64)
+    return flat.reshape(draws, units)
 
 
-def _over_seeds(per_seed: NDArray[np.float64], chance: NDArray[np.float64]) -> NDArray[np.float64]:
+def _over_seeds(per_seed: Floats, chance: Floats) -> Floats:
     """Means (draws,) of (draws, seeds) over seeds drawn with replacement."""
     seeds = per_seed.shape[1]
     picks = np.minimum((chance[:, :seeds] * seeds).astype(np.int64), seeds - 1)
-    means: NDArray[np.float64] = np.take_along_axis(per_seed, picks, axis=1).mean(axis=1)
+    means: Floats = np.take_along_axis(per_seed, picks, axis=1).mean(axis=1)
     return means

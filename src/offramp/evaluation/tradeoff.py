@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import OfframpError
-from offramp.evaluation.intervals import Bootstrap, Interval, percentile_interval, wilson
+from offramp.evaluation.intervals import Interval, mean_interval, units_text, wilson
 from offramp.outputs import ExitOutputs
-from offramp.table import scaled_flops, text_table
+from offramp.table import Table, scaled_flops
 from offramp.task import Measure, measure_of
 
 
@@ -22,7 +22,7 @@ class ExitPoint:
     Attributes:
         exit: Its number, from 0.
         name: Its cut, or the name of the last exit.
-        measure: What `value` is: `accuracy`, 0 to 1, or `MAE`, the mean absolute error.
+        measure: What `value` is: `accuracy`, 0 to 1, or `mae`, the mean absolute error.
         value: Over all samples.
         interval: 95 % for `value`.
         flops: Cost of leaving here on its own path, in FLOPs (a multiply-add is 2).
@@ -53,7 +53,7 @@ class ExitPoint:
             OfframpError: The task is regression.
         """
         if self.measure != "accuracy":
-            raise OfframpError(f"a regression has no accuracy. Read value, its {self.measure}.")
+            raise OfframpError("a regression has no accuracy. Read value, its mean absolute error.")
         return self.value
 
 
@@ -65,7 +65,7 @@ class Tradeoff(Sequence[ExitPoint]):
         points: One per exit.
         measure: What their values are.
         samples: How many samples the values are over.
-        method: How the intervals were made.
+        method: How many samples in how many units there are, and how the intervals were made.
     """
 
     points: tuple[ExitPoint, ...]
@@ -85,34 +85,37 @@ class Tradeoff(Sequence[ExitPoint]):
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`; an acceleration without bound is None."""
         rows = [asdict(point) for point in self.points]
-        for row in rows:
-            row[row.pop("measure").lower()] = row.pop("value")
-            row["interval"] = [row["interval"]["low"], row["interval"]["high"]]
-            row["acceleration"] = finite_or_none(row["acceleration"])
+        for row, point in zip(rows, self.points, strict=True):
+            row["interval"] = point.interval.as_json()
+            row["acceleration"] = finite_or_none(point.acceleration)
         return {"samples": self.samples, "interval_method": self.method, "exits": rows}
 
-    def __str__(self) -> str:
+    def table(self) -> Table:
+        """One row per exit."""
         unit, (flops, passed) = scaled_flops(
             [point.flops for point in self.points],
             [point.flops_with_passed for point in self.points],
         )
         timed = self.points[0].ms is not None
-        head = ["exit", f"{self.measure.name} {self.measure.unit}".strip(), "95 % interval"]
-        head += [unit, "with passed", "acceleration", *(["ms"] if timed else []), ""]
+        head = ["exit", self.measure.head, "95 % interval", unit, "with passed", "acceleration"]
+        head += [*(["ms"] if timed else []), ""]
         rows = [
             [
                 point.name,
                 self.measure.text(point.value),
-                interval_text(self.measure, point.interval),
+                point.interval.text(self.measure),
                 own,
                 cumulative,
-                f"{point.acceleration:.2f}x",
+                factor_text(point.acceleration),
                 *([f"{point.ms:.2f}"] if timed else []),
                 "" if point.practical else "impractical",
             ]
             for point, own, cumulative in zip(self.points, flops, passed, strict=True)
         ]
-        return f"{text_table(head, rows)}\n{self.samples} samples; {self.method}."
+        return Table(head, rows)
+
+    def __str__(self) -> str:
+        return f"{self.table()}\n{self.method}."
 
 
 def tradeoff(outputs: ExitOutputs) -> Tradeoff:
@@ -120,7 +123,7 @@ def tradeoff(outputs: ExitOutputs) -> Tradeoff:
     measure = measure_of(outputs.task)
     values = measure.values(outputs.outputs, outputs.labels)  # (E, N)
     means = values.mean(axis=1)
-    intervals, method = _intervals(values, outputs)
+    intervals, method = _intervals(values, outputs, measure)
     own, passed = outputs.own_path_cost(), outputs.with_passed_cost()
     practical = practical_exits(measure, means, own)
     own_ms, passed_ms = _milliseconds(outputs)
@@ -158,8 +161,18 @@ def practical_exits(
 
 
 def acceleration(whole: float, own: float) -> float:
-    """How many times cheaper than the whole backbone; infinite for an exit that costs nothing."""
-    return float(whole / own) if own else math.inf
+    """How many times cheaper than the whole backbone; infinite for an exit that costs nothing.
+
+    It is 1 where the backbone costs nothing either.
+    """
+    if own:
+        return float(whole / own)
+    return math.inf if whole else 1.0
+
+
+def factor_text(factor: float) -> str:
+    """An acceleration as tables print it."""
+    return f"{factor:.2f}x" if math.isfinite(factor) else "free"
 
 
 def finite_or_none(value: float) -> float | None:
@@ -167,21 +180,20 @@ def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def interval_text(measure: Measure, interval: Interval) -> str:
-    """An interval as tables print it."""
-    return f"{measure.text(interval.low)} to {measure.text(interval.high)}"
-
-
-def _intervals(values: NDArray[np.float64], outputs: ExitOutputs) -> tuple[list[Interval], str]:
-    independent = outputs.ids is None or len(np.unique(outputs.ids)) == len(outputs.ids)
-    if outputs.task == "classification" and independent:
+def _intervals(
+    values: NDArray[np.float64], outputs: ExitOutputs, measure: Measure
+) -> tuple[list[Interval], str]:
+    """One for each exit's values (E, N), and what they are."""
+    units = outputs.units
+    counted = units_text(values.shape[1], units)
+    if units is None and outputs.task == "classification":
         shares = values.mean(axis=1)
-        return [wilson(float(share), values.shape[1]) for share in shares], "intervals: Wilson"
-    bootstrap = Bootstrap()
-    draws = bootstrap.means([row[np.newaxis] for row in values], outputs.ids)
+        method = "intervals: Wilson"
+        return [wilson(float(share), values.shape[1]) for share in shares], f"{counted}; {method}"
+    intervals = [mean_interval(row, units, measure.bounds) for row in values]
     return (
-        [percentile_interval(column) for column in draws.T],
-        f"intervals: bootstrap over samples, {bootstrap.draws} draws",
+        intervals,
+        f"{counted}; intervals: Student's t over {'samples' if units is None else 'units'}",
     )
 
 

@@ -1,4 +1,4 @@
-"""What every trained branch answered on one set of samples: the ground of every comparison."""
+"""What every trained branch answered on one set of samples, and which trials failed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +23,25 @@ from offramp.storage.arrays import (
 from offramp.task import Task, checked_labels
 
 _SCHEMA = "offramp trial outputs 1"
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial that ended without a branch.
+
+    Attributes:
+        cut: The cut that its branch reads.
+        branch: Short label of its branch settings.
+        kind: Kind of its branch.
+        seed: Its seed.
+        reason: What happened, such as `diverged in epoch 1`.
+    """
+
+    cut: str
+    branch: str
+    kind: str
+    seed: int
+    reason: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from offramp.evaluation import BranchRow, Comparison, RivalRow
-from offramp.evaluation.comparison import difference_head, kind_name, measure_head
-from offramp.report.image import house_style
+from offramp.evaluation.rows import kind_name
 from offramp.report.inputs import Curve
-from offramp.report.palette import INK, MUTED, PAGE, styles
+from offramp.report.style import INK, MUTED, PAGE, house_style, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +32,9 @@ def plot_tradeoff(comparison: Comparison) -> "Figure":
         _draw_rivals(axes, comparison)
         _draw_final(axes, comparison)
         _name_cuts(axes, comparison)
-        axes.set_xlim(0, 1.06 * _dearest(comparison) / 1e6)
+        axes.set_xlim(0, 1.06 * _highest_flops(comparison) / 1e6)
         axes.set_xlabel("MFLOPs per sample, own path (a multiply-add is 2)")
-        axes.set_ylabel(measure_head(comparison.measure))
+        axes.set_ylabel(comparison.measure.head)
         axes.margins(y=0.12)
         handles, _ = axes.get_legend_handles_labels()
         figure.legend(handles=handles, loc="outside lower left", fontsize=8)
@@ -98,7 +97,7 @@ def plot_training(curves: Sequence[Curve], comparison: Comparison) -> "Figure":
     return figure
 
 
-def _dearest(comparison: Comparison) -> int:
+def _highest_flops(comparison: Comparison) -> int:
     rivals = [row.rival.flops for row in comparison.rivals]
     return max(comparison.final.flops, *(row.flops for row in comparison.rows), *rivals)
 
@@ -213,7 +212,7 @@ def _name_cuts(axes: "Axes", comparison: Comparison) -> None:
 
 
 def _difference_label(comparison: Comparison, *, several: bool) -> str:
-    head = difference_head(comparison.measure)
+    head = comparison.measure.difference_head
     item = comparison.differences[0]
     which = "branch - baseline"
     if not several:

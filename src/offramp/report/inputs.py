@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.evaluation import Comparison, ExitMix, Tradeoff
+from offramp.evaluation import Comparison, Tradeoff
 from offramp.evaluation.quality import Quality
 
 
@@ -60,7 +60,6 @@ class ReportInputs:
         title: Of the page, plain text.
         comparison: Every branch over its seeds, with the static rivals.
         exits: The exits of the saved model.
-        mix: Which exit answers at a fixed threshold; None leaves it out, as for regression.
         quality: Of the exits of the saved model and of policies; None leaves it out.
         curves: One per trial.
         pictures: A few samples, answered one by one.
@@ -72,7 +71,6 @@ class ReportInputs:
     title: str
     comparison: Comparison
     exits: Tradeoff
-    mix: ExitMix | None = None
     quality: Quality | None = None
     curves: Sequence[Curve] = ()
     pictures: Sequence[Picture] = ()

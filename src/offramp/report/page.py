@@ -1,25 +1,27 @@
 """The report: one HTML file that needs nothing else, figures first."""
 
 import html
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from offramp.evaluation import Comparison, ExitMix, verdict
-from offramp.evaluation.comparison import kind_name
-from offramp.evaluation.exit_mix import NO_PROMISE
-from offramp.report.figures import plot_differences, plot_tradeoff, plot_training
-from offramp.report.image import captioned, inline_svg, picture_uri, png_bytes, svg_bytes
-from offramp.report.inputs import Picture, ReportInputs
-from offramp.report.quality_section import quality_section
-from offramp.report.tables import (
-    branch_table,
-    difference_table,
-    exit_table,
+from offramp.evaluation import Comparison, Tradeoff
+from offramp.evaluation.policy_quality import PolicyQuality
+from offramp.evaluation.quality import Quality
+from offramp.evaluation.rows import kind_name
+from offramp.report.elements import (
+    captioned,
     fact_table,
-    mix_table,
-    rival_table,
+    html_list,
+    html_table,
+    inline_svg,
+    picture_uri,
 )
+from offramp.report.figures import plot_differences, plot_tradeoff, plot_training
+from offramp.report.inputs import Picture, ReportInputs
+from offramp.report.quality_figures import SHOWN, plot_mix, plot_oracle, plot_reliability
+from offramp.report.style import png_bytes, svg_bytes
 from offramp.storage.atomic import make_folder, write_bytes
 
 
@@ -46,7 +48,7 @@ def report_page(inputs: ReportInputs) -> str:
         _figures(inputs.comparison),
         _tables(inputs.comparison),
         _verdict(inputs.comparison),
-        _saved_model(inputs),
+        _saved_model(inputs.exits),
         quality_section(inputs.quality) if inputs.quality is not None else "",
         _pictures(inputs),
         _training(inputs),
@@ -66,19 +68,19 @@ def _lead(inputs: ReportInputs) -> str:
     kinds = " and ".join(dict.fromkeys(kind_name(row.kind) for row in comparison.rows))
     return (
         f"{kinds} branches at {_count(cuts, 'cut')} of a frozen backbone, {_count(seeds, 'seed')}, "
-        f"{comparison.samples} test samples. The final layer's {comparison.measure.name} is "
+        f"{comparison.samples} test samples. The final layer's {comparison.measure.label} is "
         f"{comparison.measure.text(comparison.final.value)} {comparison.measure.unit}".strip()
         + "."
     )
 
 
 def _figures(comparison: Comparison) -> str:
-    name = comparison.measure.name
+    name = comparison.measure.label
     parts = [
         captioned(
             inline_svg(plot_tradeoff(comparison), "tradeoff", _tradeoff_words(comparison)),
-            f"{name.capitalize()} against FLOPs per sample. Bars are 95 % intervals over test "
-            "samples and seeds. The table below has every number.",
+            f"{name[0].upper()}{name[1:]} against FLOPs per sample. Bars are 95 % intervals over "
+            "test samples and seeds. The table below has every number.",
         )
     ]
     if comparison.differences:
@@ -96,40 +98,80 @@ def _tradeoff_words(comparison: Comparison) -> str:
         f"{row.branch} at {row.cut} {measure.text(row.value)} at {row.flops / 1e6:.0f} MFLOPs"
         for row in (*comparison.rows, comparison.final)
     ]
-    return f"{measure.name} against FLOPs: {'; '.join(points)}."
+    return f"{measure.label} against FLOPs: {'; '.join(points)}."
 
 
 def _tables(comparison: Comparison) -> str:
-    parts = ["<h2>Every exit</h2>", branch_table(comparison)]
-    if len({item.baseline for item in comparison.differences}) > 1:
-        parts.append(difference_table(comparison))
-    if comparison.rivals:
-        parts.append(rival_table(comparison))
-    return "\n".join([*parts, _list(comparison.notes, "quiet")])
+    tables = map(html_table, comparison.tables())
+    return "\n".join(["<h2>Every exit</h2>", *tables, html_list(comparison.notes, "quiet")])
 
 
 def _verdict(comparison: Comparison) -> str:
-    sentences = verdict(comparison)
-    return f"<h2>What this shows</h2>\n{_list(sentences)}" if sentences else ""
+    sentences = comparison.verdict()
+    return f"<h2>What this shows</h2>\n{html_list(sentences)}" if sentences else ""
 
 
-def _saved_model(inputs: ReportInputs) -> str:
-    parts = [
-        "<h2>The saved model</h2>",
-        "<p>Per cut it takes the branch that was best on validation, never by test.</p>",
-        exit_table(inputs.exits),
-    ]
-    if inputs.mix is not None:
-        parts += _mix(inputs.mix)
-    return "\n".join(parts)
+def _saved_model(exits: Tradeoff) -> str:
+    table = replace(exits.table(), caption=f"One branch per cut; {exits.method}")
+    return "\n".join(
+        [
+            "<h2>The saved model</h2>",
+            "<p>Per cut it takes the branch that was best on validation, never by test.</p>",
+            html_table(table),
+        ]
+    )
 
 
-def _mix(mix: ExitMix) -> list[str]:
-    return [
-        "<h2>Which exit answers</h2>",
-        f"<p>{html.escape(mix.summary())} <strong>{html.escape(NO_PROMISE)}</strong></p>",
-        mix_table(mix),
-    ]
+def quality_section(quality: Quality) -> str:
+    """The section on the quality of exits: figures first, then every number."""
+    figures = [_oracle(quality)]
+    if quality.exits[0].reliability is not None:
+        figures.append(_reliability(quality))
+    figures += [_mix(quality, policy, place) for place, policy in enumerate(quality.policies)]
+    return "\n".join(
+        [
+            "<h2>Quality of exits</h2>",
+            f"<p>{html.escape(quality.oracle_sentence())}</p>",
+            '<div class="figures">',
+            *figures,
+            "</div>",
+            html_list([f"{p.name}: {p.rule}" for p in quality.policies], "quiet"),
+            *(html_table(table) for table in quality.tables()),
+        ]
+    )
+
+
+def _oracle(quality: Quality) -> str:
+    words = "; ".join(
+        f"{policy.name} {quality.measure.text(policy.overall.value)} at "
+        f"{100 * policy.cost_share:.0f} % of the cost"
+        for policy in quality.policies
+    )
+    alt = f"{quality.oracle_sentence()} Policies: {words or 'none'}."
+    caption = (
+        f"Exits, policies and the oracle on {quality.samples} test samples. Exits and the oracle "
+        "pay for their own path, policies for the branches passed on the way as well."
+    )
+    return captioned(inline_svg(plot_oracle(quality), "oracle", alt), caption)
+
+
+def _reliability(quality: Quality) -> str:
+    errors = "; ".join(f"{exit.name} {100 * (exit.ece or 0):.1f} %" for exit in quality.exits)
+    alt = f"Accuracy against confidence at each exit. Expected calibration error: {errors}."
+    fitted = (
+        f" Temperatures T were fitted on {quality.fitted_on} other samples."
+        if quality.fitted_on
+        else ""
+    )
+    caption = f"How often exits are right when they are so sure; bins hold equal shares.{fitted}"
+    return captioned(inline_svg(plot_reliability(quality), "reliability", alt), caption)
+
+
+def _mix(quality: Quality, policy: PolicyQuality, place: int) -> str:
+    alt = f"Share of samples that each exit answers under {policy.name}; the table has the numbers."
+    few = f" The {SHOWN} largest of {len(policy.parts)}." if len(policy.parts) > SHOWN else ""
+    caption = f"Which exit answers under {policy.name}; classes that lose most come first.{few}"
+    return captioned(inline_svg(plot_mix(quality, policy), f"mix-{place}", alt), caption)
 
 
 def _pictures(inputs: ReportInputs) -> str:
@@ -166,11 +208,6 @@ def _facts(inputs: ReportInputs) -> str:
         plan = html.escape(inputs.plan)
         parts.append(f"<details><summary>The plan</summary><pre>{plan}</pre></details>")
     return "\n".join(parts)
-
-
-def _list(items: tuple[str, ...], style: str = "") -> str:
-    lines = "\n".join(f"<li>{html.escape(item)}</li>" for item in items)
-    return f'<ul class="{style}">\n{lines}\n</ul>'
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offramp.evaluation.comparison import measure_head
-from offramp.evaluation.quality import ExitQuality, MixRow, PolicyQuality, Quality, Reliability
-from offramp.evaluation.quality.text import drop_head
-from offramp.report.image import house_style
-from offramp.report.palette import INK, MUTED, PAGE, SERIES, styles
+from offramp.evaluation.exit_quality import ExitQuality, Reliability
+from offramp.evaluation.policy_quality import PolicyQuality, drop_head
+from offramp.evaluation.quality import Quality
+from offramp.report.style import INK, MUTED, PAGE, SERIES, house_style, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +69,7 @@ def plot_oracle(quality: Quality) -> "Figure":
         axes.margins(y=0.12)
         what = "FLOPs" if quality.unit == "flops" else "milliseconds"
         axes.set_xlabel(f"mean cost, % of the backbone's {what}")
-        axes.set_ylabel(measure_head(quality.measure))
+        axes.set_ylabel(quality.measure.head)
         figure.legend(loc="outside lower left", fontsize=8)
     return figure
 
@@ -92,7 +91,7 @@ def plot_mix(quality: Quality, policy: PolicyQuality) -> "Figure":
             text = quality.measure.difference_text(row.drop)
             axes.text(101.5, place, text, va="center", fontsize=8)
         axes.text(101.5, -0.85, drop_head(quality.measure), ha="left", fontsize=8)
-        axes.set_yticks(range(len(rows)), [_row_name(row) for row in rows])
+        axes.set_yticks(range(len(rows)), [str(row) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 100)
         axes.grid(visible=False, axis="y")
@@ -168,7 +167,3 @@ def _exit_colours(quality: Quality) -> dict[str, str]:
     return {name: SERIES[place % len(SERIES)] for place, name in enumerate(names[:-1])} | {
         names[-1]: MUTED
     }
-
-
-def _row_name(row: MixRow) -> str:
-    return f"{row.kind} {row.name}".strip()

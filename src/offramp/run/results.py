@@ -11,12 +11,10 @@ import numpy as np
 from offramp.data import Splits
 from offramp.evaluation import (
     Comparison,
-    ExitMix,
     Rival,
     Tradeoff,
     TrialOutputs,
     compare,
-    fixed_threshold,
     tradeoff,
 )
 from offramp.evaluation.quality import Quality, quality
@@ -69,7 +67,8 @@ class RunResult:
         folder: Where it lies.
         comparison: Every branch over all seeds, and the static rivals, on the test images.
         exits: The chosen branches, on the test images.
-        mix: Which exit answers at the plan's fixed threshold, on the test images.
+        quality: Of the chosen branches on the test images, and what they do at the plan's fixed
+            threshold, which carries no promise.
     """
 
     folder: Path
@@ -77,7 +76,7 @@ class RunResult:
     model: MultiExit
     comparison: Comparison
     exits: Tradeoff
-    mix: ExitMix
+    quality: Quality
 
     @classmethod
     def judged(cls, folder: Path, plan: Plan, model: MultiExit, seen: Answered) -> "RunResult":
@@ -87,19 +86,22 @@ class RunResult:
             seen.trials, seen.rivals, draws=wanted.bootstrap_draws, seed=wanted.bootstrap_seed
         )
         test = seen.outputs["test"]
-        mix = fixed_threshold(test, threshold=wanted.threshold)
-        return cls(folder, plan, model, comparison, tradeoff(test), mix)
+        judged = _quality(seen, wanted.threshold, model.info.class_names)
+        return cls(folder, plan, model, comparison, tradeoff(test), judged)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
         return {
             "comparison": self.comparison.as_json(),
             "exits": self.exits.as_json(),
-            "fixed_threshold": self.mix.as_json(),
+            "fixed_threshold": next((each.as_json() for each in self.quality.policies), None),
         }
 
     def __str__(self) -> str:
-        return f"{self.comparison}\n\n{self.mix}\n\nreport: {self.folder / REPORT_FILES[0]}"
+        rules = [f"{each.name}: {each.rule}" for each in self.quality.policies]
+        fixed = ["\n".join([str(self.quality.policy_table()), *rules])] if rules else []
+        report = f"report: {self.folder / REPORT_FILES[0]}"
+        return "\n\n".join([str(self.comparison), *fixed, report])
 
 
 def write_result(
@@ -191,8 +193,7 @@ def _report_inputs(
         title=f"Early exits on {plan.backbone.name}",
         comparison=result.comparison,
         exits=result.exits,
-        mix=result.mix,
-        quality=_quality(seen, plan.evaluate.threshold),
+        quality=result.quality,
         curves=[_curve(trial) for trial in model.trials],
         pictures=[
             Picture(a.picture, a.answer, a.truth, a.exit, a.confidence, a.saved) for a in answers
@@ -202,16 +203,22 @@ def _report_inputs(
     )
 
 
-def _quality(seen: Answered, threshold: float) -> Quality:
+def _quality(seen: Answered, threshold: float, class_names: Sequence[str]) -> Quality:
     """Judged on the test images, temperatures from the calibration images."""
     test = seen.outputs["test"]
+    if test.task == "regression":
+        return quality(test)
     fixed = ExitPolicy(
         score=find_score("max_softmax"),
         thresholds=(threshold,) * (len(test.names) - 1),
         names=tuple(test.names),
     )
-    policies = {f"softmax >= {threshold:g}": fixed}
-    return quality(test, policies, temperatures_on=seen.outputs["calibration"])
+    return quality(
+        test,
+        {f"softmax >= {threshold:g}": fixed},
+        temperatures_on=seen.outputs.get("calibration"),
+        class_names=class_names,
+    )
 
 
 def _curve(trial: Trial) -> Curve:

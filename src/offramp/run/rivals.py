@@ -12,7 +12,7 @@ from offramp.compute import count_flops
 from offramp.data import Samples
 from offramp.data.images import at_size
 from offramp.errors import DataError
-from offramp.evaluation.rivals import Rival
+from offramp.evaluation import Rival
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from offramp.table import scaled_flops, text_table
+from offramp.table import Table, scaled_flops
 from offramp.task import Measure
 
 BY_DEADLINE = ", by the deadline"  # follows a policy's name
@@ -88,7 +88,7 @@ class Simulation:
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
         return {
-            "measure": self.measure.name.lower(),
+            "measure": self.measure.name,
             "exits": list(self.exits),
             "requests": self.requests,
             "deadline_ms": self.deadline_ms,
@@ -99,14 +99,13 @@ class Simulation:
 
     def __str__(self) -> str:
         unit, (flops,) = scaled_flops([row.mean_flops for row in self.rows])
-        measure = f"{self.measure.name} {self.measure.unit}".strip()
-        head = ["answers", measure, "in time", "missed %", "p50 ms", "p95 ms", "p99 ms"]
+        head = ["answers", self.measure.head, "in time", "missed %", "p50 ms", "p95 ms", "p99 ms"]
         head += [*(f"{name} %" for name in self.exits), unit, "work ms", "busy %"]
         rows = [
             [*self._quality(row), *_times(row), *_shares(row), of_row, *_load(row)]
             for row, of_row in zip(self.rows, flops, strict=True)
         ]
-        return f"{text_table(head, rows)}\n{self._foot()}"
+        return f"{Table(head, rows)}\n{self._foot()}"
 
     def _quality(self, row: SimulationRow) -> list[str]:
         in_time = "" if row.value_in_time is None else self.measure.text(row.value_in_time)

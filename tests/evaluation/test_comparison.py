@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offramp.evaluation import Rival, TrialOutputs, compare, verdict
+from offramp.evaluation import Rival, TrialOutputs, compare
 
 Make = Callable[..., TrialOutputs]
 
 
 def sentences(make_trials: Make, slvit: float, conv: float, **changes: object) -> tuple[str, ...]:
     shares = {("first", "slvit", "slvit"): [slvit] * 3, ("first", "conv", "conv"): [conv] * 3}
-    return verdict(compare(make_trials(shares, samples=200, **changes)))
+    return compare(make_trials(shares, samples=200, **changes)).verdict()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_less_error_is_called_better() -> None:
         cut_names=["a"],
         stage_flops=[10, 10],
     )
-    assert verdict(compare(trials)) == (
+    assert compare(trials).verdict() == (
         "SL-ViT (s) minus CNN (c) at a: -2.0000 MAE [-2.0000 to -2.0000], 1 seed: SL-ViT is "
         "better (the interval excludes 0).",
     )
@@ -58,7 +58,7 @@ def test_less_error_is_called_better() -> None:
 def test_impractical_exits_are_named(make_trials: Make, trials: TrialOutputs) -> None:
     assert not any("impractical" in text for text in sentences(make_trials, 0.6, 0.5))
     flat = replace(trials, outputs=trials.outputs[[0] * 12], final=trials.outputs[0])
-    found = [text for text in verdict(compare(flat)) if "impractical" in text]
+    found = [text for text in compare(flat).verdict() if "impractical" in text]
     assert found == [
         "SL-ViT (slvit) at second is impractical: a cheaper exit is at least as good.",
         "CNN (conv) at second is impractical: a cheaper exit is at least as good.",
@@ -70,10 +70,10 @@ def test_each_rival_is_one_sentence(trials: TrialOutputs) -> None:
     def rival(name: str, flops: int) -> Rival:
         return Rival.measured(name, trials.final, trials.labels, flops=flops, resolution=9)
 
-    text = verdict(compare(trials, [rival("dear", 33_000), rival("cheap", 10_000)]))[-2:]
+    text = compare(trials, [rival("dear", 33_000), rival("cheap", 10_000)]).verdict()[-2:]
     assert text[0].startswith(
-        "The dearest exits within the cost of the static rival dear (33,000 FLOPs), minus it: "
-        "SL-ViT at second -10.00 points ["
+        "The most expensive exits within the cost of the static rival dear (33,000 FLOPs), "
+        "minus it: SL-ViT at second -10.00 points ["
     )
     assert "; CNN at first -35.00 points [" in text[0]
     assert text[0].endswith("the exit is worse (the interval excludes 0).")
@@ -81,5 +81,5 @@ def test_each_rival_is_one_sentence(trials: TrialOutputs) -> None:
 
 
 def test_a_rival_without_samples_shows_nothing(trials: TrialOutputs) -> None:
-    found = verdict(compare(trials, [Rival("bare", 0.1, 13_000, 9)]))[-1]
+    found = compare(trials, [Rival("bare", 0.1, 13_000, 9)]).verdict()[-1]
     assert found.endswith("SL-ViT at first +55.00 points, no interval, so nothing is shown.")

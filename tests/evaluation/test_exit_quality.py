@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.evaluation.quality import Reliability, reliability
+from offramp.evaluation.exit_quality import auroc, nothing_lost, reliability
 
 
 def two_classes(confidence: np.ndarray) -> np.ndarray:
@@ -19,7 +19,6 @@ def test_confidence_that_is_right_as_often_as_it_says_has_no_error(
     right = np.concatenate([np.arange(12) < part for part in twelfths])
     found = reliability(two_classes(sure), right, bins=bins)
     assert found.ece == pytest.approx(0, abs=1e-12)
-    assert found.debiased_ece == pytest.approx(0, abs=1e-12)
 
 
 def test_two_bins_by_hand() -> None:
@@ -31,7 +30,7 @@ def test_two_bins_by_hand() -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 9))
-def test_the_order_of_samples_changes_nothing(seed: int, bins: int) -> None:
+def test_the_order_of_samples_changes_no_bin(seed: int, bins: int) -> None:
     random = np.random.default_rng(seed)
     logits, right = random.integers(0, 3, (37, 4)), random.random(37) < 0.5
     order = random.permutation(37)
@@ -63,18 +62,53 @@ def test_a_temperature_changes_the_confidence_and_not_the_bins() -> None:
     assert (sharp.confidence > soft.confidence).all()
 
 
-def test_debiasing_takes_off_part_of_what_chance_adds() -> None:
-    random = np.random.default_rng(3)
-    plain, debiased = [], []
-    for _ in range(40):
-        sure = random.uniform(0.5, 0.99, 500)
-        found = reliability(two_classes(sure), random.random(500) < sure)
-        plain.append(found.ece)
-        debiased.append(found.debiased_ece)
-    assert np.mean(plain) > 0.03
-    assert np.mean(debiased) < 0.7 * np.mean(plain)
+ROWS = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=30).filter(
+    lambda rows: len({positive for _, positive in rows}) == 2
+)
 
 
-def test_a_large_error_is_left_nearly_whole() -> None:
-    bins = Reliability(np.array([0.9, 0.99]), np.array([0.3, 0.5]), np.array([200, 200]))
-    assert bins.debiased_ece == pytest.approx(bins.ece, abs=1e-3)
+def split(rows: list[tuple[int, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([float(s) for s, _ in rows]), np.array([positive for _, positive in rows])
+
+
+@given(ROWS)
+def test_the_area_is_the_share_of_pairs_in_order_with_ties_half(
+    rows: list[tuple[int, bool]],
+) -> None:
+    scores, positive = split(rows)
+    gaps = scores[positive][:, np.newaxis] - scores[~positive]
+    assert auroc(scores, positive) == pytest.approx(((gaps > 0) + (gaps == 0) / 2).mean())
+
+
+@given(ROWS)
+def test_a_rising_transform_of_scores_changes_no_area(rows: list[tuple[int, bool]]) -> None:
+    scores, positive = split(rows)
+    assert auroc(np.exp(scores) + 3, positive) == auroc(scores, positive)
+
+
+@given(ROWS)
+def test_scores_of_the_opposite_sign_give_one_minus_the_area(rows: list[tuple[int, bool]]) -> None:
+    scores, positive = split(rows)
+    turned, straight = auroc(-scores, positive), auroc(scores, positive)
+    assert turned == pytest.approx(1 - (straight or 0))
+
+
+def test_constant_scores_have_an_area_of_one_half() -> None:
+    assert auroc(np.full(7, 0.3), np.arange(7) < 2) == 0.5
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_one_class_alone_has_no_area(positive: bool) -> None:
+    assert auroc(np.arange(4.0), np.full(4, positive)) is None
+
+
+def test_leaving_loses_where_only_a_later_exit_is_right() -> None:
+    right = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], bool)
+    wanted = np.array([[1, 0, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1]], bool)
+    np.testing.assert_array_equal(nothing_lost(right), wanted)
+
+
+@given(st.integers(0, 1000))
+def test_at_the_last_exit_nothing_is_ever_lost(seed: int) -> None:
+    right = np.random.default_rng(seed).random((3, 11)) < 0.5
+    assert nothing_lost(right)[-1].all()

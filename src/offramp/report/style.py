@@ -1,21 +1,29 @@
-"""Figures and pictures as bytes: the same input gives the same bytes, with no date inside."""
+"""How figures look, and figures as bytes: the same figure gives the same bytes, without a date."""
 
-import base64
-import html
 import io
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from offramp.report.palette import GRID, INK, MUTED, VARIABLES
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, safe for colour-blind readers.
+INK = "#1b1f24"
+MUTED = "#5f6b7a"
+GRID = "#d9dee5"
+PAGE = "#ffffff"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+MARKERS = ("o", "^", "s", "P", "v", "h")
+
+VARIABLES = {
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    PAGE: "var(--page)",
+    **{colour: f"var(--series-{place})" for place, colour in enumerate(SERIES)},
+}
+"""What a colour becomes inside the page, where the reader's theme decides."""
 
 _STYLE = {
     "font.size": 9.0,
@@ -67,26 +75,10 @@ def svg_bytes(figure: "Figure", *, transparent: bool = False) -> bytes:
     return file.getvalue()
 
 
-def inline_svg(figure: "Figure", name: str, alt: str) -> str:
-    """The figure as an `<svg>` element with this id, in the colours of the page."""
-    text = svg_bytes(figure, transparent=True).decode()
-    box = re.search(r'viewBox="[^"]*"', text)
-    body = text[text.index("<defs>") :]
-    for colour, variable in VARIABLES.items():
-        body = body.replace(colour, variable)
-    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)  # ids are the page's
-    body = body.replace("*{", f"#{name} *{{", 1)
-    size = box.group() if box else ""
-    return f'<svg id="{name}" role="img" aria-label="{html.escape(alt)}" {size}>{body}'
-
-
-def captioned(content: str, caption: str) -> str:
-    """A figure of the page with the words below it."""
-    return f"<figure>\n{content}\n<figcaption>{html.escape(caption)}</figcaption>\n</figure>"
-
-
-def picture_uri(image: NDArray[np.uint8]) -> str:
-    """A picture as a data URI of a PNG."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+def styles(series: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each series, in the order met; both repeat after six."""
+    different = dict.fromkeys(series)
+    return {
+        name: (SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)])
+        for place, name in enumerate(different)
+    }

@@ -7,8 +7,8 @@ from PIL import Image
 
 from offramp.evaluation import Comparison
 from offramp.report import plot_tradeoff
-from offramp.report.image import inline_svg, picture_uri, png_bytes, svg_bytes
-from offramp.report.palette import VARIABLES, styles
+from offramp.report.elements import inline_svg, picture_uri
+from offramp.report.style import VARIABLES, png_bytes, styles, svg_bytes
 
 
 def test_the_same_comparison_gives_the_same_bytes(comparison: Comparison) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from offramp.errors import PlanError, ShapeError
-from offramp.evaluation import BranchRow, Comparison, Rival, TrialOutputs, compare
+from offramp.evaluation import BranchRow, Comparison, FailedTrial, Rival, TrialOutputs, compare
 
 Make = Callable[..., TrialOutputs]
 
@@ -61,7 +61,7 @@ def test_rows_come_in_the_order_of_the_backbone(trials: TrialOutputs) -> None:
     assert [r.cut for r in compare(turned).rows] == ["second", "second", "first", "first"]
 
 
-def test_a_dearer_branch_of_the_same_kind_that_is_no_better_is_impractical(
+def test_a_more_expensive_branch_of_the_same_kind_that_is_no_better_is_impractical(
     make_trials: Make,
 ) -> None:
     comparison = compare(
@@ -83,7 +83,9 @@ def test_a_final_layer_that_an_exit_equals_is_impractical(trials: TrialOutputs) 
     assert not compare(replace(trials, final=best)).final.practical
 
 
-def test_a_branch_dearer_than_the_backbone_must_beat_the_final_layer(make_trials: Make) -> None:
+def test_a_branch_more_expensive_than_the_backbone_must_beat_the_final_layer(
+    make_trials: Make,
+) -> None:
     shares = {("first", "slvit", "slvit"): [0.8], ("second", "slvit", "slvit"): [0.85]}
     dear = make_trials(shares, branch_flops=[2_000, 200_000])
     assert [r.practical for r in compare(dear).rows] == [True, False]
@@ -107,11 +109,15 @@ def test_only_seeds_that_both_have_are_paired(make_trials: Make) -> None:
     assert found.difference == pytest.approx(0.15)
 
 
-def test_branches_that_answer_alike_differ_by_exactly_nothing(trials: TrialOutputs) -> None:
+def test_branches_that_answer_alike_differ_by_nothing_within_an_interval(
+    trials: TrialOutputs,
+) -> None:
     alike = trials.outputs.copy()
     alike[trials.kinds == "conv"] = alike[trials.kinds == "slvit"]
     for found in compare(replace(trials, outputs=alike)).differences:
-        assert (found.difference, found.interval.low, found.interval.high) == (0.0, 0.0, 0.0)
+        assert found.difference == 0.0
+        assert found.interval.low == -found.interval.high
+        assert 0.02 < found.interval.high < 0.2  # of 40 samples, one more could differ
 
 
 def test_swapping_kinds_turns_the_sign(trials: TrialOutputs) -> None:
@@ -210,7 +216,8 @@ def test_a_regression_compares_errors() -> None:
     assert comparison.differences[0].difference == -2.0
     assert comparison.final.value == 0.0
     assert [r.practical for r in comparison.rows] == [True, True]
-    assert comparison.as_json()["rows"][0]["mae"] == 1.0
+    assert comparison.as_json()["rows"][0]["value"] == 1.0
+    assert comparison.as_json()["measure"] == "mae"
     assert "MAE" in str(comparison)
 
 
@@ -219,29 +226,32 @@ def rival(trials: TrialOutputs, name: str, flops: int, outputs: Any = None) -> R
     return Rival.measured(name, answers, trials.labels, flops=flops, resolution=9, note="as is")
 
 
-def test_a_rival_meets_the_dearest_exit_of_each_series_it_can_pay(trials: TrialOutputs) -> None:
+def test_a_rival_is_compared_with_the_most_expensive_affordable_exit_of_each_series(
+    trials: TrialOutputs,
+) -> None:
     (found,) = compare(trials, [rival(trials, "9 px", 33_000)]).rivals
-    assert [(d.kind, d.cut) for d in found.duels] == [("slvit", "second"), ("conv", "first")]
-    assert [d.flops for d in found.duels] == [32_000, 15_000]
-    assert found.duels[0].difference == pytest.approx(0.8 - 0.9)
-    assert found.duels[0].interval is not None
-    assert found.duels[0].difference in found.duels[0].interval
+    assert [(d.kind, d.cut) for d in found.differences] == [("slvit", "second"), ("conv", "first")]
+    assert [d.flops for d in found.differences] == [32_000, 15_000]
+    assert found.differences[0].difference == pytest.approx(0.8 - 0.9)
+    assert found.differences[0].interval is not None
+    assert found.differences[0].difference in found.differences[0].interval
     assert found.interval == compare(trials).final.interval
 
 
 def test_a_rival_with_the_branch_s_answers_differs_by_nothing(make_trials: Make) -> None:
     trials = make_trials({("first", "slvit", "slvit"): [0.6]})
     (found,) = compare(trials, [rival(trials, "twin", 99_999, trials.outputs[0])]).rivals
-    (duel,) = found.duels
-    assert duel.interval is not None
-    assert (duel.difference, duel.interval.low, duel.interval.high) == (0.0, 0.0, 0.0)
+    (twin,) = found.differences
+    assert twin.difference == 0.0
+    assert twin.interval is not None
+    assert twin.interval.low < 0 < twin.interval.high
 
 
 def test_a_rival_without_single_samples_has_no_interval(trials: TrialOutputs) -> None:
     (found,) = compare(trials, [Rival("bare", 0.7, 20_000, 9)]).rivals
     assert found.interval is None
-    assert found.duels[0].interval is None
-    assert found.duels[0].difference == pytest.approx(0.65 - 0.7)
+    assert found.differences[0].interval is None
+    assert found.differences[0].difference == pytest.approx(0.65 - 0.7)
 
 
 def test_rivals_that_do_not_fit_are_refused(trials: TrialOutputs) -> None:
@@ -256,13 +266,13 @@ def test_json_holds_everything_as_plain_values(trials: TrialOutputs) -> None:
     comparison = compare(trials, [rival(trials, "9 px", 33_000), Rival("bare", 0.7, 1, 9)])
     plain = json.loads(json.dumps(comparison.as_json(), allow_nan=False))
     assert plain["measure"] == "accuracy"
-    assert plain["rows"][0]["accuracy"] == comparison.rows[0].value
-    assert plain["final"]["accuracy"] == comparison.final.value
+    assert plain["rows"][0]["value"] == comparison.rows[0].value
+    assert plain["final"]["value"] == comparison.final.value
     assert plain["differences"][0]["interval"] == [
         comparison.differences[0].interval.low,
         comparison.differences[0].interval.high,
     ]
-    assert [len(found["duels"]) for found in plain["rivals"]] == [2, 0]
+    assert [len(found["differences"]) for found in plain["rivals"]] == [2, 0]
     assert plain["rivals"][1]["interval"] is None
 
 
@@ -274,3 +284,73 @@ def test_the_text_has_a_line_for_each_row_difference_and_rival(trials: TrialOutp
     assert ["9", "px", "as", "is", "90.0", "33,000"] in lines
     assert any(line[:5] == ["first", "slvit", "minus", "conv", "+10.00"] for line in lines)
     assert "Data order is one stream shared by all seeds" in text
+
+
+def test_samples_of_one_cluster_count_once(trials: TrialOutputs) -> None:
+    tracks = np.arange(40)
+    fourfold: dict[str, Any] = {
+        "outputs": np.repeat(trials.outputs, 4, axis=1),
+        "final": np.repeat(trials.final, 4, axis=0),
+        "labels": np.repeat(trials.labels, 4),
+    }
+    single, as_if = compare(trials), compare(replace(trials, **fourfold))
+    clustered = compare(replace(trials, **fourfold, clusters=np.repeat(tracks, 4)))
+    assert "160 samples in 40 independent units" in clustered.notes[0]
+    for one, wrong, found in zip(single.rows, as_if.rows, clustered.rows, strict=True):
+        width = one.interval.high - one.interval.low
+        assert found.interval.high - found.interval.low == pytest.approx(width, rel=0.1)
+        assert wrong.interval.high - wrong.interval.low < 0.8 * width
+
+
+def test_a_branch_that_is_always_right_on_few_units_has_an_interval(make_trials: Make) -> None:
+    always = make_trials({("first", "conv", "conv"): [1.0]}, clusters=np.repeat(np.arange(20), 2))
+    interval = compare(always).rows[0].interval
+    assert interval.high == 1.0
+    assert interval.low < 0.9
+
+
+FAILED = [
+    FailedTrial("first", "slvit", "slvit", 7, "diverged in epoch 1"),
+    FailedTrial("second", "pool", "conv", 0, "diverged in epoch 1"),
+    FailedTrial("second", "pool", "conv", 1, "diverged in epoch 1"),
+    FailedTrial("second", "pool", "conv", 2, "no memory left"),
+]
+
+
+def table_lines(comparison: Comparison, cut: str, branch: str) -> list[str]:
+    table = str(comparison.tables()[0])
+    return [line for line in table.splitlines() if line.split()[:2] == [cut, branch]]
+
+
+def test_a_failed_trial_is_named_in_its_row_and_is_in_no_mean(trials: TrialOutputs) -> None:
+    whole, found = compare(trials), compare(trials, failed=FAILED)
+    assert replace(found.rows[0], failed=()) == whole.rows[0]
+    (line,) = table_lines(found, "first", "slvit")
+    assert "65.0 ± 5.0" in line
+    assert line.endswith("failed: diverged in epoch 1 (seed 7)")
+    assert found.as_json()["rows"][0]["failed"] == [{"seed": 7, "reason": "diverged in epoch 1"}]
+    assert "SL-ViT (slvit) at first failed: diverged in epoch 1 (seed 7)." in found.verdict()
+
+
+def test_a_branch_without_any_trial_left_is_a_row_of_its_own(trials: TrialOutputs) -> None:
+    found = compare(trials, failed=FAILED)
+    rows = found.as_json()["rows"]
+    assert [(row["cut"], row["branch"]) for row in rows][-2:] == [
+        ("second", "conv"),
+        ("second", "pool"),
+    ]
+    assert set(rows[-1]) == set(rows[0])
+    assert (rows[-1]["value"], rows[-1]["seeds"]) == (None, ())
+    json.dumps(rows, allow_nan=False)
+    (line,) = table_lines(found, "second", "pool")
+    assert line.split("failed: ")[1:] == [
+        "diverged in epoch 1 (seeds 0, 1); ",
+        "no memory left (seed 2)",
+    ]
+
+
+def test_a_failed_trial_that_cannot_be_one_is_refused(trials: TrialOutputs) -> None:
+    with pytest.raises(ShapeError, match=r"at cut 'third', and the cuts are \['first'"):
+        compare(trials, failed=[FailedTrial("third", "conv", "conv", 0, "diverged")])
+    with pytest.raises(ShapeError, match="seed 2 of 'conv' at 'first' is among the failed"):
+        compare(trials, failed=[FailedTrial("first", "conv", "conv", 2, "diverged")])

@@ -1,8 +1,8 @@
-"""Trials gathered by cut and branch, and what each exit costs."""
+"""Trials gathered by cut and branch, and what each branch costs on its path."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from offramp.task import measure_of
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class Branch:
     """One branch at one cut with all its seeds.
 
     Attributes:
@@ -26,7 +26,7 @@ class Entry:
 
     cut: str
     place: int
-    branch: str
+    label: str
     kind: str
     series: str
     seeds: tuple[int, ...]
@@ -37,8 +37,8 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Cut and label, which no other entry shares."""
-        return self.cut, self.branch
+        """Cut and label, which no other branch shares."""
+        return self.cut, self.label
 
     @property
     def value(self) -> float:
@@ -49,27 +49,37 @@ class Entry:
         """The values of these seeds, in this order."""
         return self.values[[self.seeds.index(seed) for seed in seeds]]
 
+    def shared_seeds(self, other: "Branch") -> tuple[int, ...]:
+        """The seeds that both have."""
+        return tuple(seed for seed in self.seeds if seed in other.seeds)
+
 
 @dataclass(frozen=True, eq=False)
-class Board:
+class Branches(Sequence[Branch]):
     """All branches by cut, the final layer's values (1, N), and what the stages cost."""
 
     trials: TrialOutputs
-    entries: tuple[Entry, ...]
+    branches: tuple[Branch, ...]
     final: NDArray[np.float64]
 
     @classmethod
     def of(cls, trials: TrialOutputs) -> Self:
-        """Gather trials; entries are sorted by cut, then as first met."""
+        """Gather trials; branches are sorted by cut, then as first met."""
         measure = measure_of(trials.task)
         values = measure.values(trials.outputs, trials.labels)
         keys = list(dict.fromkeys(_keys(trials)))
         order = {cut: place for place, cut in enumerate(trials.cut_names.tolist())}
         keys.sort(key=lambda key: order[key[0]])
         several = _kinds_with_several_at_a_cut(trials)
-        entries = [_entry(trials, values, key, order[key[0]], several) for key in keys]
+        branches = [_branch(trials, values, key, order[key[0]], several) for key in keys]
         final = measure.values(trials.final[np.newaxis], trials.labels)
-        return cls(trials, tuple(entries), final)
+        return cls(trials, tuple(branches), final)
+
+    def __len__(self) -> int:
+        return len(self.branches)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.branches[index]
 
     @property
     def final_value(self) -> float:
@@ -86,33 +96,33 @@ class Board:
         """Of the whole backbone, if measured."""
         return None if self.trials.stage_ms is None else float(self.trials.stage_ms.sum())
 
-    def flops(self, entry: Entry) -> int:
+    def flops(self, branch: Branch) -> int:
         """On its own path."""
-        return int(self.trials.stage_flops[: entry.place + 1].sum()) + entry.branch_flops
+        return int(self.trials.stage_flops[: branch.place + 1].sum()) + branch.branch_flops
 
-    def ms(self, entry: Entry) -> float | None:
+    def ms(self, branch: Branch) -> float | None:
         """On its own path, if measured."""
         if self.trials.stage_ms is None:
             return None
-        return float(self.trials.stage_ms[: entry.place + 1].sum()) + entry.branch_ms
+        return float(self.trials.stage_ms[: branch.place + 1].sum()) + branch.branch_ms
 
-    def passed(self, entry: Entry) -> list[Entry]:
+    def passed(self, branch: Branch) -> list[Branch]:
         """The branches met on the way: per earlier cut the one that continues the series."""
         met = []
-        for place in range(entry.place):
-            there = [other for other in self.entries if other.place == place]
-            same = [other for other in there if other.branch == entry.branch]
-            kin = [other for other in there if other.kind == entry.kind]
+        for place in range(branch.place):
+            there = [other for other in self.branches if other.place == place]
+            same = [other for other in there if other.label == branch.label]
+            kin = [other for other in there if other.kind == branch.kind]
             met += (same or kin)[:1]
         return met
 
-    def affordable(self, flops: int) -> list[Entry]:
-        """Per series the dearest exit that costs at most this on its own path."""
-        dearest: dict[str, Entry] = {}
-        for entry in sorted(self.entries, key=self.flops):
-            if self.flops(entry) <= flops:
-                dearest[entry.series] = entry
-        return list(dearest.values())
+    def affordable(self, flops: int) -> list[Branch]:
+        """Per series the most expensive branch that costs at most this on its own path."""
+        best: dict[str, Branch] = {}
+        for branch in sorted(self.branches, key=self.flops):
+            if self.flops(branch) <= flops:
+                best[branch.series] = branch
+        return list(best.values())
 
 
 def _keys(trials: TrialOutputs) -> list[tuple[str, str]]:
@@ -125,20 +135,20 @@ def _kinds_with_several_at_a_cut(trials: TrialOutputs) -> set[str]:
     return {kind for cut, kind in places if places.count((cut, kind)) > 1}
 
 
-def _entry(
+def _branch(
     trials: TrialOutputs,
     values: NDArray[np.float64],
     key: tuple[str, str],
     place: int,
     several: set[str],
-) -> Entry:
+) -> Branch:
     mine = [index for index, other in enumerate(_keys(trials)) if other == key]
     mine.sort(key=lambda index: int(trials.seeds[index]))
     kind = str(trials.kinds[mine[0]])
-    return Entry(
+    return Branch(
         cut=key[0],
         place=place,
-        branch=key[1],
+        label=key[1],
         kind=kind,
         series=key[1] if kind in several else kind,
         seeds=tuple(trials.seeds[mine].tolist()),

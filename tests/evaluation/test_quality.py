@@ -60,7 +60,7 @@ def test_temperatures_come_from_the_other_rows(make: Any) -> None:
     assert quality(outputs).exits[0].ece_scaled is None
 
 
-def test_scaling_mends_overconfident_logits(make: Any) -> None:
+def test_scaling_corrects_overconfident_logits(make: Any) -> None:
     outputs, others = (make(seed, samples=900) for seed in (1, 2))
     sharp, sharp_others = (replace(each, outputs=6 * each.outputs) for each in (outputs, others))
     for exit in quality(sharp, temperatures_on=sharp_others).exits:

@@ -1,6 +1,7 @@
-"""The oracle: what a clairvoyant would reach who knows the best exit for every sample."""
+"""The oracle: the best exit for each sample, and what shares of the backbone's cost can buy."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,15 @@ from numpy.typing import NDArray
 from offramp.task import Measure
 
 Floats = NDArray[np.float64]
+SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class OracleCurve:
     """The best mean value for each mean cost; straight between its points.
 
-    A clairvoyant runs the branch that answers and no other, so costs are on the own path. No
-    policy can do better at equal cost.
+    The oracle knows the best exit for every sample and runs no other branch, so costs are on the
+    own path. No policy can do better at equal cost.
 
     Attributes:
         cost_share: (P,) mean cost over the backbone's own, rising; first the cheapest exit.
@@ -32,7 +34,7 @@ class OracleCurve:
         return float(np.interp(cost_share, self.cost_share, self.value))
 
     def cost_share_for(self, value: float) -> float:
-        """The least mean cost for a mean value at least as good; the dearest where none is."""
+        """The least mean cost for a mean value at least as good; the highest where none is."""
         sign = 1 if self.measure.higher_is_better else -1
         return float(np.interp(sign * value, sign * self.value, self.cost_share))
 
@@ -52,10 +54,10 @@ def oracle_curve(values: Floats, costs: Floats, whole: float, measure: Measure) 
     gains, extras = _moves(good, costs, cheapest)
     _, place = np.unique(-gains / extras, return_inverse=True)
     samples, every = values.shape[1], np.arange(values.shape[1])
-    rises = np.bincount(place, gains) / samples
-    dearer = np.bincount(place, extras) / samples
-    value = np.cumsum([good[cheapest, every].mean(), *rises])
-    share = np.cumsum([costs.min(), *dearer]) / whole
+    gained = np.bincount(place, gains) / samples
+    spent = np.bincount(place, extras) / samples
+    value = np.cumsum([good[cheapest, every].mean(), *gained])
+    share = np.cumsum([costs.min(), *spent]) / whole
     return OracleCurve(share, value if measure.higher_is_better else -value, measure)
 
 
@@ -76,3 +78,60 @@ def _moves(good: Floats, costs: Floats, start: NDArray[np.int64]) -> tuple[Float
         extras.append(extra[following, every][moves])
         now[moves] = following[moves]
     return np.concatenate([np.empty(0), *gains]), np.concatenate([np.empty(0), *extras])
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """The best that fits into a share of the backbone's cost, seen on the judged samples.
+
+    Attributes:
+        share: Of the cost of the backbone alone.
+        exit: The best single exit whose own path fits, as when every sample is answered there
+            and no other branch runs; None if none fits.
+        value: Of that exit.
+        policy: The best policy whose mean cost fits, with the branches passed on the way.
+        policy_value: Of that policy.
+        oracle: What the oracle reaches; None below the cheapest exit.
+    """
+
+    share: float
+    exit: str | None
+    value: float | None
+    policy: str | None
+    policy_value: float | None
+    oracle: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return asdict(self)
+
+
+Choice = tuple[float, float, str]
+"""An exit or a policy: its share of the backbone's cost, its value and its name."""
+
+
+def budget_points(
+    exits: Sequence[Choice], policies: Sequence[Choice], oracle: OracleCurve
+) -> tuple[BudgetPoint, ...]:
+    """One point each at 25, 50, 75 and 100 % of the backbone's cost."""
+    return tuple(
+        BudgetPoint(
+            share,
+            *_best(exits, share, oracle.measure),
+            *_best(policies, share, oracle.measure),
+            oracle.value_at(share) if share >= oracle.cost_share[0] else None,
+        )
+        for share in SHARES
+    )
+
+
+def _best(
+    choices: Sequence[Choice], share: float, measure: Measure
+) -> tuple[str | None, float | None]:
+    """Name and value of the best choice within the share; of equals the cheapest."""
+    within = sorted(choice for choice in choices if choice[0] <= share)
+    if not within:
+        return None, None
+    values = [value for _, value, _ in within]
+    best = int(np.argmax(values) if measure.higher_is_better else np.argmin(values))
+    return within[best][2], values[best]

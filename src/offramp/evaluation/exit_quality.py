@@ -1,4 +1,4 @@
-"""What each exit is worth: how good, how well calibrated, how well its scores tell who may go."""
+"""What each exit is worth: its value, its calibration, and how well its scores rank samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,86 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.calibration.temperature import fit_temperature
-from offramp.evaluation.quality.auroc import auroc, nothing_lost
-from offramp.evaluation.quality.reliability import Reliability, reliability
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import Score
+from offramp.policy.scores import max_softmax
 from offramp.task import measure_of
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Bins of equal mass over the maximum softmax; only bins that hold samples.
+
+    Attributes:
+        confidence: (B,) mean maximum softmax of each bin.
+        accuracy: (B,) share of right answers in it.
+        counts: (B,) samples in it.
+    """
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: the mean distance of confidence and accuracy, 0 to 1.
+
+        It is too large on few samples, for chance alone sets the two apart.
+        """
+        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.counts))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {
+            "ece": self.ece,
+            "bins": {
+                "confidence": self.confidence.tolist(),
+                "accuracy": self.accuracy.tolist(),
+                "counts": self.counts.tolist(),
+            },
+        }
+
+
+def reliability(
+    logits: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    temperature: float = 1.0,
+    bins: int = 15,
+) -> Reliability:
+    """Bins of one exit from its logits (N, K) and whether it is right (N,).
+
+    Bins divide the ranks of the confidences evenly; equal confidences share a bin.
+    """
+    sure = max_softmax(logits.astype(np.float64) / temperature)
+    share = (_midranks(sure) - 0.5) / len(sure)
+    _, place, counts = np.unique(
+        (bins * share).astype(np.int64), return_inverse=True, return_counts=True
+    )
+    return Reliability(
+        np.bincount(place, sure) / counts, np.bincount(place, right) / counts, counts
+    )
+
+
+def nothing_lost(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether this exit is right, or no later exit is: (E, N) from (E, N).
+
+    Where it holds, a later exit brings nothing (failure prediction for early exits, EEFP 2026).
+    It holds for every sample at the last exit.
+    """
+    from_here_on: NDArray[np.bool_] = np.logical_or.accumulate(right[::-1])[::-1]
+    later = np.concatenate([from_here_on[1:], np.zeros_like(right[:1])])
+    lost: NDArray[np.bool_] = later & ~right
+    return ~lost
+
+
+def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Chance that a positive scores above a negative, a tie being half; None if one is missing."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return None
+    above = _midranks(scores)[positive].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +102,8 @@ class ExitQuality:
         reliability: Of its maximum softmax; None for a regression.
         temperature: Fitted on other rows, where they were given.
         reliability_scaled: With the logits divided by `temperature`.
-        auroc: By score: how well it tells samples for which this exit is right, or no later exit
-            is, from the others. None where all are the same, as at the last exit.
+        auroc: By score: how well it separates samples for which this exit is right, or no later
+            exit is, from the others. None where all are the same, as at the last exit.
     """
 
     name: str
@@ -59,8 +134,8 @@ class ExitQuality:
             "cost_with_passed": self.cost_with_passed,
             "temperature": self.temperature,
             "auroc": dict(self.auroc),
-            "before": _calibration(self.reliability),
-            "after": _calibration(self.reliability_scaled),
+            "before": self.reliability and self.reliability.as_json(),
+            "after": self.reliability_scaled and self.reliability_scaled.as_json(),
         }
 
 
@@ -101,7 +176,7 @@ def agreement(outputs: ExitOutputs) -> NDArray[np.float64]:
 
 
 def _areas(outputs: ExitOutputs, score: Score) -> list[float | None]:
-    """One per exit; the last has no score, and nothing to tell apart."""
+    """One per exit; the last has no score, and nothing to separate."""
     early = zip(score.of(outputs), nothing_lost(outputs.correct), strict=False)
     return [*(auroc(sure, positive) for sure, positive in early), None]
 
@@ -120,7 +195,11 @@ def _calibrated(
     return before, temperature, reliability(logits, right, temperature, bins)
 
 
-def _calibration(found: Reliability | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {"ece": found.ece, "debiased_ece": found.debiased_ece, "bins": found.as_json()}
+def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks (N,) from 1; equal values share the mean of theirs, so their order cannot matter.
+
+    `scipy.stats.rankdata` gives the same, but importing scipy.stats takes longer than all else.
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.evaluation.quality import OracleCurve, oracle_curve
+from offramp.evaluation.oracle import OracleCurve, oracle_curve
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
 from offramp.task import ACCURACY, MEAN_ABSOLUTE_ERROR, Measure

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.evaluation.quality import PolicyQuality, quality
-from offramp.evaluation.quality.mix import paired_interval
+from offramp.errors import ShapeError
+from offramp.evaluation.policy_quality import PolicyQuality
+from offramp.evaluation.quality import quality
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
 
@@ -110,8 +111,12 @@ def test_repeated_samples_widen_the_interval(make: Any) -> None:
     assert wide.high - wide.low > 1.5 * (tight.high - tight.low)
 
 
-def test_the_paired_interval_holds_the_truth_about_as_often_as_it_says() -> None:
-    random = np.random.default_rng(0)
-    losses = random.choice([-1, 0, 1], (400, 60), p=[0.03, 0.87, 0.10])
-    intervals = [paired_interval((r == 1).sum(), (r == -1).sum(), 60) for r in losses]
-    assert 0.92 <= np.mean([0.07 in interval for interval in intervals]) <= 0.99
+def test_a_class_has_its_name_where_names_are_known(make: Any) -> None:
+    outputs = make(5)
+    names = ["cat", "dog", "owl", "eel", "ape"]
+    found = quality(outputs, [policy_of(outputs, (0.5, 0.5))], class_names=names)
+    parts = {part.name for part in found.policies[0].parts if part.kind == "class"}
+    assert parts == set(names)
+    assert "class owl" in str(found)
+    with pytest.raises(ShapeError, match="class_names has 2 names, and label 4"):
+        quality(outputs, class_names=names[:2])

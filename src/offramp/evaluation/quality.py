@@ -1,4 +1,4 @@
-"""Quality of exits: calibration, what scores can tell, the oracle, what policies do to whom."""
+"""Quality of exits: calibration, what scores can rank, the oracle, and what policies do."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import DataError, PlanError, ShapeError
-from offramp.evaluation.quality.budgets import BudgetPoint, budget_points
-from offramp.evaluation.quality.exits import ExitQuality, agreement, exit_qualities
-from offramp.evaluation.quality.mix import PolicyQuality, policy_quality
-from offramp.evaluation.quality.oracle import OracleCurve, oracle_curve
-from offramp.evaluation.quality.text import quality_text
+from offramp.evaluation.exit_quality import ExitQuality, agreement, exit_qualities
+from offramp.evaluation.oracle import BudgetPoint, OracleCurve, budget_points, oracle_curve
+from offramp.evaluation.policy_quality import PolicyQuality, policy_quality, policy_table
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy, Score, find_score
+from offramp.table import Table, scaled_costs
 from offramp.task import Measure, measure_of
 
 Policies = Sequence[ExitPolicy] | Mapping[str, ExitPolicy]
@@ -60,8 +59,96 @@ class Quality:
             "budgets": [point.as_json() for point in self.budgets],
         }
 
+    def tables(self) -> list[Table]:
+        """Exits, agreement, budgets and, where there are policies, what they do to each part."""
+        return [
+            self._exit_table(),
+            self._agreement_table(),
+            self._budget_table(),
+            *([self.policy_table()] if self.policies else []),
+            *self.part_tables(),
+        ]
+
+    def policy_table(self) -> Table:
+        """What the policies cost and lose, and which exits answer."""
+        return policy_table(self.policies, self._names, self.measure)
+
+    def part_tables(self) -> list[Table]:
+        """For each policy the classes and groups that it costs most."""
+        divided = [policy for policy in self.policies if policy.parts]
+        return [policy.part_table(self._names, self.measure) for policy in divided]
+
+    def oracle_sentence(self) -> str:
+        """What the best exit for each sample would reach."""
+        oracle, measure, final = self.oracle, self.measure, self.exits[-1].value
+        unit = f" {measure.unit}" if measure.unit else ""
+        return (
+            "The oracle, the best exit for each sample, needs "
+            f"{100 * oracle.cost_share_for(final):.1f} % of the backbone's cost for the final "
+            f"exit's {measure.text(final)}{unit}, and with {100 * oracle.cost_share[-1]:.1f} % "
+            f"reaches {measure.text(oracle.value[-1])}{unit}."
+        )
+
     def __str__(self) -> str:
-        return quality_text(self)
+        return "\n\n".join([*map(str, self.tables()), self.oracle_sentence()])
+
+    @property
+    def _names(self) -> list[str]:
+        return [exit.name for exit in self.exits]
+
+    def _exit_table(self) -> Table:
+        unit, costs = scaled_costs(self.unit, [exit.cost for exit in self.exits])
+        head = ["exit", self.measure.head, unit]
+        head += ["ECE %"] if self.measure.higher_is_better else []
+        head += ["temperature", "ECE after %"] if self.fitted_on else []
+        head += [f"AUROC {score}" for score in self.exits[0].auroc]
+        rows = [
+            [
+                exit.name,
+                self.measure.text(exit.value),
+                cost,
+                *([] if exit.ece is None else [f"{100 * exit.ece:.1f}"]),
+                *([] if exit.temperature is None else [f"{exit.temperature:.2f}"]),
+                *([] if exit.ece_scaled is None else [f"{100 * exit.ece_scaled:.1f}"]),
+                *("" if area is None else f"{area:.3f}" for area in exit.auroc.values()),
+            ]
+            for exit, cost in zip(self.exits, costs, strict=True)
+        ]
+        fitted = f", temperatures from {self.fitted_on} others" if self.fitted_on else ""
+        return Table(head, rows, f"Exits ({self.samples} samples{fitted})")
+
+    def _agreement_table(self) -> Table:
+        share = self.measure.higher_is_better
+        rows = [
+            [name, *(self.measure.text(value) for value in row)]
+            for name, row in zip(self._names, self.agreement.tolist(), strict=True)
+        ]
+        title = "Agreement, % of samples" if share else "Mean absolute difference"
+        return Table(["exit", *self._names], rows, title)
+
+    def _budget_table(self) -> Table:
+        head = ["cost %", "best exit", self.measure.head]
+        head += ["best policy", self.measure.head] if self.policies else []
+        rows = [
+            [
+                f"{100 * point.share:.0f}",
+                point.exit or "none",
+                self._text(point.value),
+                *self._best_policy(point),
+                self._text(point.oracle),
+            ]
+            for point in self.budgets
+        ]
+        title = "Within a share of the backbone's cost, as seen here"
+        return Table([*head, "oracle"], rows, title)
+
+    def _best_policy(self, point: BudgetPoint) -> list[str]:
+        if not self.policies:
+            return []
+        return [point.policy or "none", self._text(point.policy_value)]
+
+    def _text(self, value: float | None) -> str:
+        return "" if value is None else self.measure.text(value)
 
 
 def quality(
@@ -72,21 +159,24 @@ def quality(
     scores: Sequence[str | Score] | None = None,
     unit: Unit = "flops",
     bins: int = 15,
+    class_names: Sequence[str] = (),
 ) -> Quality:
     """Judge the exits, and what policies make of them.
 
     Args:
         outputs: The samples that are judged.
-        policies: In order, or by the names that tables shall use.
+        policies: In order, or by the names that tables use.
         temperatures_on: Other samples, on which one temperature per exit is fitted.
         scores: Whose AUROC is taken: maximum softmax when left out, none for a regression.
         unit: Of costs.
         bins: Of the calibration error; each holds about the same number of samples.
+        class_names: What tables call the classes; their numbers if left out.
 
     Raises:
         PlanError: Fewer bins than one, or scores that need right and wrong answers where the
             task is regression.
-        ShapeError: A policy or `temperatures_on` has other exits, or the backbone costs nothing.
+        ShapeError: A policy or `temperatures_on` has other exits, the backbone costs nothing, or
+            a label has no class name.
         DataError: `temperatures_on` shares samples with those judged.
         OfframpError: Milliseconds are asked for and none were measured.
     """
@@ -94,6 +184,7 @@ def quality(
         raise PlanError(f"bins is {bins}; it must be at least 1, and 15 is usual.")
     if temperatures_on is not None:
         _check_others(outputs, temperatures_on)
+    _check_names(class_names, outputs)
     measure, costs = measure_of(outputs.task), outputs.own_path_cost(unit)
     if costs[-1] == 0:
         raise ShapeError(
@@ -103,9 +194,10 @@ def quality(
     oracle = oracle_curve(values, costs, float(costs[-1]), measure)
     exits = exit_qualities(outputs, _scores(outputs, scores), temperatures_on, unit, bins)
     judged = tuple(
-        policy_quality(name, policy, outputs, oracle, unit)
+        policy_quality(name, policy, outputs, oracle, unit, class_names)
         for name, policy in _named(policies).items()
     )
+    whole = exits[-1].cost
     return Quality(
         measure=measure,
         unit=unit,
@@ -115,7 +207,11 @@ def quality(
         agreement=agreement(outputs),
         oracle=oracle,
         policies=judged,
-        budgets=budget_points(exits, judged, oracle, measure),
+        budgets=budget_points(
+            [(exit.cost / whole, exit.value, exit.name) for exit in exits],
+            [(policy.cost_share, policy.overall.value, policy.name) for policy in judged],
+            oracle,
+        ),
     )
 
 
@@ -134,6 +230,18 @@ def _scores(outputs: ExitOutputs, scores: Sequence[str | Score] | None) -> list[
             "regression's. Leave scores out."
         )
     return []
+
+
+def _check_names(class_names: Sequence[str], outputs: ExitOutputs) -> None:
+    if (
+        class_names
+        and outputs.task == "classification"
+        and outputs.labels.max() >= len(class_names)
+    ):
+        raise ShapeError(
+            f"class_names has {len(class_names)} names, and label {outputs.labels.max()} is among "
+            "the samples. Give one for each class, in order."
+        )
 
 
 def _check_others(outputs: ExitOutputs, others: ExitOutputs) -> None:

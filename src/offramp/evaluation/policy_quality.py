@@ -1,0 +1,207 @@
+"""What a policy does: which exits answer, and what each class and group loses by it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.evaluation.intervals import Interval, mean_interval
+from offramp.evaluation.oracle import OracleCurve
+from offramp.outputs import ExitOutputs, Unit
+from offramp.policy import ExitPolicy
+from offramp.table import Table
+from offramp.task import Measure, measure_of
+
+Kind = Literal["all", "class", "group"]
+_WORST = 10  # parts that a table shows at most
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a policy does to all samples, or to those of one class or group.
+
+    Attributes:
+        kind: What the samples have in common.
+        name: The class or the group; empty for all samples.
+        samples: How many there are.
+        mix: Share of them that each exit answers; they sum to 1.
+        value: Accuracy, 0 to 1, or mean absolute error of the policy.
+        final: The same of the final exit.
+        drop: What the policy loses against the final exit: accuracy, or the rise in error.
+        interval: 95 % for `drop`.
+    """
+
+    kind: Kind
+    name: str
+    samples: int
+    mix: tuple[float, ...]
+    value: float
+    final: float
+    drop: float
+    interval: Interval
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".strip()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {**asdict(self), "interval": self.interval.as_json()}
+
+    def drop_texts(self, measure: Measure) -> list[str]:
+        """The drop and its interval as tables print them."""
+        return [measure.difference_text(self.drop), self.interval.difference_text(measure)]
+
+    def mix_texts(self) -> list[str]:
+        """The share of each exit in percent as tables print it."""
+        return [f"{100 * share:.1f}" for share in self.mix]
+
+
+@dataclass(frozen=True)
+class PolicyQuality:
+    """One policy on the judged samples.
+
+    Attributes:
+        name: What tables and figures call it.
+        rule: The policy in words, with its promise.
+        overall: Over all samples.
+        parts: Each class and each group, the largest drop first.
+        mean_cost: Per sample, with the branches passed on the way, in the quality's unit.
+        cost_share: `mean_cost` over the cost of the backbone alone.
+        oracle_gap: `cost_share` less the oracle's for the same value: what a better score or
+            better thresholds could still save.
+    """
+
+    name: str
+    rule: str
+    overall: Part
+    parts: tuple[Part, ...]
+    mean_cost: float
+    cost_share: float
+    oracle_gap: float
+
+    @property
+    def saved(self) -> float:
+        """Share of the backbone's cost saved; negative when the exits cost more than they save."""
+        return 1 - self.cost_share
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        rows = {"overall": self.overall.as_json(), "parts": [part.as_json() for part in self.parts]}
+        return {**asdict(self), **rows, "saved": self.saved}
+
+    def part_table(self, exits: Sequence[str], measure: Measure) -> Table:
+        """The classes and groups that it costs most."""
+        head = ["part", "samples", *(f"{name} %" for name in exits)]
+        head += [measure.head, "final", drop_head(measure), "95 % interval"]
+        rows = [
+            [
+                str(part),
+                str(part.samples),
+                *part.mix_texts(),
+                measure.text(part.value),
+                measure.text(part.final),
+                *part.drop_texts(measure),
+            ]
+            for part in self.parts[:_WORST]
+        ]
+        rest = f", {_WORST} of {len(self.parts)}" if len(self.parts) > _WORST else ""
+        return Table(head, rows, f"{self.name}: the largest drops first{rest}")
+
+
+def policy_table(
+    policies: Sequence[PolicyQuality], exits: Sequence[str], measure: Measure
+) -> Table:
+    """What policies cost and lose, and which exits answer."""
+    head = ["policy", *(f"{name} %" for name in exits), measure.head]
+    head += [drop_head(measure), "95 % interval", "saved %", "above oracle %"]
+    rows = [
+        [
+            policy.name,
+            *policy.overall.mix_texts(),
+            measure.text(policy.overall.value),
+            *policy.overall.drop_texts(measure),
+            f"{100 * policy.saved:.1f}",
+            f"{100 * policy.oracle_gap:.1f}",
+        ]
+        for policy in policies
+    ]
+    return Table(head, rows, "Policies: which exit answers, and what that costs")
+
+
+def drop_head(measure: Measure) -> str:
+    """What a drop is called."""
+    return "drop, points" if measure.higher_is_better else f"{measure.label} rise"
+
+
+def policy_quality(
+    name: str,
+    policy: ExitPolicy,
+    outputs: ExitOutputs,
+    oracle: OracleCurve,
+    unit: Unit,
+    class_names: Sequence[str],
+) -> PolicyQuality:
+    """Judge one policy; classes are called by `class_names`, or by their numbers if it is empty.
+
+    Raises:
+        ShapeError: The policy is for other exits.
+    """
+    leaves = policy.choose(outputs)
+    values = measure_of(outputs.task).values(outputs.outputs, outputs.labels)  # (E, N)
+    mean_cost = float(policy.exit_cost(outputs, unit)[leaves].mean())
+    share = mean_cost / float(outputs.own_path_cost(unit)[-1])
+    (overall,) = _parts("all", np.full(len(leaves), ""), leaves, values, outputs)
+    parts = [
+        part
+        for kind, names in _divisions(outputs, class_names)
+        for part in _parts(kind, names, leaves, values, outputs)
+    ]
+    return PolicyQuality(
+        name=name,
+        rule=str(policy),
+        overall=overall,
+        parts=tuple(sorted(parts, key=lambda part: -part.drop)),
+        mean_cost=mean_cost,
+        cost_share=share,
+        oracle_gap=share - oracle.cost_share_for(overall.value),
+    )
+
+
+def _divisions(
+    outputs: ExitOutputs, class_names: Sequence[str]
+) -> Iterator[tuple[Kind, NDArray[np.generic]]]:
+    """Class and group of each sample, (N,) each."""
+    if outputs.task == "classification":
+        yield "class", np.array(class_names)[outputs.labels] if class_names else outputs.labels
+    if outputs.groups is not None:
+        yield "group", outputs.groups
+
+
+def _parts(
+    kind: Kind,
+    of: NDArray[Any],
+    leaves: NDArray[np.int64],
+    values: NDArray[np.float64],
+    outputs: ExitOutputs,
+) -> Iterator[Part]:
+    """One part for each value of `of` (N,), from exits (N,) and the measure of all (E, N)."""
+    measure = measure_of(outputs.task)
+    names, place, counts = np.unique(of, return_inverse=True, return_counts=True)
+    chosen, final = values[leaves, np.arange(len(leaves))], values[-1]
+    loss = final - chosen if measure.higher_is_better else chosen - final
+    members = np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
+    for name, rows in zip(names, members, strict=True):
+        mix = np.bincount(leaves[rows], minlength=len(values)) / len(rows)
+        units = None if outputs.units is None else outputs.units[rows]
+        yield Part(
+            kind=kind,
+            name=str(name),
+            samples=len(rows),
+            mix=tuple(mix.tolist()),
+            value=float(chosen[rows].mean()),
+            final=float(final[rows].mean()),
+            drop=float(loss[rows].mean()),
+            interval=mean_interval(loss[rows], units, measure.difference_bounds),
+        )

@@ -1,0 +1,255 @@
+"""Rows of a comparison: a branch, a pair of branches, a static rival, a failed branch."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offramp.evaluation.intervals import Interval
+from offramp.evaluation.tradeoff import finite_or_none
+from offramp.evaluation.trials import FailedTrial
+from offramp.storage.arrays import checked_outputs
+from offramp.task import Measure, Task, checked_labels, measure_of
+
+_KIND_NAMES = {"slvit": "SL-ViT", "conv": "CNN", "backbone": "final layer"}
+
+
+@dataclass(frozen=True)
+class BranchRow:
+    """One branch at one cut, over its seeds; or the final layer, which has no branch.
+
+    Attributes:
+        cut: Where it sits; `final` for the final layer.
+        branch: Label of its settings; `backbone` for the final layer.
+        kind: Kind of the branch; `backbone` for the final layer.
+        series: What joins it to the branches of other cuts: its kind, or its label where a cut
+            holds several of the kind.
+        value: Mean over seeds of accuracy (0 to 1) or mean absolute error.
+        std: Sample standard deviation over seeds (ddof 1); None below two seeds.
+        seeds: Which seeds; none for the final layer.
+        interval: 95 % for `value`, over samples and seeds.
+        params: Of the branch.
+        flops: On its own path, a multiply-add being 2.
+        flops_with_passed: The same with the branches of its series at earlier cuts; None for the
+            final layer, which belongs to no series.
+        acceleration: FLOPs of the whole backbone divided by `flops`.
+        ms: Measured milliseconds on its own path (mean over seeds), if measured.
+        ms_with_passed: The same with the branches of its series at earlier cuts.
+        practical: False when a cheaper exit of the same kind, or the final layer if cheaper, is
+            at least as good (paper, section 2.1); for the final layer, when any exit is.
+        failed: Its trials that ended without a branch; they are in none of the numbers.
+    """
+
+    cut: str
+    branch: str
+    kind: str
+    series: str
+    value: float
+    std: float | None
+    seeds: tuple[int, ...]
+    interval: Interval
+    params: int
+    flops: int
+    flops_with_passed: int | None
+    acceleration: float
+    ms: float | None
+    ms_with_passed: float | None
+    practical: bool
+    failed: tuple[FailedTrial, ...] = ()
+
+    def value_text(self, measure: Measure) -> str:
+        """Mean and spread over seeds as tables print them; the final layer has no spread."""
+        if not self.seeds:
+            return measure.text(self.value)
+        return (
+            f"{measure.text(self.value)} ± {'n/a' if self.std is None else measure.text(self.std)}"
+        )
+
+    def remark(self) -> str:
+        """What the last column of tables says."""
+        impractical = [] if self.practical else ["impractical"]
+        return "; ".join([*impractical, *failure_texts(self.failed)])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {
+            **asdict(self),
+            "interval": self.interval.as_json(),
+            "acceleration": finite_or_none(self.acceleration),
+            "failed": _failed_json(self.failed),
+        }
+
+
+@dataclass(frozen=True)
+class FailedBranch:
+    """A branch at a cut of which no trial succeeded.
+
+    Attributes:
+        cut: Where it would sit.
+        branch: Label of its settings.
+        kind: Its kind.
+        failed: One per seed.
+    """
+
+    cut: str
+    branch: str
+    kind: str
+    failed: tuple[FailedTrial, ...]
+
+    def remark(self) -> str:
+        """What the last column of tables says."""
+        return "; ".join(failure_texts(self.failed))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`, with the keys of a `BranchRow`."""
+        nothing: dict[str, Any] = {field.name: None for field in fields(BranchRow)}
+        failed = _failed_json(self.failed)
+        return {**nothing, **asdict(self), "seeds": (), "practical": False, "failed": failed}
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A branch minus the baseline at the same cut: same samples, same seeds.
+
+    Attributes:
+        cut: Where both sit.
+        branch: Label of the branch.
+        kind: Its kind.
+        baseline: Label of the baseline.
+        baseline_kind: Its kind.
+        difference: In the measure's unit: a share for accuracy (0.01 is one point).
+        interval: 95 %, over samples and seeds.
+        seeds: The seeds that both have.
+    """
+
+    cut: str
+    branch: str
+    kind: str
+    baseline: str
+    baseline_kind: str
+    difference: float
+    interval: Interval
+    seeds: tuple[int, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {**asdict(self), "interval": self.interval.as_json()}
+
+
+@dataclass(frozen=True, eq=False)
+class Rival:
+    """One way to spend less on every sample alike, such as smaller images.
+
+    Attributes:
+        name: Unique among rivals, such as `80 px`.
+        value: Accuracy from 0 to 1, or the mean absolute error of a regression.
+        flops: Of one sample, a multiply-add being 2.
+        resolution: Side of its images in pixels.
+        note: How it was made, such as `batch norm re-estimated on training images`.
+        values: (N,) the measure of each sample, for paired intervals; None: no intervals.
+    """
+
+    name: str
+    value: float
+    flops: int
+    resolution: int
+    note: str = ""
+    values: NDArray[np.float64] | None = None
+
+    @classmethod
+    def measured(
+        cls,
+        name: str,
+        outputs: ArrayLike,
+        labels: ArrayLike,
+        *,
+        flops: int,
+        resolution: int,
+        note: str = "",
+        task: Task = "classification",
+    ) -> Self:
+        """A rival from its answers (N, K) on the samples that the exits answered, same order.
+
+        Raises:
+            ShapeError: Answers and labels do not fit together.
+        """
+        answers = checked_outputs("outputs", outputs, "(samples, K)")
+        values = measure_of(task).values(answers, checked_labels(labels, answers, task))
+        return cls(name, float(values.mean()), flops, resolution, note, values)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`, without the single samples."""
+        names = ("name", "value", "flops", "resolution", "note")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class RivalDifference:
+    """The most expensive exit of a series that costs no more than a rival, minus that rival.
+
+    The exit is picked by its cost alone, so the samples that judge it did not pick it.
+
+    Attributes:
+        cut: Of the exit.
+        branch: Label of its branch.
+        kind: Kind of its branch.
+        flops: Of the exit on its own path.
+        difference: Exit minus rival, in the measure's unit.
+        interval: 95 % for the difference; None if the rival has no single samples.
+    """
+
+    cut: str
+    branch: str
+    kind: str
+    flops: int
+    difference: float
+    interval: Interval | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {**asdict(self), "interval": self.interval and self.interval.as_json()}
+
+
+@dataclass(frozen=True, eq=False)
+class RivalRow:
+    """A rival and the exits that cost no more.
+
+    Attributes:
+        rival: Itself.
+        interval: 95 % for its value; None if it has no single samples.
+        differences: One per series of branches that has an exit cheap enough.
+    """
+
+    rival: Rival
+    interval: Interval | None
+    differences: tuple[RivalDifference, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return {
+            **self.rival.as_json(),
+            "interval": self.interval and self.interval.as_json(),
+            "differences": [item.as_json() for item in self.differences],
+        }
+
+
+def kind_name(kind: str) -> str:
+    """A kind of branch as texts call it."""
+    return _KIND_NAMES.get(kind, kind)
+
+
+def failure_texts(failed: Sequence[FailedTrial]) -> list[str]:
+    """One text per reason, with the seeds it holds for."""
+    seeds: dict[str, list[str]] = {}
+    for trial in failed:
+        seeds.setdefault(trial.reason, []).append(str(trial.seed))
+    return [
+        f"failed: {reason} ({'seed' if len(of) == 1 else 'seeds'} {', '.join(of)})"
+        for reason, of in seeds.items()
+    ]
+
+
+def _failed_json(failed: Sequence[FailedTrial]) -> list[dict[str, Any]]:
+    return [{"seed": trial.seed, "reason": trial.reason} for trial in failed]
