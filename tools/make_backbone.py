@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from offramp.data.idx import read_idx
+from offramp.data.images.idx import read_idx
 from offramp.preprocess import ImagePreprocess
 
 BACKBONE = "tf_efficientnet_lite0"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offramp.data.idx import idx_bytes, read_idx
+from offramp.data.images.idx import idx_bytes, read_idx
 
 CLASS_NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]  # fmt: skip

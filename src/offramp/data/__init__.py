@@ -4,9 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from offramp.data.embedded import FashionMNIST
-from offramp.data.folder import ImageFolder, RandomSplit
 from offramp.data.given import as_samples
+from offramp.data.images import FashionMNIST, ImageFolder, RandomSplit
 from offramp.data.samples import Batch, Samples
 from offramp.data.splits import Splits
 

@@ -4,12 +4,13 @@ The one implementation: training, evaluation and the torch-free runtime all call
 is stored with the model.
 """
 
+import io
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field, PositiveInt, model_validator
 
 from offramp.errors import ShapeError
@@ -26,6 +27,19 @@ Mean = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 Deviation = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
 """Of one channel on the [0, 1] scale; the least keeps every result finite."""
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """The picture in a file's bytes: its first frame, turned as its EXIF orientation says.
+
+    Colour profiles are ignored: pixel values are taken as they are stored.
+
+    Raises:
+        Exception: Pillow's decoders raise many kinds for a file that is damaged or not a picture.
+    """
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        return ImageOps.exif_transpose(picture)
 
 
 class ImagePreprocess(Spec):
@@ -59,6 +73,11 @@ class ImagePreprocess(Spec):
                 f"but there are {self.channels} channels"
             )
         return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the result, (C, H, W)."""
+        return self.channels, self.height, self.width
 
     def resize(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize one image, a pillow image or (H, W) or (H, W, C): to (height, width, channels).

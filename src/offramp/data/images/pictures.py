@@ -69,7 +69,7 @@ class PictureSource(Source):
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         """See Source."""
-        return ((self.preprocess.channels, self.preprocess.height, self.preprocess.width),)
+        return (self.preprocess.shape,)
 
 
 def labelled_pictures(

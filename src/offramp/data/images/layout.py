@@ -59,7 +59,7 @@ def list_unsplit(root: Path) -> list[ImageFile]:
 def _images(folder: Path, split: str) -> Iterator[ImageFile]:
     ignored: Counter[str] = Counter()
     for class_folder in _folders(folder):
-        entries = sorted(e for e in class_folder.iterdir() if not e.name.startswith("."))
+        entries = _entries(class_folder)
         nested = [entry.name for entry in entries if entry.is_dir()]
         if nested:
             raise DataError(
@@ -72,21 +72,40 @@ def _images(folder: Path, split: str) -> Iterator[ImageFile]:
         if not images:
             raise DataError(
                 f"{class_folder} holds no image ({', '.join(ENDINGS)}). Add images of this class, "
-                "or remove its folder from every split."
+                "or remove the class from every split."
             )
         yield from (ImageFile(path, split, class_folder.name) for path in images)
     if ignored:
         found = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
-        _log.warning("%s: not read, since they are no %s: %s", folder, "/".join(ENDINGS), found)
+        _log.warning("%s: not read, since they are not %s: %s", folder, "/".join(ENDINGS), found)
 
 
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Point `root` at the folder with the images.")
-    folders = sorted(e for e in root.iterdir() if e.is_dir() and not e.name.startswith("."))
+    folders = [entry for entry in _entries(root) if entry.is_dir()]
     if not folders:
         raise DataError(f"{root} is empty: it holds no folders of images. Check `root`.")
     return folders
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, without hidden entries."""
+    try:
+        entries = sorted(e for e in folder.iterdir() if not e.name.startswith("."))
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be listed: {error.strerror}. Allow reading it, or check `root`."
+        ) from error
+    for entry in entries:
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{folder} holds {entry.name!a}, a name that is not valid UTF-8, and file names "
+                "name samples in tables and files. Rename it."
+            ) from error
+    return entries
 
 
 def _check_same_classes(root: Path, classes: Mapping[str, set[str]]) -> None:
@@ -95,8 +114,8 @@ def _check_same_classes(root: Path, classes: Mapping[str, set[str]]) -> None:
     if any(lacking.values()):
         differences = "; ".join(f"{name} lacks {', '.join(c)}" for name, c in lacking.items() if c)
         raise DataError(
-            f"the classes in {root} differ between splits: {differences}. Give every split a "
-            "folder of the same name for every class."
+            f"the classes in {root} differ between splits: {differences}. Add images of "
+            "these classes, or remove the class from every split."
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offramp.data.idx import idx_bytes, read_idx
+from offramp.data.images.idx import idx_bytes, read_idx
 from offramp.errors import DataError
 
 ARRAY = np.arange(2 * 3 * 5, dtype=np.uint8).reshape(2, 3, 5)

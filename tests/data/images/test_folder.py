@@ -1,5 +1,7 @@
+import errno
 import io
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -162,8 +164,50 @@ def test_a_split_of_which_nothing_is_left_is_refused(split: Path) -> None:
 def test_a_picture_that_goes_away_later_is_named(split: Path) -> None:
     images = _load(split).load().train
     (split / "train/ant/a.png").unlink()
-    with pytest.raises(DataError, match=r"train/ant/a\.png could be read when"):
+    with pytest.raises(DataError, match=r"train/ant/a\.png cannot be read: .*No such file"):
         images[0]
+
+
+def test_a_picture_that_is_overwritten_later_is_refused(split: Path) -> None:
+    images = _load(split).load().train
+    _picture(777).save(split / "train/ant/a.png")
+    with pytest.raises(DataError, match=r"train/ant/a\.png has changed since .* start again"):
+        images.read([3, 0])
+    assert images.read([3, 1]).targets.tolist() == [1, 0]
+
+
+def test_without_the_check_damaged_pictures_are_found_when_they_are_read(split: Path) -> None:
+    _truncate(split / "train/ant/a.png")
+    splits = _load(split).load(check=False)
+    with pytest.raises(DataError, match=r"train/ant/a\.png cannot be read: .*truncated"):
+        splits.train.read([0])
+    whole = _load(split, on_corrupt="skip").load(check=False)
+    assert [line.split(":")[0] for line in whole.skipped] == ["train/ant/a.png"]
+
+
+def test_the_content_is_known_without_decoding_a_picture(split: Path) -> None:
+    checked = _load(split).load()
+    unchecked = _load(split).load(check=False)
+    for name, images in checked.named().items():
+        assert unchecked.named()[name].content_key == images.content_key
+
+
+def test_names_that_are_not_text_are_refused(split: Path) -> None:
+    odd = os.fsencode(split / "train/ant") + b"/\xff.png"
+    Path(os.fsdecode(odd)).write_bytes(b"")
+    with pytest.raises(DataError, match=r"holds '\\udcff\.png', a name that is not valid UTF-8"):
+        _load(split).load()
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    split: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match="photos cannot be listed: Permission denied"):
+        _load(split).load()
 
 
 def test_an_image_in_two_splits_is_reported(split: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -267,7 +311,7 @@ def test_files_that_are_no_images_are_reported(
     with caplog.at_level(logging.WARNING):
         splits = _load(split).load()
     assert len(splits.train) == 6
-    assert "not read, since they are no .jpg/.jpeg/.png/.bmp/.webp: 1 .txt" in caplog.text
+    assert "not read, since they are not .jpg/.jpeg/.png/.bmp/.webp: 1 .txt" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "text"), [("absent", "is not a folder"), (".", "no folder")])

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from offramp.data.idx import read_idx
-from offramp.data.images import labelled_pictures
+from offramp.data.images.idx import read_idx
+from offramp.data.images.pictures import labelled_pictures
 from offramp.data.samples import Samples
 from offramp.data.splits import SPLIT_NAMES, Splits, thinned
 from offramp.errors import DataError
@@ -18,7 +18,7 @@ from offramp.preprocess import Deviation, ImagePreprocess, Mean
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
-SHIPPED = Path(__file__).parent / "fashion_mnist"
+SHIPPED = Path(__file__).parents[1] / "fashion_mnist"
 _PART = {"train": "train", "validation": "train", "calibration": "train", "test": "t10k"}
 
 Raw = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -67,8 +67,8 @@ class FashionMNIST(Spec):
             height=self.image_size, width=self.image_size, mean=self.mean, std=self.std
         )
 
-    def load(self, progress: Progress = silent) -> Splits:
-        """Read all four splits into memory, as bytes.
+    def load(self, progress: Progress = silent, *, check: bool = True) -> Splits:
+        """Read all four splits into memory, as bytes, which checks the files in any case.
 
         Raises:
             DataError: A file is missing or damaged, or `root` does not hold Fashion-MNIST.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offramp.data.embedded import SHIPPED, FashionMNIST, read_drawn
-from offramp.data.idx import idx_bytes, read_idx
+from offramp.data.images.embedded import SHIPPED, FashionMNIST, read_drawn
+from offramp.data.images.idx import idx_bytes, read_idx
 from offramp.data.samples import Samples
 from offramp.data.splits import SPLIT_NAMES, Splits
 from offramp.errors import DataError

@@ -1,7 +1,6 @@
 """Image files in one folder per class, checked in full before anything is trained on them."""
 
 import hashlib
-import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -11,14 +10,14 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import Field, PositiveInt, model_validator
 
-from offramp.data.images import labelled_pictures
-from offramp.data.layout import ImageFile, list_split, list_unsplit
+from offramp.data.images.layout import ImageFile, list_split, list_unsplit
+from offramp.data.images.pictures import labelled_pictures
 from offramp.data.splits import SPLIT_NAMES, Splits, thinned
 from offramp.errors import DataError
-from offramp.preprocess import Deviation, ImagePreprocess, Mean
+from offramp.preprocess import Deviation, ImagePreprocess, Mean, decode_image
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
@@ -106,8 +105,13 @@ class ImageFolder(Spec):
             std=self.std,
         )
 
-    def load(self, progress: Progress = silent) -> Splits:
-        """Decode every file once, so that bad ones are found now; later they are read on demand.
+    def load(self, progress: Progress = silent, *, check: bool = True) -> Splits:
+        """Hash every file; pictures are decoded whenever they are read.
+
+        Args:
+            progress: Told after each file.
+            check: Decode every file now, so that all bad ones are known before they are used.
+                Where they are to be skipped, that is always done.
 
         Raises:
             DataError: The layout is wrong, classes differ between splits, a file cannot be read
@@ -115,7 +119,8 @@ class ImageFolder(Spec):
         """
         root = self.root.expanduser()
         listed = list_split(root) if self.split is None else list_unsplit(root)
-        files, digests, skipped = self._readable(root, listed, progress)
+        decode = check or self.on_corrupt == "skip"
+        files, digests, skipped = self._readable(root, listed, decode, progress)
         names = [file.split for file in files]
         splits = np.array(names) if self.split is None else self.split.draw(digests)
         class_names = tuple(sorted({file.class_name for file in listed}))
@@ -124,7 +129,7 @@ class ImageFolder(Spec):
         _check_present(root, splits, labels, class_names)
         _warn_of_shared(root, splits, digests)
         ids = np.array([file.path.relative_to(root).as_posix() for file in files])
-        pictures = ImageFiles(tuple(file.path for file in files))
+        pictures = ImageFiles(tuple(file.path for file in files), digests)
         images = labelled_pictures(pictures, labels, self.preprocess, ids=ids, digests=digests)
         parts = {
             name: thinned(images.subset(np.flatnonzero(splits == name)), self.limit)
@@ -133,7 +138,7 @@ class ImageFolder(Spec):
         return Splits.of(parts, class_names, self.preprocess, skipped)
 
     def _readable(
-        self, root: Path, files: Sequence[ImageFile], progress: Progress
+        self, root: Path, files: Sequence[ImageFile], decode: bool, progress: Progress
     ) -> tuple[list[ImageFile], NDArray[np.str_], tuple[str, ...]]:
         """The files that can be read, SHA-256 of each, and a line on each of the others."""
         good: list[tuple[ImageFile, str]] = []
@@ -142,7 +147,8 @@ class ImageFolder(Spec):
             progress("reading images", done, len(files))
             try:
                 content = file.path.read_bytes()
-                self.preprocess.resize(_decode(content))
+                if decode:
+                    self.preprocess.resize(decode_image(content))
                 good.append((file, hashlib.sha256(content).hexdigest()))
             except Exception as error:  # pillow's decoders raise many kinds
                 faults.append(f"{file.path.relative_to(root).as_posix()}: {error}")
@@ -157,17 +163,22 @@ class ImageFolder(Spec):
             raise DataError(
                 f"{len(faults)} of {num_files} images in {root} cannot be read:\n  "
                 + "\n  ".join(faults[:_NAMED])
-                + f"{more}\nMend or remove them, or leave them out with `on_corrupt: skip`."
+                + f"{more}\nRepair or remove them, or leave them out with `on_corrupt: skip`."
             )
         for fault in faults:
             _log.warning("left out, since it cannot be read: %s", fault)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Pictures that are read from their files each time they are asked for."""
+    """Pictures that are read from their files each time, which must stay as they were.
+
+    Attributes:
+        digests: (N,) SHA-256 of each file when the folder was loaded.
+    """
 
     paths: tuple[Path, ...]
+    digests: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -175,19 +186,20 @@ class ImageFiles:
     def __getitem__(self, index: int) -> Image.Image:
         path = self.paths[index]
         try:
-            return _decode(path.read_bytes())
-        except Exception as error:
+            content = path.read_bytes()
+            same = hashlib.sha256(content).hexdigest() == self.digests[index]
+            if same:
+                return decode_image(content)
+        except Exception as error:  # pillow's decoders raise many kinds
             raise DataError(
-                f"{path} could be read when the folder was loaded, but not any more: {error}. "
-                "Leave the images alone while they are in use."
+                f"{path} cannot be read: {error}. Repair or remove it, and leave the images alone "
+                "while they are in use."
             ) from error
-
-
-def _decode(content: bytes) -> Image.Image:
-    """The picture, upright."""
-    with Image.open(io.BytesIO(content)) as picture:
-        picture.load()
-        return ImageOps.exif_transpose(picture)
+        raise DataError(
+            f"{path} has changed since the folder was loaded, and what was computed from it would "
+            "be kept as that of the old file. Leave the images alone while they are in use, and "
+            "start again."
+        )
 
 
 def _check_present(

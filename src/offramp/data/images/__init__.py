@@ -1,0 +1,14 @@
+"""Pictures as samples: in memory, in files, or shipped with the package."""
+
+from offramp.data.images.embedded import FashionMNIST
+from offramp.data.images.folder import ImageFolder, RandomSplit
+from offramp.data.images.pictures import array_digests, at_size, labelled_pictures
+
+__all__ = [
+    "FashionMNIST",
+    "ImageFolder",
+    "RandomSplit",
+    "array_digests",
+    "at_size",
+    "labelled_pictures",
+]
