@@ -39,7 +39,7 @@ class ThroughAView(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = self.c2(self.relu(self.bn(self.c1(x))))
         flat = self.relu(z.flatten(1))
-        answer: Tensor = z.mean((2, 3)) + flat.mean()
+        answer: Tensor = z.mean((2, 3)) + flat.mean(1, keepdim=True)
         return answer
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ def test_nodes_are_named_as_torchvision_names_them(name: str) -> None:
     model = architecture(name)
     theirs = NodePathTracer()
     theirs.trace(model)
-    ours = trace(model, 1)
+    ours = trace(model, [torch.zeros(1, 3, 32, 32)])
     assert list(ours.names.values()) == list(theirs.node_to_qualname.values())
 
 
@@ -122,13 +124,13 @@ class Counting(nn.Module):
 
 def test_a_model_that_changes_its_own_buffer_is_refused() -> None:
     model = Counting()
-    with pytest.raises(CutError, match="changes its buffer 'seen'"):
+    with pytest.raises(CutError, match=r"depends on earlier calls \(seen changed\)"):
         cut(model, ["a"], torch.ones(1, 3, 6, 4))
     assert model.seen == 0
 
 
 def test_a_model_that_cannot_be_copied_is_told_so() -> None:
-    model = nn.Conv2d(3, 4, 1)
-    model.kept = model.weight * 2  # has a gradient history
-    with pytest.raises(CutError, match=r"Conv2d cannot be copied .*remove_weight_norm"):
+    model: Any = nn.Conv2d(3, 4, 1)
+    model.kept = (step for step in range(3))
+    with pytest.raises(CutError, match=r"Conv2d cannot be copied .*generator.*__deepcopy__"):
         frozen_copy(model)

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.backbones.aliasing import Hazards, read_what_was_written
-from offramp.backbones.frozen import frozen_copy
 from offramp.backbones.names import Names, name_places
 from offramp.backbones.partition import Flow, unpack
-from offramp.backbones.tracing import trace
+from offramp.backbones.reference import Reference, consult
+from offramp.backbones.sized import SizedTracer
+from offramp.backbones.tracing import Traced, trace
 from offramp.backbones.values import Value, observe
+from offramp.compute import seeded
 from offramp.errors import CutError
 
 
@@ -23,6 +25,8 @@ class Analysis:
         root: The frozen copy; the graph's targets are its attributes.
         graph: The whole forward pass, every reader of a changed tensor behind its change.
         code: The graph as it was traced, as Python: the same for the same architecture.
+        reference: What the model itself answers on the sample.
+        by_size: Whether sizes decided what was traced.
     """
 
     root: nn.Module
@@ -32,6 +36,8 @@ class Analysis:
     names: Names
     node_names: Mapping[fx.Node, str]
     hazards: Hazards
+    reference: Reference
+    by_size: bool
 
     @property
     def answer(self) -> fx.Node:
@@ -47,14 +53,16 @@ class Analysis:
 def analyse(
     model: nn.Module, sample: tuple[Tensor, ...], leaves: Sequence[type[nn.Module]] = ()
 ) -> Analysis:
-    """Copy, trace and run a model once.
+    """Copy, run and trace a model.
 
     Raises:
-        CutError: It cannot be copied, traced or run, or it does not give one tensor.
+        CutError: It cannot be copied, traced or run, does not give one tensor, or its answer is
+            not a function of the input alone.
     """
+    reference = consult(model, sample)
+    root = reference.warm
     with torch.inference_mode(False), torch.no_grad():  # tensors made there count no versions
-        root = frozen_copy(model)
-        traced = trace(root, len(sample), leaves)
+        traced, by_size = _traced(root, sample, leaves)
         code = traced.graph.python_code("self").src
         values = observe(root, traced.graph, sample)
         if unpack(traced.graph, values):
@@ -62,7 +70,20 @@ def analyse(
     _answer(traced.graph, values)
     names = name_places(traced, values)
     hazards = read_what_was_written(traced.graph, values)
-    return Analysis(root, traced.graph, code, values, names, traced.names, hazards)
+    return Analysis(
+        root, traced.graph, code, values, names, traced.names, hazards, reference, by_size
+    )
+
+
+def _traced(
+    root: nn.Module, sample: tuple[Tensor, ...], leaves: Sequence[type[nn.Module]]
+) -> tuple[Traced, bool]:
+    """The graph of any size if there is one, else that of the sample's; and whether the latter."""
+    try:
+        return trace(root, sample, leaves), False
+    except CutError:
+        with seeded("trace"):
+            return trace(root, sample, leaves, SizedTracer), True
 
 
 def as_tuple(sample: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

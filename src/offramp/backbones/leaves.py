@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from offramp.backbones.frozen import check_model
 from offramp.errors import CutError
 
 
@@ -15,10 +16,12 @@ def find_leaves(model: nn.Module, leaves: Sequence[type[nn.Module] | str]) -> tu
     name from a file can only choose among what the model is made of.
 
     Raises:
-        CutError: An entry is neither, or a name fits none of these classes or several.
+        CutError: The model is not one, an entry is neither, or a name fits none of these classes
+            or several.
     """
     if isinstance(leaves, str | type):
         raise CutError(f"leaves is a list, also for a single class: leaves=[{_shown(leaves)}].")
+    check_model(model)
     own = _own_classes(model)
     return tuple(_find(entry, own) for entry in leaves)
 

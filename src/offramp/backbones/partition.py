@@ -9,6 +9,7 @@ from torch import fx
 from torch.fx.node import Argument
 
 from offramp.backbones.aliasing import Hazards
+from offramp.backbones.sized import check_size
 from offramp.backbones.values import Value
 
 
@@ -157,7 +158,7 @@ def _replaced(argument: fx.Node, *, node: fx.Node, items: list[fx.Node]) -> Argu
 
 
 def _has_effect(flow: Flow, node: fx.Node) -> bool:
-    is_check = node.op == "call_function" and node.is_impure()
+    is_check = node.op == "call_function" and (node.is_impure() or node.target is check_size)
     return is_check or bool(flow.values[node].written)
 
 

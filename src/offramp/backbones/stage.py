@@ -1,6 +1,7 @@
 """One stage of a cut backbone as a module."""
 
 from collections.abc import Container
+from keyword import iskeyword
 from operator import attrgetter
 from typing import Any, Self
 
@@ -75,6 +76,8 @@ def make_stage(analysis: Analysis, parts: Partition, stage: int) -> Stage:
 
 def _flat_name(path: str, taken: Container[str]) -> str:
     name = path.replace(".", "_")
-    while name in taken or hasattr(fx.GraphModule, name):
+    if not name.isidentifier():
+        name = "".join(letter if letter.isalnum() else "_" for letter in f"_{name}")
+    while name in taken or hasattr(fx.GraphModule, name) or iskeyword(name):
         name += "_"
     return name

@@ -200,7 +200,9 @@ def cut(
     parts = divide(cuts, analysis, flow)
     for node in _to_change(analysis, flow, parts):
         make_out_of_place(analysis.root, node, analysis.node_names[node], analysis.hazards)
-    return StagedBackbone(model, inputs, analysis, cuts, parts, leaf_names(model, classes))
+    staged = StagedBackbone(model, inputs, analysis, cuts, parts, leaf_names(model, classes))
+    analysis.reference.check(staged, group=analysis.by_size)
+    return staged
 
 
 def _to_change(analysis: Analysis, flow: Flow, parts: Partition) -> list[fx.Node]:

@@ -2,17 +2,21 @@
 
 import inspect
 import math
+import os
 import re
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from timm.layers._fx import get_notrace_functions, get_notrace_modules
-from torch import fx, nn
+from torch import Tensor, fx, jit, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from offramp.backbones.operators import ChangingProxy
@@ -21,6 +25,8 @@ from offramp.errors import CutError
 _NUMBERED = re.compile(r"(.+)_[0-9]+")
 # torchvision's own list of leaves is all of torchvision.ops; these few hold layers worth naming.
 _TRACED_OPS = (torchvision.ops.SqueezeExcitation, nn.Sequential)
+# makers of tensors: given a size that is a proxy they would raise before FX sees the call
+_MAKERS = (torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.eye)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +48,46 @@ class Traced:
 
 
 class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no types
-    """NodePathTracer that also keeps what every call of every module returned."""
+    """NodePathTracer that also keeps what every call of every module returned.
 
-    def __init__(self, leaves: Sequence[type[nn.Module]] = ()) -> None:
+    The model is called as its user calls it, by `__call__` with the inputs alone: hooks on the
+    root and a replaced forward run, and other arguments stay at their defaults.
+    """
+
+    def __init__(self, leaves: Sequence[type[nn.Module]] = (), inputs: Sequence[str] = ()) -> None:
         super().__init__(
-            leaf_modules=[*_op_leaves(), *_timm_leaves(), *leaves],
+            leaf_modules=[*_op_leaves(), *_timm_leaves(), jit.ScriptModule, *leaves],
             autowrap_modules=(math, torchvision.ops),
-            autowrap_functions=_timm_functions(),
+            autowrap_functions=(*_timm_functions(), *_MAKERS),
         )
+        self._autowrap_search.append(torch)
+        self.inputs = inputs
         self.outputs: dict[str, list[Any]] = defaultdict(list)
         self.failed_in: str | None = None
         self._latest: dict[str, str] = {}
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """Placeholders for the inputs, and the call of the whole model instead of its forward."""
+
+        def call(root: nn.Module, *args: Any) -> Any:
+            return root(*args)
+
+        return call, [self.root, *map(self._placeholder, range(len(self.inputs)))]
+
+    def trace_on(self, model: nn.Module, sample: Sequence[Tensor]) -> fx.Graph:
+        """The graph of `model`; what `sample` holds does not matter here."""
+        graph: fx.Graph = self.trace(model)
+        return graph
+
+    def _placeholder(self, index: int) -> fx.Proxy:
+        made: fx.Proxy = self.create_proxy("placeholder", self.inputs[index], (), {})
+        return made
+
+    def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
+        """Whether a module is kept whole; the root never is."""
+        return m is not self.root and super().is_leaf_module(m, module_qualname)
 
     def call_module(
         self,
@@ -68,8 +103,13 @@ class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no ty
         except Exception:
             self.failed_in = self.failed_in or path
             raise
-        self.outputs[path].append(fx.node.map_aggregate(result, _node_of))
+        if m is not self.root:
+            self.outputs[path].append(fx.node.map_aggregate(result, _node_of))
         return result
+
+    def create_arg(self, a: Any) -> Any:
+        """An argument of a node; numpy's scalars become Python's, which code can spell."""
+        return super().create_arg(a.item() if isinstance(a, np.generic) else a)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A stand-in for a value that also records changes in place."""
@@ -91,18 +131,26 @@ class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no ty
         return name
 
 
-def trace(model: nn.Module, num_inputs: int, leaves: Sequence[type[nn.Module]] = ()) -> Traced:
-    """Trace `model` called with its first `num_inputs` arguments, the others at their defaults.
+def trace(
+    model: nn.Module,
+    sample: Sequence[Tensor],
+    leaves: Sequence[type[nn.Module]] = (),
+    tracer_class: type[PathTracer] = PathTracer,
+) -> Traced:
+    """Trace `model` called with the inputs in `sample`, other arguments at their defaults.
 
     Raises:
         CutError: FX cannot trace it; the text names the module, the line and what to do.
     """
-    tracer = PathTracer(leaves)
+    tracer = tracer_class(leaves, input_names(model, len(sample)))
     try:
-        graph = tracer.trace(model, _defaults(model, num_inputs))
+        with _as_it_was(model), _in_python(model):
+            graph = tracer.trace_on(model, sample)
     except Exception as error:
         raise CutError(_why(model, tracer, error)) from error
-    _drop_defaults(graph, num_inputs)
+    for node in graph.nodes:
+        if node.target in _MAKERS:  # else generated code would wrap a name that it does not have
+            node.meta.pop("is_wrapped", None)
     kept = set(graph.nodes)
     names = {node: name for node, name in tracer.node_to_qualname.items() if node in kept}
     return Traced(model, graph, names, dict(tracer.outputs))
@@ -128,40 +176,61 @@ def _node_of(value: Any) -> Any:
     return value.node if isinstance(value, fx.Proxy) else value
 
 
-def _defaults(model: nn.Module, num_inputs: int) -> dict[str, Any]:
-    """Arguments of `forward` past the inputs, at their defaults; checks the number of inputs."""
-    arguments = [
-        argument
-        for argument in inspect.signature(model.forward).parameters.values()
-        if argument.kind in (argument.POSITIONAL_ONLY, argument.POSITIONAL_OR_KEYWORD)
-    ]
-    required = sum(argument.default is argument.empty for argument in arguments)
-    if not required <= num_inputs <= len(arguments):
-        takes = ", ".join(argument.name for argument in arguments)
+def input_names(model: nn.Module, num_inputs: int) -> list[str]:
+    """Names of the first arguments of `forward`; checks that they are all it needs."""
+    arguments = list(inspect.signature(model.forward).parameters.values())
+    places = [a for a in arguments if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
+    names = [argument.name for argument in places[:num_inputs]]
+    for argument in arguments:
+        if argument.kind is argument.VAR_POSITIONAL:
+            names += [f"{argument.name}_{index}" for index in range(num_inputs - len(names))]
+    needed = [a for a in places[num_inputs:] if a.default is a.empty]
+    needed += [a for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty]
+    if len(names) < num_inputs or needed:
+        takes = ", ".join(str(argument).partition(":")[0] for argument in arguments)
+        required = sum(argument.default is argument.empty for argument in places)
         raise CutError(
             f"{type(model).__name__}.forward takes ({takes}), {required} of them required, but the "
-            f"sample holds {num_inputs}. Give sample as a tuple in forward's order; a forward "
-            "with *args must be wrapped in one that names its inputs."
+            f"sample holds {num_inputs}. Give sample as a tuple in forward's order; an argument "
+            "that is no tensor needs a default, or a wrapper that sets it."
         )
-    return {argument.name: argument.default for argument in arguments[num_inputs:]}
+    return names
 
 
-def _drop_defaults(graph: fx.Graph, num_inputs: int) -> None:
-    """Remove the placeholders of arguments left at their defaults, and FX's checks of them."""
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    for extra in placeholders[num_inputs:]:
-        for user in reversed(_closure_of_users(extra)):
-            graph.erase_node(user)
-        graph.erase_node(extra)
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Undo what forward sets on its modules, which while tracing are proxies."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            constants = {k: v for k, v in vars(module).items() if k.startswith("_tensor_constant")}
+            vars(module).clear()
+            vars(module).update(constants | attributes)
 
 
-def _closure_of_users(node: fx.Node) -> list[fx.Node]:
-    """Nodes that read `node`, directly or not, in graph order: FX puts only checks there."""
-    found = {node}
-    for later in node.graph.nodes:
-        if found.intersection(later.all_input_nodes):
-            found.add(later)
-    return [later for later in node.graph.nodes if later in found and later is not node]
+@contextmanager
+def _in_python(model: nn.Module) -> Iterator[None]:
+    """Let scripted functions that a forward names run as the Python they were made from."""
+    spaces = {id(space): space for m in model.modules() if (space := _globals_of(m))}
+    scripted = [
+        (space, name, value)
+        for space in spaces.values()
+        for name, value in space.items()
+        if isinstance(value, jit.ScriptFunction) and hasattr(value, "_torchdynamo_inline")
+    ]
+    try:
+        for space, name, value in scripted:
+            space[name] = value._torchdynamo_inline
+        yield
+    finally:
+        for space, name, value in scripted:
+            space[name] = value
+
+
+def _globals_of(module: nn.Module) -> dict[str, Any]:
+    return getattr(module.forward, "__globals__", {})
 
 
 def _why(model: nn.Module, tracer: PathTracer, error: Exception) -> str:
@@ -169,24 +238,29 @@ def _why(model: nn.Module, tracer: PathTracer, error: Exception) -> str:
         return str(error)
     path = tracer.failed_in
     module = model.get_submodule(path) if path else model
-    where = f"{path} ({type(module).__name__})" if path else f"{type(module).__name__}.forward"
+    name = type(module).__name__
+    cure = (
+        f"keep that module whole by cut(..., leaves=[{name}]), and cut outside it."
+        if path
+        else "move it into a module of its own that `leaves` keeps whole, and cut outside it."
+    )
     return (
-        f"FX cannot trace {where}, at {_line_of(error)}: {type(error).__name__}: {error} "
+        f"FX cannot trace {f'{path} ({name})' if path else f'{name}.forward'}, at "
+        f"{_line_of(error)}: {type(error).__name__}: {error} "
         "A cut needs the order of operations without the values: take out Python control flow "
-        "that depends on a tensor's values there, or keep that module whole by "
-        f"cut(..., leaves=[{type(module).__name__}]), and cut outside it."
+        f"that depends on a tensor's values there, or {cure}"
     )
 
 
 def _line_of(error: Exception) -> str:
-    """The innermost line outside torch itself, with its text."""
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = str(torch.__path__[0])
-    own = [
-        frame
-        for frame in frames
-        if not frame.filename.startswith(inside)
-        and frame.filename not in (__file__, inspect.getfile(NodePathTracer))
-    ]
+    """The innermost line of the model in an error's trace, with its text."""
+    return line_in_model(traceback.extract_tb(error.__traceback__))
+
+
+def line_in_model(frames: Sequence[traceback.FrameSummary]) -> str:
+    """The innermost line outside torch itself and this package's tracers, with its text."""
+    inside = (str(torch.__path__[0]) + os.sep, str(Path(__file__).parent) + os.sep)
+    theirs = inspect.getfile(NodePathTracer)
+    own = [f for f in frames if not f.filename.startswith(inside) and f.filename != theirs]
     frame = (own or frames)[-1]
     return f"{frame.filename}:{frame.lineno} `{frame.line}`"

@@ -51,12 +51,7 @@ def observe(root: nn.Module, graph: fx.Graph, sample: tuple[Tensor, ...]) -> dic
     try:
         observer.run(*(tensor.clone() for tensor in sample))
     except Exception as error:
-        shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in sample)
-        first = str(error).strip().partition("\n")[0]
-        raise CutError(
-            f"The model does not run on the sample ({shapes}): {first} The sample is what "
-            "forward gets, batch axis included: check its size, channels, type and device."
-        ) from error
+        raise does_not_run(sample, error) from error
     for name, buffer in root.named_buffers():
         if versions[name] != _version(buffer):
             raise CutError(
@@ -64,6 +59,16 @@ def observe(root: nn.Module, graph: fx.Graph, sample: tuple[Tensor, ...]) -> dic
                 "on what ran before, and no frozen stage can equal it. Keep that state outside."
             )
     return observer.values
+
+
+def does_not_run(sample: tuple[Tensor, ...], error: Exception) -> CutError:
+    """The error for a model that fails on the sample."""
+    shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in sample)
+    first = str(error).strip().partition("\n")[0]
+    return CutError(
+        f"The model does not run on the sample ({shapes}): {first} The sample is what "
+        "forward gets, batch axis included: check its size, channels, type and device."
+    )
 
 
 def flat_tensors(value: Any) -> list[Tensor]:

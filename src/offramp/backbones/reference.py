@@ -1,0 +1,227 @@
+"""What a model itself answers on the sample, which its stages have to equal.
+
+All runs are those of frozen copies, without gradients and outside any autocast, so both sides take
+the same kernels: torch picks another one for some matrix products where a weight asks for
+gradients, and the last bits move (6e-7 in timm's pit models). The user's own module never runs.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from offramp.backbones.frozen import frozen_copy
+from offramp.backbones.tracing import input_names
+from offramp.backbones.values import does_not_run
+from offramp.compute import seeded
+from offramp.errors import CutError, ShapeError
+
+ACROSS_BATCHES = 1e-3
+"""Greatest difference of one row's answer in two batches, as a share of the greatest answer: other
+sizes take other kernels, while batch statistics in use change an answer by tenths."""
+
+ON_ACCELERATORS = 1e-5
+"""The same between stages and model off the CPU, where a kernel may add up in any order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Answers of a model on the sample, and on its first row in other company.
+
+    Attributes:
+        warm: A frozen copy that has run: what its first call fills is filled.
+        answer: On the sample; None where the model does not give one tensor.
+        group: The first row and others; None where the model does not take another batch size.
+        group_answer: On the group.
+    """
+
+    original: nn.Module
+    warm: nn.Module
+    sample: tuple[Tensor, ...]
+    answer: Tensor | None
+    group: tuple[Tensor, ...] | None = None
+    group_answer: Tensor | None = None
+
+    def check(self, stages: nn.Module, *, group: bool) -> None:
+        """Refuse stages that do not give the model's answer, bit for bit.
+
+        Args:
+            stages: All of them as one module.
+            group: Compare on the group too.
+
+        Raises:
+            CutError: Names the cause where it can be told.
+        """
+        self._compare(stages, self.sample, self.answer)
+        if group and self.group is not None:
+            try:
+                self._compare(stages, self.group, self.group_answer)
+            except ShapeError as error:
+                raise CutError(f"The model works for one batch size only. {error}") from error
+
+    def _compare(self, stages: nn.Module, inputs: Sequence[Tensor], answer: Tensor | None) -> None:
+        given = run_alone(stages, inputs, seed=2)
+        if answer is not None and not _same(given, answer):
+            raise CutError(
+                f"The stages do not give the answer of {type(self.original).__name__} on the "
+                f"sample ({_difference(given, answer)}): {self._cause()}"
+            )
+
+    def _cause(self) -> str:
+        if (unsteady := _unsteady(self.original, self.sample)) is not None:
+            return unsteady
+        with _AutocastWatch() as watch:
+            run_alone(frozen_copy(self.original), self.sample)
+        if watch.seen:
+            return (
+                "it computes under torch.autocast, which a graph of operations does not record. "
+                "Take autocast out of the model and cut model.to(dtype), or put the part under it "
+                "into a module that `leaves` keeps whole."
+            )
+        return (
+            "its forward does something that a graph of operations does not record (another "
+            "context manager, a check of a tensor's class, an overridden __call__ of a leaf). Put "
+            "that part into a module of its own and keep it whole: cut(..., leaves=[ThatModule])."
+        )
+
+
+def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Reference:
+    """Run a frozen copy of a model twice.
+
+    Raises:
+        CutError: It does not run on the sample, or its answer is not a function of one row: it is
+            random, depends on earlier calls, or on other rows of the batch.
+    """
+    copy = frozen_copy(model)
+    input_names(copy, len(sample))
+    try:
+        answer = run_alone(copy, sample)
+    except Exception as error:
+        raise does_not_run(sample, error) from error
+    if not isinstance(answer, Tensor):
+        return Reference(model, copy, sample, None)
+    if not answer.ndim:
+        raise CutError(
+            f"{type(model).__name__} answers one number for the batch, so no sample has an answer "
+            "of its own. Wrap it in a module that gives one row per sample."
+        )
+    group = _group(sample)
+    try:
+        beside = run_alone(copy, group, seed=1)
+    except Exception:  # whatever a model raises on a batch size that it was not made for
+        if not _same(run_alone(copy, sample, seed=1), answer):
+            raise CutError(_unsteady(model, sample) or _MIXED) from None
+        return Reference(model, copy, sample, answer)
+    if not _rows_agree(answer, beside):
+        raise CutError(_unsteady(model, sample) or _MIXED)
+    return Reference(model, copy, sample, answer, group, beside)
+
+
+_MIXED = (
+    "The model's answer for one sample depends on the other samples of the batch, so no exit could "
+    "be measured or trusted. Normalise by stored statistics: batch norm with "
+    "track_running_stats=False uses those of the batch even in evaluation mode."
+)
+
+
+def run_alone(model: nn.Module, inputs: Sequence[Tensor], seed: int = 0) -> Any:
+    """Run a module without gradients, ambient autocast or any trace in torch's random states."""
+    devices = {tensor.device for tensor in inputs}
+    with ExitStack() as stack:
+        for context in (torch.inference_mode(False), torch.no_grad()):
+            stack.enter_context(context)
+        for device in sorted(devices, key=str):
+            stack.enter_context(seeded("cut", seed, device=device))
+            if torch.amp.is_autocast_available(device.type):
+                stack.enter_context(torch.autocast(device.type, enabled=False))
+        return model(*(tensor.detach().clone() for tensor in inputs))
+
+
+def _group(sample: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The first row of each input beside another one, or two: never as many as the sample has."""
+    draw = torch.Generator().manual_seed(0)
+    beside = 2 if len(sample[0]) == 2 else 1
+    return tuple(
+        torch.cat([tensor[:1], *(_other(tensor[:1], draw) for _ in range(beside))])
+        for tensor in sample
+    )
+
+
+def _other(row: Tensor, draw: torch.Generator) -> Tensor:
+    if row.is_floating_point():
+        return torch.randn(row.shape, generator=draw).to(row)
+    return row.flip(tuple(range(row.ndim)))
+
+
+def _rows_agree(answer: Tensor, beside: Any) -> bool:
+    """Whether the first row is answered alike in both batches."""
+    if not isinstance(beside, Tensor) or beside.shape[1:] != answer.shape[1:]:
+        return False
+    one, two = (each[0].double() for each in (answer, beside))
+    precision = torch.finfo(answer.dtype).eps if answer.is_floating_point() else 0.0
+    limit = max(ACROSS_BATCHES, 16 * precision) * one[one.isfinite()].abs().max().item()
+    return torch.allclose(one, two, rtol=0, atol=limit, equal_nan=True)
+
+
+def _same(given: Any, answer: Tensor) -> bool:
+    if not isinstance(given, Tensor) or (given.shape, given.dtype) != (answer.shape, answer.dtype):
+        return False
+    if torch.equal(given, answer):
+        return True
+    limit = 0.0 if answer.device.type == "cpu" else ON_ACCELERATORS * answer.abs().max().item()
+    return torch.allclose(given, answer, rtol=0, atol=limit, equal_nan=True)
+
+
+def _difference(given: Any, answer: Tensor) -> str:
+    if not isinstance(given, Tensor) or (given.shape, given.dtype) != (answer.shape, answer.dtype):
+        return "another shape or type"
+    return f"up to {(given.double() - answer.double()).abs().max():.2g} apart"
+
+
+def _unsteady(model: nn.Module, sample: tuple[Tensor, ...]) -> str | None:
+    """Why a model answers the same sample differently, if it does."""
+    first, fresh = frozen_copy(model), frozen_copy(model)
+    answer = run_alone(first, sample)
+    if not _same(run_alone(fresh, sample, seed=1), answer):
+        return (
+            "The model's answer is random in evaluation mode (dropout that is always on, noise "
+            "that is drawn in forward), so no stage can equal it. Switch it off when "
+            "`self.training` is false."
+        )
+    before = _state(first)
+    if not _same(run_alone(first, sample), answer):
+        moved = [name for name, value in _state(first).items() if before.get(name) != value]
+        what = f" ({', '.join(moved[:4])} changed)" if moved else ""
+        return (
+            f"The model's answer depends on earlier calls{what}, so no frozen stage can equal it. "
+            "Keep that state outside, or leave it alone in evaluation mode."
+        )
+    return None
+
+
+def _state(model: nn.Module) -> dict[str, object]:
+    """Plain attributes, and how often each buffer was changed, by name."""
+    found: dict[str, object] = {name: buffer._version for name, buffer in model.named_buffers()}
+    for path, module in model.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, int | float | str | None):
+                found[f"{path}.{key}".lstrip(".")] = value
+            elif isinstance(value, Tensor):
+                found[f"{path}.{key}".lstrip(".")] = (id(value), value._version)
+    return found
+
+
+class _AutocastWatch(TorchFunctionMode):
+    """Notices whether any operation runs under autocast."""
+
+    seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen = (
+            self.seen or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+        )
+        return func(*args, **(kwargs or {}))
