@@ -2,9 +2,9 @@
 
 from offramp.features.cache import FeatureCache
 from offramp.features.executor import Executor, start_executor
-from offramp.features.extraction import Taps
+from offramp.features.extract import Taps
 from offramp.features.live import LiveTaps
-from offramp.features.tap import CacheDtype, bytes_per_sample
+from offramp.features.taps import CacheDtype, bytes_per_sample
 
 __all__ = [
     "CacheDtype",

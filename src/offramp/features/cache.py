@@ -1,8 +1,7 @@
 """FeatureCache: the taps of a data set under one backbone, computed once and kept on disk.
 
-A cache is a folder `<root>/<first 16 digits of its key>/` with one raw file per cut and tap and a
-`meta.json`, written last. It is made under a temporary name and renamed when whole, so a folder
-under its own name is complete; sizes and SHA-256 are checked all the same whenever it is opened.
+A cache is the folder `<root>/<first 16 digits of its key>/`: `store.py` says what is in it, and
+`draft.py` how it comes to be there.
 """
 
 import errno
@@ -11,7 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,28 +23,36 @@ from torch import Tensor
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import Samples, as_samples
 from offramp.errors import BundleError, DataError
-from offramp.features.executor import start_executor
-from offramp.features.extraction import (
+from offramp.features.draft import Draft, Layout
+from offramp.features.executor import Executor, start_executor
+from offramp.features.extract import (
     SCALE_SAMPLES,
     SCALE_SEED,
+    Extraction,
     Scales,
     TapSource,
     batch_size_on,
+    extract,
     find_scales,
-    write_taps,
+    formats,
 )
-from offramp.features.meta import CacheMeta, read_meta, write_meta
-from offramp.features.tap import (
-    CacheDtype,
+from offramp.features.store import (
+    INDEX,
+    VERIFIED,
+    Index,
     StoredTap,
-    TapMeta,
-    bytes_per_sample,
+    is_unchanged,
+    read_index,
+    stats,
 )
+from offramp.features.taps import CacheDtype
 from offramp.progress import Progress, silent
+from offramp.spec import dims
 from offramp.storage.atomic import make_folder
 from offramp.storage.lock import locked
 
-_FORMAT = 2
+_FORMAT = 3
+_OLD_INDEX = "meta.json"  # of formats 1 and 2
 _log = logging.getLogger(__name__)
 
 
@@ -55,12 +62,12 @@ class FeatureCache:
 
     Attributes:
         folder: Where the files are.
-        meta: What they hold.
+        index: What they hold.
         taps: For each cut, its taps.
     """
 
     folder: Path
-    meta: CacheMeta
+    index: Index
     taps: Mapping[str, tuple[StoredTap, ...]]
 
     @classmethod
@@ -77,7 +84,9 @@ class FeatureCache:
         threads: int | None = None,
         progress: Progress = silent,
     ) -> Self:
-        """Open the cache of these taps, or make it where there is none that is whole.
+        """Open the cache of these taps, after computing what is missing or damaged of it.
+
+        Stopped at any moment, the same call resumes behind the last shard that is whole.
 
         Args:
             backbone: Run without gradients, in evaluation mode, no further than the last of `cuts`.
@@ -90,7 +99,7 @@ class FeatureCache:
             device: Where the backbone runs.
             threads: Batches that the CPU computes at once, each on one core; as many as torch has
                 threads where None. No bit of a result depends on it.
-            progress: Told after each batch.
+            progress: Called after each batch.
 
         Raises:
             DataError: Too little space, a failed write, or a value that cannot be stored.
@@ -99,21 +108,34 @@ class FeatureCache:
         """
         dataset = as_samples(data)
         wanted = tuple(name for name in backbone.cuts if cuts is None or name in cuts)
-        parts = key_parts(backbone, dataset, wanted, scales_of, dtype, device)
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        place = torch.device(device)
+        parts = key_parts(backbone, dataset, wanted, scales_of, dtype, place)
+        key = digest_of(parts)
         root = make_folder(Path(root))
+        layout = Layout(
+            root / key[:16],
+            {name: tuple(map(dims, backbone.tap_shapes[name])) for name in wanted},
+            dtype,
+            len(dataset),
+            batch_size_on(place),
+        )
         with locked(root):
-            folder = root / key[:16]
-            found = cls._whole(folder, key)
-            if found is None:
-                place = torch.device(device)
-                with _made_whole(folder) as temporary, start_executor(threads, place) as workers:
-                    source = TapSource.of(backbone, wanted, place, workers)
-                    taps = _fill(temporary, source, dataset, scales_of, dtype, progress)
-                    meta = CacheMeta(key=key, parts=parts, num_samples=len(dataset), taps=taps)
-                    write_meta(temporary, meta)
-                found = cls._open(folder, key)
-        return found
+            index = read_index(layout.folder, key)
+            if index is None or not is_unchanged(layout.folder, index):
+                with start_executor(threads, place) as executor:
+                    make = _Make(backbone, dataset, layout, scales_of, executor, place, progress)
+                    make.whole(key, parts)
+                index = read_index(layout.folder, key)
+        if index is None:
+            raise BundleError(
+                f"the cache {layout.folder} changed while it was opened. Leave the folder alone "
+                "while it is in use, and try again."
+            )
+        stored = {
+            name: tuple(StoredTap(layout.folder, tap) for tap in taps)
+            for name, taps in index.taps.items()
+        }
+        return cls(layout.folder, index, stored)
 
     def batch(self, cut: str, indices: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """Taps of these samples at a cut, each (B, ...) float32 on the CPU."""
@@ -126,7 +148,7 @@ class FeatureCache:
     @property
     def origin(self) -> dict[str, Any]:
         """Everything that decides the taps at any one cut: the key's parts but for the cuts."""
-        return {name: part for name, part in self.meta.parts.items() if name != "cuts"}
+        return {name: part for name, part in self.index.parts.items() if name != "cuts"}
 
     def scales(self) -> Scales:
         """Per-channel scales (C,) of each cut's taps."""
@@ -135,23 +157,29 @@ class FeatureCache:
             for name, taps in self.taps.items()
         }
 
-    @classmethod
-    def _whole(cls, folder: Path, key: str) -> Self | None:
-        if not folder.exists():
-            return None
-        try:
-            return cls._open(folder, key)
-        except BundleError as error:
-            _log.warning("%s It is computed again.", error)
-            return None
+    def verify(self, *, threads: int | None = None) -> None:
+        """Read and hash every byte, however the files look.
 
-    @classmethod
-    def _open(cls, folder: Path, key: str) -> Self:
-        meta = read_meta(folder, key)
-        stored = {
-            name: tuple(StoredTap(folder, tap) for tap in taps) for name, taps in meta.taps.items()
-        }
-        return cls(folder, meta, stored)
+        Raises:
+            BundleError: Bytes are missing or damaged; the next `of` computes them again.
+        """
+        taps = self.index.taps
+        layout = Layout(
+            self.folder,
+            {name: tuple(tap.shape for tap in each) for name, each in taps.items()},
+            self.index.parts["dtype"],
+            self.index.num_samples,
+            self.index.parts["batch_size"],
+        )
+        with start_executor(threads, torch.device("cpu")) as executor:
+            draft = Draft.found(layout, self.index.key, executor)
+        if draft is None or draft.missing:
+            (self.folder / VERIFIED).unlink(missing_ok=True)
+            raise BundleError(
+                f"the cache {self.folder} is damaged from sample {draft.samples if draft else 0} "
+                "on: its SHA-256 differs. Open it with FeatureCache.of, which computes what is "
+                "damaged again."
+            )
 
 
 def key_parts(
@@ -160,7 +188,7 @@ def key_parts(
     cuts: tuple[str, ...],
     scales_of: FeatureCache | None,
     dtype: CacheDtype,
-    device: str,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Everything that decides a bit of the taps of a data set, in the form of JSON values."""
     data = dataset.content_key
@@ -168,55 +196,125 @@ def key_parts(
     return {
         "format": _FORMAT,
         "backbone": backbone.weights_digest(),
-        "stages": "folded, channels last" if device == "cpu" else "folded",
+        "stages": "folded, channels last" if device.type == "cpu" else "folded",
         "cuts": [repr(place) for place in backbone.places if place.name in cuts],
         "data": data,
         "dtype": dtype,
-        "scales": sample if scales_of is None else scales_of.meta.parts["scales"],
-        "batch_size": batch_size_on(torch.device(device)),
-        "device": device,
+        "scales": sample if scales_of is None else scales_of.index.parts["scales"],
+        "batch_size": batch_size_on(device),
+        "device": str(device),
         "torch": str(torch.__version__),
     }
 
 
-def _fill(
-    folder: Path,
-    source: TapSource,
-    dataset: Samples,
-    scales_of: FeatureCache | None,
-    dtype: CacheDtype,
-    progress: Progress,
-) -> dict[str, tuple[TapMeta, ...]]:
-    """Write the taps into an empty folder, space permitting."""
-    needed = len(dataset) * sum(
-        bytes_per_sample(shape, dtype) for shapes in source.shapes.values() for shape in shapes
-    )
-    _check_space(folder, needed)
-    scales = scales_of.scales() if scales_of else find_scales(source, dataset, dtype, progress)
-    with _full_disk_explained(folder.parent, needed):
-        return write_taps(source, dataset, folder, scales, dtype, progress)
+def digest_of(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values, in hex."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Make:
+    """Makes a cache whole, from whatever there is of it."""
+
+    backbone: StagedBackbone
+    dataset: Samples
+    layout: Layout
+    scales_of: FeatureCache | None
+    executor: Executor
+    device: torch.device
+    progress: Progress
+
+    def whole(self, key: str, parts: dict[str, Any]) -> None:
+        draft = Draft.found(self.layout, key, self.executor)
+        self._log(draft)
+        if draft is None or draft.missing:
+            _check_space(self.layout)
+            source = TapSource.of(
+                self.backbone, tuple(self.layout.shapes), self.device, self.executor
+            )
+            draft = draft or Draft.begin(self.layout, key, self._scales(source))
+            self._extract(draft, source)
+        with _full_disk_explained(draft):
+            draft.finish(parts)
+
+    def _scales(self, source: TapSource) -> Scales:
+        if self.scales_of is not None:
+            return self.scales_of.scales()
+        return find_scales(source, self.dataset, self.layout.dtype, self.progress)
+
+    def _extract(self, draft: Draft, source: TapSource) -> None:
+        forms = formats(source, draft.scales, self.layout.dtype)
+        resources = Extraction(source, self.dataset, forms)
+        with (
+            _full_disk_explained(draft),
+            _removed_where_empty(draft),
+            closing(extract(draft.missing, resources, self.progress)) as shards,
+        ):
+            draft.write(shards)
+
+    def _log(self, draft: Draft | None) -> None:
+        """Say what was found."""
+        folder = self.layout.folder
+        if draft is None:
+            if folder.exists():
+                _log.warning("the cache %s is damaged. It is computed again.", folder)
+            _log_old(folder.parent)
+        elif draft.missing:
+            if (folder / INDEX).exists():
+                text = "the cache %s is damaged from sample %d on. From there it is computed again."
+                _log.warning(text, folder, draft.samples)
+            else:
+                text = "the cache %s is not finished. It is resumed at sample %d."
+                _log.info(text, folder, draft.samples)
+
+
+def _log_old(root: Path) -> None:
+    old = sorted(path.parent.name for path in root.glob(f"*/{_OLD_INDEX}"))
+    if old:
+        text = "caches that an earlier version wrote are not used; delete them for their space: %s"
+        _log.warning(text, ", ".join(str(root / name) for name in old))
 
 
 @contextmanager
-def _full_disk_explained(root: Path, needed: int) -> Iterator[None]:
+def _removed_where_empty(draft: Draft) -> Iterator[None]:
+    """On an error before the first shard was whole, leave nothing behind."""
+    try:
+        yield
+    finally:
+        if not draft.done:
+            shutil.rmtree(draft.layout.folder, ignore_errors=True)
+
+
+@contextmanager
+def _full_disk_explained(draft: Draft) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise
+        layout = draft.layout
+        kept = (
+            f"The taps of the first {draft.samples} samples are kept in {layout.folder.name}: the "
+            "same call resumes behind them."
+            if draft.samples
+            else "What was written of it is removed."
+        )
         raise DataError(
-            f"writing the feature cache in {root} failed: {error.strerror}. It needs "
-            f"{_readable(needed)}: free that much there, lift the limit on file sizes, choose "
-            "another output folder, or train on fewer samples or cuts. What was written of it is "
-            "removed, earlier caches are untouched."
+            f"writing the feature cache in {layout.folder.parent} failed: {error.strerror}. It "
+            f"needs {_readable(layout.num_bytes)}: free that much there, lift the limit on file "
+            "sizes, choose another output folder, or train on fewer samples or cuts. "
+            f"{kept} Other caches are untouched."
         ) from error
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+def _check_space(layout: Layout) -> None:
+    """Refuse where what is not written yet would not fit."""
+    sizes = stats(layout.folder, layout.files)
+    needed = layout.num_bytes - sum(size for size, *_ in sizes.values())
+    free = shutil.disk_usage(layout.folder.parent).free
     if free < needed:
         raise DataError(
-            f"the feature cache needs {_readable(needed)} in {folder.parent}, where "
+            f"the feature cache needs {_readable(needed)} in {layout.folder.parent}, where "
             f"{_readable(free)} are free. Free some space, choose another output folder, or "
             "train on fewer samples or cuts."
         )
@@ -230,17 +328,3 @@ def _readable(num_bytes: int) -> str:
 
 def _float64(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-@contextmanager
-def _made_whole(folder: Path) -> Iterator[Path]:
-    """Give an empty temporary folder; on success it takes `folder`'s place, else it goes."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
-    try:
-        temporary.mkdir()
-        yield temporary
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

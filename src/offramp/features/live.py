@@ -1,6 +1,5 @@
 """Live taps: computed whenever they are asked for and kept nowhere, rounded as a cache rounds."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,9 @@ from torch import Tensor
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import Batch, Samples
 from offramp.errors import OfframpError
-from offramp.features.cache import key_parts
+from offramp.features.cache import digest_of, key_parts
 from offramp.features.executor import Executor
-from offramp.features.extraction import (
+from offramp.features.extract import (
     Scales,
     Taps,
     TapSource,
@@ -26,7 +25,7 @@ from offramp.features.extraction import (
     formats,
     statistics_of,
 )
-from offramp.features.tap import CacheDtype, TapFormat
+from offramp.features.taps import CacheDtype, TapFormat
 from offramp.progress import Progress
 from offramp.storage.atomic import make_folder, write_bytes
 
@@ -73,8 +72,8 @@ class LiveTaps:
             BundleError: The folder cannot be created.
         """
         wanted = tuple(name for name in backbone.cuts if name in cuts)
-        parts = key_parts(backbone, data, wanted, None, dtype, str(device))
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        parts = key_parts(backbone, data, wanted, None, dtype, device)
+        key = digest_of(parts)
         path = make_folder(root) / f"{key[:16]}-statistics.json"
         source = TapSource.of(backbone, wanted, device, workers)
         scales, known = _read(path, key) or (None, None)
@@ -130,7 +129,7 @@ class LiveTaps:
 
 def _read(path: Path, key: str) -> tuple[Scales, Statistics | None] | None:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["key"] != key:
             return None
         scales = {name: tuple(map(torch.tensor, taps)) for name, taps in found["scales"].items()}

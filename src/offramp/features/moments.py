@@ -29,9 +29,9 @@ class Moments:
         """
         guess = rows.mean(dim=0)
         apart = rows - guess
-        off = (apart.sum(dim=0).double() / len(rows)).cpu()
-        squares = apart.square_().sum(dim=0).double().cpu() - len(rows) * off.square()
-        return cls(len(rows), guess.double().cpu() + off, squares.clamp_(min=0))
+        off = apart.sum(dim=0).cpu().double() / len(rows)  # not before .cpu(): mps has no float64
+        squares = apart.square_().sum(dim=0).cpu().double() - len(rows) * off.square()
+        return cls(len(rows), guess.cpu().double() + off, squares.clamp_(min=0))
 
     def plus(self, other: "Moments") -> "Moments":
         """Moments of the rows of both (merged as Chan et al., 1979)."""

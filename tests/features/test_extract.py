@@ -11,7 +11,7 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.data import Batch, as_samples
 from offramp.errors import DataError
 from offramp.features import CacheDtype, FeatureCache, start_executor
-from offramp.features.extraction import TapSource, statistics_of
+from offramp.features.extract import TapSource, statistics_of
 from offramp.progress import silent
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def test_any_number_of_workers_writes_the_same_bytes_from_either_kind_of_data(
     many = FeatureCache.of(backbone, images if own else Noted(images), tmp_path / "3", threads=3)
     for path in one.folder.glob("*.bin"):
         assert (many.folder / path.name).read_bytes() == path.read_bytes()
-    assert many.meta.taps == one.meta.taps
+    assert many.index.taps == one.index.taps
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -1,11 +1,14 @@
 """Extraction: one pass of a frozen backbone over a data set, up to the last cut that is needed."""
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self, TypeVar, cast
+from functools import reduce
+from itertools import islice
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,12 +22,10 @@ from offramp.data import Batch, Samples
 from offramp.errors import ShapeError
 from offramp.features.executor import Executor
 from offramp.features.moments import Moments
-from offramp.features.tap import (
+from offramp.features.taps import (
     CacheDtype,
     TapFormat,
-    TapMeta,
     TapPiece,
-    TapWriter,
     by_channel,
     channel_count,
     scale_for,
@@ -38,7 +39,7 @@ READERS = 4
 """Threads that read the data ahead of an accelerator."""
 
 Taps = dict[str, tuple[Tensor, ...]]
-Pieces = dict[str, tuple[TapPiece, ...]]
+Pieces = tuple[TapPiece, ...]
 Result = TypeVar("Result")
 Scales = Mapping[str, tuple[Tensor, ...]]
 
@@ -58,7 +59,7 @@ class TapSource:
     shapes: Mapping[str, tuple[tuple[int, ...], ...]]
     input_shapes: tuple[tuple[int, ...], ...]
     device: torch.device
-    workers: Executor
+    executor: Executor
 
     @classmethod
     def of(
@@ -66,7 +67,7 @@ class TapSource:
         backbone: StagedBackbone,
         cuts: Sequence[str],
         device: torch.device,
-        workers: Executor,
+        executor: Executor,
     ) -> Self:
         """Take quicker copies of the stages up to the last of `cuts`; the backbone stays as it is.
 
@@ -81,7 +82,7 @@ class TapSource:
             if name in cuts
         }
         names = tuple(backbone.cuts[: last + 1])
-        return cls(tuple(quick), names, shapes, backbone.input_shapes, device, workers)
+        return cls(tuple(quick), names, shapes, backbone.input_shapes, device, executor)
 
     @property
     def batch_size(self) -> int:
@@ -113,16 +114,35 @@ class TapSource:
         """
         size = self.batch_size
         chunks = (order[start : start + size] for start in range(0, len(order), size))
+
+        def read(rows: NDArray[np.int64]) -> Batch:
+            with _named(rows):
+                return dataset.read(rows)
+
+        def worked(batch: Batch) -> Result:
+            with _named(batch.rows):
+                return work(batch)
+
         if not dataset.threadsafe:
-            results = self.workers.stream(work, dataset.batches(size, order=order))
+            results = self.executor.stream(worked, map(read, chunks))
         elif self.device.type == "cpu":
-            results = self.workers.stream(lambda rows: work(dataset.read(rows)), chunks)
+            results = self.executor.stream(lambda rows: worked(read(rows)), chunks)
         else:
-            results = self.workers.stream(work, _read_ahead(dataset.read, chunks))
+            results = self.executor.stream(worked, _read_ahead(read, chunks))
         done = 0
         for result in results:
             done = min(done + size, len(order))
             yield result, done
+
+
+@contextmanager
+def _named(rows: NDArray[np.int64]) -> Iterator[None]:
+    """Whatever fails within says at which samples."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"This happened in the batch of samples {rows[0]} to {rows[-1]}.")
+        raise
 
 
 def _read_ahead(
@@ -195,54 +215,106 @@ def formats(
     }
 
 
-def _rounded(
-    source: TapSource, dataset: Samples, forms: Mapping[str, tuple[TapFormat, ...]]
-) -> Generator[tuple[Pieces, int]]:
-    """Rounded taps of all samples batch by batch, with the number of samples done."""
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """What a machine that extracts shards holds: the backbone, the samples, and the rounding."""
+
+    source: TapSource
+    dataset: Samples
+    forms: Mapping[str, tuple[TapFormat, ...]]
 
     @torch.no_grad()  # taps in inference mode, but what comes of them can be trained on
-    def work(batch: Batch) -> Pieces:
-        return {
-            name: tuple(
-                TapPiece.of(form, value, batch.rows)
-                for form, value in zip(forms[name], values, strict=True)
-            )
-            for name, values in source.taps(batch.inputs).items()
-        }
+    def pieces(self, batch: Batch) -> Pieces:
+        """Rounded taps of a batch: one piece per tap, cut after cut."""
+        taps = self.source.taps(batch.inputs)
+        return tuple(
+            TapPiece.of(form, value, batch.rows)
+            for name, forms in self.forms.items()
+            for form, value in zip(forms, taps[name], strict=True)
+        )
 
-    return source.stream(work, dataset, np.arange(len(dataset)))
+    def stream(self, rows: NDArray[np.int64]) -> Generator[tuple[Pieces, int]]:
+        """Pieces of these samples batch by batch, with the number of samples done."""
+        return self.source.stream(self.pieces, self.dataset, rows)
 
 
-def write_taps(
-    source: TapSource,
-    dataset: Samples,
-    folder: Path,
-    scales: Scales,
-    dtype: CacheDtype,
-    progress: Progress,
-) -> dict[str, tuple[TapMeta, ...]]:
-    """Write one file per cut and tap into `folder`, samples in the data set's order.
+@dataclass(frozen=True)
+class ExtractShard:
+    """A unit of work: the taps of samples `first` to `stop` - 1 of a data set."""
+
+    first: int
+    stop: int
+
+    def run(self, resources: Extraction, /) -> "Shard":
+        """Extract it in this thread.
+
+        Raises:
+            DataError: A tap holds a value that is not finite or that fp16 cannot hold.
+        """
+        rows, size = np.arange(self.first, self.stop), resources.source.batch_size
+        passes = resources.dataset.batches(size, order=rows)
+        return Shard.of(map(resources.pieces, passes))
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Rounded taps of a range of samples.
+
+    Attributes:
+        taps: Of each tap, its pieces in the order of the samples.
+        sha256: Of each tap's bytes, in hex.
+    """
+
+    taps: tuple[tuple[TapPiece, ...], ...]
+    sha256: tuple[str, ...]
+
+    @classmethod
+    def of(cls, passes: Iterable[Pieces]) -> Self:
+        """Gather the pieces of batches, hashing each as it comes."""
+        digests = defaultdict[int, Any](hashlib.sha256)
+        gathered = []
+        for pieces in passes:
+            for tap, piece in enumerate(pieces):
+                digests[tap].update(piece.stored.numpy().data)
+            gathered.append(pieces)
+        return cls(
+            tuple(zip(*gathered, strict=True)), tuple(d.hexdigest() for d in digests.values())
+        )
+
+    def moments(self, before: Sequence[Moments] | None) -> tuple[Moments, ...]:
+        """Of each tap's samples before this shard and in it, merged batch by batch."""
+        batches = [tuple(piece.moments for piece in each) for each in zip(*self.taps, strict=True)]
+        return reduce(_merged, batches if before is None else [tuple(before), *batches])
+
+
+def _merged(before: tuple[Moments, ...], here: tuple[Moments, ...]) -> tuple[Moments, ...]:
+    """Of each tap."""
+    return tuple(map(Moments.plus, before, here))
+
+
+def extract(
+    units: Sequence[ExtractShard], resources: Extraction, progress: Progress
+) -> Generator[Shard]:
+    """What the units' own `run` gives, in order, with the batches of all of them in one stream.
+
+    So all workers are busy from the first batch to the last, where units that are run one by one
+    would wait for each other, or for the one that ends last.
 
     Raises:
         DataError: A tap holds a value that is not finite or that fp16 cannot hold.
-        OSError: The disk is full or takes no more.
     """
-    forms = formats(source, scales, dtype)
-    with ExitStack() as stack:
-        writers = {
-            name: [
-                stack.enter_context(TapWriter(folder / f"{cut}-{tap}.bin", form))
-                for tap, form in enumerate(group)
-            ]
-            for cut, (name, group) in enumerate(forms.items())
-        }
-        found = stack.enter_context(closing(_rounded(source, dataset, forms)))
-        for pieces, done in found:
-            for name, group in pieces.items():
-                for writer, piece in zip(writers[name], group, strict=True):
-                    writer.append(piece)
-            progress("taps", done, len(dataset))
-        return {name: tuple(w.finish() for w in group) for name, group in writers.items()}
+    rows = np.concatenate([np.arange(unit.first, unit.stop) for unit in units])
+    size, total = resources.source.batch_size, len(resources.dataset)
+    with closing(resources.stream(rows)) as found:
+
+        def told() -> Iterator[Pieces]:
+            for pieces, done in found:
+                progress("taps", units[0].first + done, total)
+                yield pieces
+
+        passes = told()
+        for unit in units:
+            yield Shard.of(islice(passes, -(-(unit.stop - unit.first) // size)))
 
 
 def statistics_of(
@@ -259,15 +331,16 @@ def statistics_of(
     Raises:
         DataError: A tap holds a value that is not finite or that fp16 cannot hold.
     """
-    found: dict[str, tuple[Moments, ...]] = {}
-    with closing(_rounded(source, dataset, formats(source, scales, dtype))) as passes:
+    forms = formats(source, scales, dtype)
+    found: tuple[Moments, ...] = ()
+    rows = np.arange(len(dataset))
+    with closing(Extraction(source, dataset, forms).stream(rows)) as passes:
         for pieces, done in passes:
-            for name, group in pieces.items():
-                here = tuple(piece.moments for piece in group)
-                before = found.get(name)
-                found[name] = tuple(map(Moments.plus, before, here)) if before else here
+            here = tuple(piece.moments for piece in pieces)
+            found = _merged(found, here) if found else here
             progress("statistics of the taps", done, len(dataset))
-    return {name: tuple((m.mean, m.std) for m in group) for name, group in found.items()}
+    each = iter(found)
+    return {name: tuple((m.mean, m.std) for m in islice(each, len(f))) for name, f in forms.items()}
 
 
 def _scale_sample(count: int) -> NDArray[np.int64]:

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from offramp.errors import DataError
-from offramp.features.tap import (
+from offramp.features.draft import Draft, Layout
+from offramp.features.extract import Shard
+from offramp.features.store import StoredTap, read_index
+from offramp.features.taps import (
     CacheDtype,
-    StoredTap,
     TapFormat,
     TapPiece,
-    TapWriter,
     by_channel,
     bytes_per_sample,
     channel_count,
@@ -20,14 +21,21 @@ from offramp.features.tap import (
 
 
 def stored(folder: Path, taps: Tensor, dtype: CacheDtype, scale: Tensor | None = None) -> StoredTap:
+    """The taps written in batches of 4 and opened."""
     if scale is None:
         scale = scale_for(by_channel(taps.abs()).amax(dim=0))
-    form = TapFormat("here", tuple(taps.shape[1:]), scale, dtype)
-    with TapWriter(folder / "tap.bin", form) as writer:
-        for start in range(0, len(taps), 4):
-            chunk = taps[start : start + 4]
-            writer.append(TapPiece.of(form, chunk, range(start, start + len(chunk))))
-        return StoredTap(folder, writer.finish())
+    shape = tuple(taps.shape[1:])
+    form = TapFormat("here", shape, scale, dtype)
+    draft = Draft.begin(
+        Layout(folder / "tap", {"here": (shape,)}, dtype, len(taps), 4), "a key", {"here": (scale,)}
+    )
+    places = torch.split(torch.arange(len(taps)), 4)
+    pieces = [(TapPiece.of(form, taps[rows], rows.numpy()),) for rows in places]
+    draft.write([Shard.of(pieces)])
+    draft.finish({})
+    index = read_index(folder / "tap", "a key")
+    assert index is not None
+    return StoredTap(folder / "tap", index.taps["here"][0])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,7 @@ def test_the_statistics_are_those_of_the_taps_as_read(tmp_path: Path) -> None:
 
 def test_the_file_is_as_large_as_foretold(tmp_path: Path) -> None:
     tap = stored(tmp_path, torch.ones(11, 7, 6, 4), "float16")
-    assert (tmp_path / "tap.bin").stat().st_size == tap.meta.num_bytes == 11 * 7 * 6 * 4 * 2
+    assert (tap.folder / tap.meta.file).stat().st_size == tap.meta.num_bytes == 11 * 7 * 6 * 4 * 2
     assert bytes_per_sample((7, 6, 4), "float32") == 7 * 6 * 4 * 4
 
 

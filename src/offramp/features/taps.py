@@ -1,17 +1,12 @@
-"""A stored tap: one tensor of every sample in a raw file, with what it takes to read it back.
+"""Taps: how a tensor of every sample is rounded for the disk, and read back.
 
 A channel is axis 1 of a 4-D tap (B, C, H, W) and the last axis of any other; a tap of one number
 per sample has a single channel.
 """
 
-import hashlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
@@ -21,12 +16,11 @@ from torch import Tensor
 
 from offramp.errors import DataError
 from offramp.features.moments import Moments
-from offramp.spec import Spec
 
 CacheDtype = Literal["float16", "float32"]
 FLOAT16_MAX = 65504.0
-Samples = Sequence[int] | NDArray[np.int64]
-"""Places in the data set."""
+Places = Sequence[int] | NDArray[np.int64]
+"""Of samples, in their data set."""
 
 
 def channel_view(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -57,32 +51,6 @@ def scale_for(absmax: Tensor) -> Tensor:
     return torch.where(absmax > 0, scale, torch.ones_like(absmax))
 
 
-class TapMeta(Spec):
-    """What a tap's file holds.
-
-    Attributes:
-        file: Name in the cache's folder.
-        shape: Of one sample.
-        scale: Per channel; a value is the stored number times it.
-        mean: Per channel, over all samples as read back.
-        std: Per channel, dividing by the number of values.
-    """
-
-    file: str
-    num_samples: int
-    shape: tuple[int, ...]
-    dtype: CacheDtype
-    scale: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    sha256: str
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the file."""
-        return self.num_samples * bytes_per_sample(self.shape, self.dtype)
-
-
 def bytes_per_sample(shape: tuple[int, ...], dtype: CacheDtype) -> int:
     """Bytes that one sample of a tap takes on disk."""
     return math.prod(shape) * np.dtype(dtype).itemsize
@@ -104,8 +72,12 @@ class TapFormat:
     scale: Tensor
     dtype: CacheDtype
 
-    def encode(self, values: Tensor, samples: Samples) -> Tensor:
-        """Numbers to store for taps (B, ...) of these samples, in `dtype`, on the same device.
+    def encode(self, values: Tensor, places: Places) -> Tensor:
+        """Numbers to store for taps (B, ...), in `dtype`, on the same device.
+
+        Args:
+            values: The taps.
+            places: Of their samples, named where one cannot be stored.
 
         Raises:
             DataError: A value is not finite, or too large for fp16 at its channel's scale.
@@ -113,7 +85,7 @@ class TapFormat:
         values = values.float()
         stored = (values / self._scale_on(values.device)).to(getattr(torch, self.dtype))
         if not bool(torch.isfinite(stored).all()):
-            raise self._unstorable(values, stored, samples)
+            raise self._unstorable(values, stored, places)
         return stored
 
     def moments(self, stored: Tensor) -> Moments:
@@ -121,8 +93,10 @@ class TapFormat:
 
         They are taken before the scale is put back, where fp16 leaves float32 no way to overflow.
         """
-        exact = torch.float32 if stored.dtype == torch.float16 else torch.float64
-        return Moments.of(by_channel(stored).to(exact)).times(self.scale)
+        if stored.dtype == torch.float16:
+            return Moments.of(by_channel(stored).float()).times(self.scale)
+        exact = stored.cpu() if stored.device.type == "mps" else stored  # mps has no float64
+        return Moments.of(by_channel(exact).double()).times(self.scale)
 
     def decode(self, stored: Tensor) -> Tensor:
         """Taps (B, ...) float32 from stored numbers, a map with its channels last in memory.
@@ -133,23 +107,23 @@ class TapFormat:
         values = stored.to(torch.float32, memory_format=order, copy=True)
         return values.mul_(self._scale_on(stored.device))
 
-    def rounded(self, values: Tensor, samples: Samples) -> Tensor:
+    def rounded(self, values: Tensor, places: Places) -> Tensor:
         """Taps (B, ...) float32 bit for bit as if they had been written and read back.
 
         Raises:
             DataError: A value is not finite, or too large for fp16 at its channel's scale.
         """
-        return self.decode(self.encode(values, samples))
+        return self.decode(self.encode(values, places))
 
     def _scale_on(self, device: torch.device) -> Tensor:
         return self.scale.to(device).reshape(channel_view(self.shape))
 
-    def _unstorable(self, values: Tensor, stored: Tensor, samples: Samples) -> DataError:
+    def _unstorable(self, values: Tensor, stored: Tensor, places: Places) -> DataError:
         bad = ~torch.isfinite(stored)
         row = int(bad.reshape(len(bad), -1).any(dim=1).nonzero()[0])
         place, channel = map(int, by_channel(bad[row : row + 1]).nonzero()[0])
         value = float(by_channel(values[row : row + 1])[place, channel])
-        where = f"the tap at {self.cut!r}, channel {channel}, of sample {samples[row]}"
+        where = f"the tap at {self.cut!r}, channel {channel}, of sample {places[row]}"
         if not math.isfinite(value):
             return DataError(
                 f"{where} is {value}: the backbone gives no finite value there. Look at that "
@@ -161,30 +135,6 @@ class TapFormat:
             f"scale {scale:g}, which a sample of the training data gave. Store the taps with "
             "cache_dtype='float32'."
         )
-
-
-@dataclass(frozen=True)
-class StoredTap:
-    """One tap of N samples, read from its memory map."""
-
-    folder: Path
-    meta: TapMeta
-
-    @cached_property
-    def _stored(self) -> NDArray[np.floating]:
-        shape = (self.meta.num_samples, *self.meta.shape)
-        return np.asarray(
-            np.memmap(self.folder / self.meta.file, self.meta.dtype, "r", shape=shape)
-        )
-
-    @cached_property
-    def _format(self) -> TapFormat:
-        scale = torch.tensor(self.meta.scale, dtype=torch.float32)
-        return TapFormat(self.meta.file, self.meta.shape, scale, self.meta.dtype)
-
-    def read(self, indices: NDArray[np.int64]) -> Tensor:
-        """Taps of these samples: (B, ...) float32, laid out as `TapFormat.decode` says."""
-        return self._format.decode(torch.from_numpy(self._stored[indices]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,58 +150,11 @@ class TapPiece:
     moments: Moments
 
     @classmethod
-    def of(cls, form: TapFormat, values: Tensor, samples: Samples) -> Self:
+    def of(cls, form: TapFormat, values: Tensor, places: Places) -> Self:
         """Round taps (B, ...) of these samples.
 
         Raises:
             DataError: A value is not finite, or too large for fp16 at its channel's scale.
         """
-        stored = form.encode(values, samples)
+        stored = form.encode(values, places)
         return cls(stored.cpu().contiguous(), form.moments(stored))
-
-
-class TapWriter:
-    """Writes a tap's file piece by piece, with ordinary writes so that a full disk is an error."""
-
-    def __init__(self, path: Path, form: TapFormat) -> None:
-        self._path, self._form = path, form
-        self._digest = hashlib.sha256()
-        self._moments: Moments | None = None
-        self._num_samples = 0
-        self._file = path.open("wb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def append(self, piece: TapPiece) -> None:
-        """Add the next samples."""
-        content = piece.stored.numpy().data
-        self._digest.update(content)
-        self._file.write(content)
-        self._moments = self._moments.plus(piece.moments) if self._moments else piece.moments
-        self._num_samples += len(piece.stored)
-
-    def finish(self) -> TapMeta:
-        """Flush everything to the disk and say what was written, one piece at least."""
-        if self._moments is None:
-            raise DataError(f"nothing was written to {self._path}. Append samples first.")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return TapMeta(
-            file=self._path.name,
-            num_samples=self._num_samples,
-            shape=self._form.shape,
-            dtype=self._form.dtype,
-            scale=tuple(self._form.scale.tolist()),
-            mean=tuple(self._moments.mean.tolist()),
-            std=tuple(self._moments.std.tolist()),
-            sha256=self._digest.hexdigest(),
-        )

@@ -1,0 +1,311 @@
+"""A cache in the making: written shard by shard, and resumed behind the last one that is whole.
+
+A shard is a range of samples, and so a range of bytes in each tap's file. `shards.jsonl` holds the
+key and the scales, then a line per shard. What holds at any moment, whatever was killed or damaged:
+
+- a shard's line is written after all of its bytes;
+- a shard is believed only where its line and all lines before it carry their own digest, and its
+  bytes in every file have the digests that its line states.
+
+So whatever lies behind the last such shard may be anything, and is written again. Files are never
+shortened below their full size, since another process may have mapped them.
+"""
+
+import hashlib
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+from torch import Tensor
+
+from offramp.features.executor import Executor
+from offramp.features.extract import ExtractShard, Scales, Shard
+from offramp.features.moments import Moments
+from offramp.features.store import (
+    INDEX,
+    SHARDS,
+    UNREADABLE,
+    VERIFIED,
+    Index,
+    Stats,
+    TapMeta,
+    remember,
+    sealed,
+    stats,
+    unsealed,
+    write_index,
+)
+from offramp.features.taps import CacheDtype, bytes_per_sample
+from offramp.spec import Spec
+from offramp.storage.atomic import make_folder
+
+SHARD_BYTES = 64 << 20
+SHARD_SAMPLES = 1024
+_CHUNK_BYTES = 1 << 20
+
+
+class ShardRecord(Spec):
+    """A shard that is whole.
+
+    Attributes:
+        sha256: Of its bytes in each tap's file.
+        moments: Of each tap, over this shard and all before it: count, mean, squares.
+    """
+
+    sha256: tuple[str, ...]
+    moments: tuple[tuple[int, tuple[float, ...], tuple[float, ...]], ...]
+
+    @classmethod
+    def of(cls, shard: Shard, before: "ShardRecord | None") -> Self:
+        """Moments are merged batch by batch in the order of the samples, across shards too.
+
+        So no bit of them depends on where shards end, or on where a run was stopped.
+        """
+        moments = shard.moments(before.known() if before else None)
+        return cls(
+            sha256=shard.sha256,
+            moments=tuple(
+                (m.count, tuple(m.mean.tolist()), tuple(m.squares.tolist())) for m in moments
+            ),
+        )
+
+    def known(self) -> tuple[Moments, ...]:
+        """The moments as values."""
+        return tuple(
+            Moments(count, *(torch.tensor(v, dtype=torch.float64) for v in (mean, squares)))
+            for count, mean, squares in self.moments
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each shard's bytes lie; all of it follows from the cache's key.
+
+    Attributes:
+        shapes: Of one sample of each tap, by cut.
+        batch_size: Shards hold whole batches.
+    """
+
+    folder: Path
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]]
+    dtype: CacheDtype
+    num_samples: int
+    batch_size: int
+
+    @cached_property
+    def files(self) -> dict[str, int]:
+        """Bytes of one sample in each file."""
+        return {
+            f"{cut}-{tap}.bin": bytes_per_sample(shape, self.dtype)
+            for cut, shapes in enumerate(self.shapes.values())
+            for tap, shape in enumerate(shapes)
+        }
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all taps."""
+        return self.num_samples * sum(self.files.values())
+
+    @cached_property
+    def shards(self) -> tuple[ExtractShard, ...]:
+        """At most SHARD_BYTES and SHARD_SAMPLES each, but one batch at least."""
+        most = min(SHARD_SAMPLES, SHARD_BYTES // sum(self.files.values()))
+        size = max(1, most // self.batch_size) * self.batch_size
+        return tuple(
+            ExtractShard(first, min(first + size, self.num_samples))
+            for first in range(0, self.num_samples, size)
+        )
+
+    def whole_shards(
+        self, records: Iterable[ShardRecord], executor: Executor
+    ) -> tuple[int, ShardRecord | None]:
+        """How many shards from the first on have the bytes of their records; the last's record."""
+        waiting: deque[ShardRecord] = deque()
+
+        def ranges() -> Iterator[HashRange]:
+            for shard, record in zip(self.shards, records, strict=False):
+                waiting.append(record)
+                for name, each in self.files.items():
+                    path, count = str(self.folder / name), shard.stop - shard.first
+                    yield HashRange(path, shard.first * each, count * each)
+
+        digests, count, last = executor.run(ranges(), None), 0, None
+        while found := tuple(islice(digests, len(self.files))):
+            record = waiting.popleft()
+            if found != record.sha256:
+                break
+            count, last = count + 1, record
+        return count, last
+
+
+@dataclass(frozen=True)
+class HashRange:
+    """A unit of work: SHA-256, in hex, of what there is of a range of a file."""
+
+    path: str
+    start: int
+    num_bytes: int
+
+    def run(self, resources: None, /) -> str:
+        """Read and hash."""
+        digest, left = hashlib.sha256(), self.num_bytes
+        try:
+            with Path(self.path).open("rb") as file:
+                file.seek(self.start)
+                while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+                    digest.update(chunk)
+                    left -= len(chunk)
+        except FileNotFoundError:
+            pass
+        return digest.hexdigest()
+
+
+@dataclass(eq=False)
+class Draft:
+    """A cache in the making.
+
+    Attributes:
+        scales: Of each cut's taps, per channel.
+        done: Shards that are whole, from the first on.
+        last: Record of the last of these.
+        seen: What the files looked like before they were read, None once they are written to.
+    """
+
+    layout: Layout
+    key: str
+    scales: Scales
+    done: int = 0
+    last: ShardRecord | None = None
+    seen: Stats | None = field(default=None)
+
+    @classmethod
+    def begin(cls, layout: Layout, key: str, scales: Scales) -> Self:
+        """Start an empty one in the place of whatever the folder holds."""
+        shutil.rmtree(layout.folder, ignore_errors=True)
+        make_folder(layout.folder)
+        listed = {name: [scale.tolist() for scale in taps] for name, taps in scales.items()}
+        (layout.folder / SHARDS).write_bytes(sealed({"key": key, "scales": listed}))
+        return cls(layout, key, scales)
+
+    @classmethod
+    def found(cls, layout: Layout, key: str, executor: Executor) -> Self | None:
+        """What is whole of it in the folder; None where nothing there has this key."""
+        seen = stats(layout.folder, [SHARDS, *layout.files])
+        try:
+            with (layout.folder / SHARDS).open("rb") as lines:
+                head = unsealed(lines.readline())
+                if head["key"] != key:
+                    return None
+                done, last = layout.whole_shards(_records(lines), executor)
+        except UNREADABLE:
+            return None
+        scales = {name: tuple(map(torch.tensor, taps)) for name, taps in head["scales"].items()}
+        return cls(layout, key, scales, done, last, seen)
+
+    @property
+    def missing(self) -> tuple[ExtractShard, ...]:
+        """Shards that are still to be extracted, in order."""
+        return self.layout.shards[self.done :]
+
+    @property
+    def samples(self) -> int:
+        """Whose taps are whole, from the first on."""
+        return self.missing[0].first if self.missing else self.layout.num_samples
+
+    def write(self, shards: Iterable[Shard]) -> None:
+        """Write missing shards, given in order; each stays once it is whole.
+
+        Raises:
+            OSError: The disk takes no more.
+        """
+        folder, first, self.seen = self.layout.folder, self.samples, None
+        for name in (INDEX, VERIFIED):
+            (folder / name).unlink(missing_ok=True)
+        with ExitStack() as stack:
+            lines = stack.enter_context((folder / SHARDS).open("rb+"))
+            for _ in range(1 + self.done):
+                lines.readline()
+            lines.truncate(lines.tell())
+            files = [stack.enter_context(_opened(folder / name)) for name in self.layout.files]
+            for file, each in zip(files, self.layout.files.values(), strict=True):
+                file.seek(first * each)
+            for shard in shards:
+                self._append(shard, files, lines)
+
+    def _append(self, shard: Shard, files: Sequence[IO[bytes]], lines: IO[bytes]) -> None:
+        for file, pieces in zip(files, shard.taps, strict=True):
+            for piece in pieces:
+                file.write(piece.stored.numpy().data)
+            file.flush()
+        record = ShardRecord.of(shard, self.last)
+        lines.write(sealed(record.model_dump(mode="json")))
+        lines.flush()
+        self.done, self.last = self.done + 1, record
+
+    def finish(self, parts: dict[str, Any]) -> None:
+        """Flush everything to the disk, then write the index."""
+        folder, files = self.layout.folder, self.layout.files
+        if self.seen is None:
+            _settle(folder / SHARDS, None)
+            for name, each in files.items():
+                _settle(folder / name, self.layout.num_samples * each)
+        for path in folder.glob(".*.tmp*"):  # of a process that was killed
+            path.unlink()
+        index = Index(
+            key=self.key, parts=parts, num_samples=self.layout.num_samples, taps=self._taps()
+        )
+        write_index(folder, index)
+        remember(folder, self.seen or stats(folder, [SHARDS, *files]))
+
+    def _taps(self) -> dict[str, tuple[TapMeta, ...]]:
+        moments = self.last.known() if self.last else ()
+        each = iter(zip(self.layout.files, moments, strict=True))
+        return {
+            cut: tuple(
+                self._tap(*next(each), shape, scale)
+                for shape, scale in zip(shapes, self.scales[cut], strict=True)
+            )
+            for cut, shapes in self.layout.shapes.items()
+        }
+
+    def _tap(self, file: str, moments: Moments, shape: tuple[int, ...], scale: Tensor) -> TapMeta:
+        return TapMeta(
+            file=file,
+            num_samples=self.layout.num_samples,
+            shape=shape,
+            dtype=self.layout.dtype,
+            scale=tuple(scale.tolist()),
+            mean=tuple(moments.mean.tolist()),
+            std=tuple(moments.std.tolist()),
+        )
+
+
+def _records(lines: IO[bytes]) -> Iterator[ShardRecord]:
+    """Records up to the first line that is not whole."""
+    for line in lines:
+        try:
+            record = ShardRecord.model_validate(unsealed(line))
+        except UNREADABLE:
+            return
+        yield record
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open for writing at any place, keeping what is there."""
+    return path.open("rb+" if path.exists() else "wb")
+
+
+def _settle(path: Path, size: int | None) -> None:
+    """Cut off what lies behind `size`, and flush the file to the disk."""
+    with path.open("rb+") as file:
+        if size is not None:
+            file.truncate(size)
+        os.fsync(file.fileno())
