@@ -84,10 +84,10 @@ def test_the_version_is_printed() -> None:
     assert offramp("--version").stdout.strip().startswith("offramp 0.")
 
 
-def test_an_unfinished_run_is_told_from_a_missing_one(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_distinguished_from_a_missing_one(tmp_path: Path) -> None:
     done = offramp("tradeoff", str(tmp_path))
     assert done.returncode == 1
-    assert "the same `offramp train` goes on" in " ".join(done.stderr.split())
+    assert "repeat the same `offramp train` and it resumes" in " ".join(done.stderr.split())
 
 
 def test_without_torch_the_missing_half_is_named(tmp_path: Path) -> None:

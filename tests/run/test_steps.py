@@ -14,7 +14,8 @@ from offramp.run.plan import Plan
 from offramp.run.prepare import prepare
 from offramp.run.results import RunResult, load_result
 from offramp.run.steps import evaluate, train
-from offramp.storage.manifest import read_manifest
+from offramp.storage.folder import read_folder
+from offramp.storage.manifest import RUN
 
 SETTINGS = {
     "backbone": {"name": "torchvision:squeezenet1_1", "num_outputs": 10},
@@ -51,7 +52,10 @@ def test_the_run_folder_holds_what_is_promised(result: RunResult) -> None:
     assert expected <= {path.name for path in result.folder.iterdir()}
     listed = {path.stem for path in (result.folder / "outputs").iterdir()}
     assert listed == {"validation", "calibration", "test", "trials", "rivals"}
-    assert (expected - {"manifest.json"}) <= set(read_manifest(result.folder)["files"])
+    listed = set(read_folder(result.folder, RUN).manifest["files"])
+    assert listed == expected - {"manifest.json", "plan.yaml"} | {
+        f"outputs/{name}.npz" for name in ("validation", "calibration", "test", "trials", "rivals")
+    }
 
 
 def test_the_table_covers_every_branch_and_rival(result: RunResult) -> None:
@@ -149,14 +153,14 @@ def test_a_finished_run_whose_pictures_changed_is_not_passed_off_as_done(tmp_pat
     train(photos, tmp_path / "run")
     train(photos, tmp_path / "run")
     (tmp_path / "photos" / "train" / "ant" / "0.png").unlink()
-    with pytest.raises(DataError, match="the train images of its plan have changed"):
+    with pytest.raises(DataError, match="the train data of its plan have changed"):
         train(photos, tmp_path / "run")
-    with pytest.raises(DataError, match="the train images of its plan have changed"):
+    with pytest.raises(DataError, match="the train data of its plan have changed"):
         evaluate(tmp_path / "run")
 
 
 def test_an_unfinished_run_cannot_be_evaluated(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is no run"):
+    with pytest.raises(BundleError, match="is not a finished run"):
         evaluate(tmp_path)
 
 

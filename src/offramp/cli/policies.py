@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from offramp.cli.answers import answers
-from offramp.cli.showing import AsJson, outputs_file, show
+from offramp.cli.showing import POLICY, AsJson, check_stored, outputs_file, save_policy, show
 from offramp.errors import OfframpError, PlanError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Outputs = Annotated[Path, typer.Argument(help="A run folder, or one of its outpu
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="Default: policy.json in the run folder.")
 ]
-POLICY = "policy.json"
 Setting = TypeVar("Setting")
 
 
@@ -95,10 +94,10 @@ def calibrate(
         "loss_bound": loss_bound,
         "seed": seed,
     }
-    path = out or (outputs / POLICY if outputs.is_dir() else Path(POLICY))
+    save = partial(save_policy, out, outputs)
     if budget is not None:
         policy = fit(rows, budget=budget, **wish)
-        policy.save(path)
+        path = save(policy)
         show(Fitted((), (policy,), path, _test_rows(outputs)), as_json)
         return
     found = calibration_of(rows, **wish)
@@ -107,10 +106,10 @@ def calibrate(
     declined: tuple[float, ...] = ()
     if several:
         menu = PolicyMenu.of(policies, max_drop or ())
-        menu.save(path)
+        path = save(menu)
         declined = menu.declined
     else:
-        policies[0].save(path)
+        path = save(policies[0])
     show(Fitted(calibrations, policies, path, _test_rows(outputs), declined), as_json)
 
 
@@ -253,6 +252,7 @@ def _policies(path: Path | None, outputs: Path) -> "tuple[ExitPolicy, ...]":
     if path is None:
         if not outputs.is_dir():
             raise PlanError("name the policy: --policy policy.json, as `offramp calibrate` wrote.")
+        check_stored(outputs, POLICY)
         path = outputs / POLICY
     return load_policies(path)
 

@@ -5,11 +5,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from offramp.progress import Progress
+
+if TYPE_CHECKING:
+    from offramp.policy import ExitPolicy, PolicyMenu
+
+POLICY = "policy.json"
+"""File of a run's policy or menu, in its folder."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
 BackboneFile = Annotated[
@@ -21,14 +27,37 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads of torch; default
 RunFolder = Annotated[Path, typer.Argument(help="A folder that `offramp train` wrote.")]
 
 
-def outputs_file(path: Path, split: str = "test") -> Path:
-    """The outputs of a run on one of its splits, or the file itself."""
-    from offramp.storage.manifest import read_file, read_manifest
+def outputs_file(path: Path, split: str = "test") -> Path | bytes:
+    """The outputs of a run on one of its splits as they were stored, or the file itself."""
+    from offramp.storage.folder import read_folder
+    from offramp.storage.manifest import RUN
 
     if not path.is_dir():
         return path
-    read_file(path, read_manifest(path), f"outputs/{split}.npz")
-    return path / "outputs" / f"{split}.npz"
+    name = f"outputs/{split}.npz"
+    return read_folder(path, RUN, [name]).files[name]
+
+
+def save_policy(out: Path | None, outputs: Path, policy: "ExitPolicy | PolicyMenu") -> Path:
+    """Save a policy to `out`, else into the run folder that it was calibrated on; give its path."""
+    from offramp.storage.folder import changing
+    from offramp.storage.manifest import RUN
+
+    if out is None and outputs.is_dir():
+        with changing(outputs, RUN) as staged:
+            policy.save(staged / POLICY)
+        return outputs / POLICY
+    path = out or Path(POLICY)
+    policy.save(path)
+    return path
+
+
+def check_stored(run: Path, name: str) -> None:
+    """Refuse a file of a run folder that is missing or was changed."""
+    from offramp.storage.folder import read_folder
+    from offramp.storage.manifest import RUN
+
+    read_folder(run, RUN, [name])
 
 
 def check_usage(option: str, text: str, pattern: str, example: str) -> None:

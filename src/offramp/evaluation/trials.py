@@ -148,10 +148,10 @@ class TrialOutputs:
         save_value(path, _SCHEMA, self)
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read what `save` wrote.
+    def load(cls, source: Path | str | bytes) -> Self:
+        """Read what `save` wrote, from a file or from what was read of one.
 
         Raises:
             BundleError: No such file, a damaged one, or one that holds something else.
         """
-        return load_value(cls, path, _SCHEMA)
+        return load_value(cls, source, _SCHEMA)

@@ -16,12 +16,21 @@ from offramp.branches.predictor import score_of, surest
 from offramp.compute import count_flops
 from offramp.data import Samples, as_samples
 from offramp.errors import CutError, ShapeError
-from offramp.multiexit.saved import ModelParts, load_model, model_digest, save_model
+from offramp.multiexit.saved import (
+    WEIGHTS,
+    ModelParts,
+    describe_model,
+    load_model,
+    model_digest,
+    write_weights,
+)
 from offramp.multiexit.trial import Epoch as Epoch
 from offramp.multiexit.trial import ModelInfo, Trial
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
 from offramp.spec import FINAL
+from offramp.storage.folder import Contents, changing, read_folder
+from offramp.storage.manifest import RUN
 from offramp.task import Task
 
 
@@ -231,15 +240,19 @@ class MultiExit(nn.Module):
         """SHA-256 over the backbone's and the chosen branches' weights and specs."""
         return model_digest(self.backbone, self.chosen)
 
-    def save(self, folder: str | Path, extra_files: Sequence[str] = ()) -> None:
-        """Write `model.safetensors` and `manifest.json` into a folder.
+    def save(self, folder: str | Path) -> None:
+        """Write `model.safetensors` and `manifest.json`; a stored run there is replaced whole.
 
-        Args:
-            folder: Made where it does not exist.
-            extra_files: Names of files already in the folder that the manifest shall vouch for.
+        Raises:
+            BundleError: The folder cannot be written; what was there is still there.
         """
-        parts = ModelParts(self.backbone, self.chosen, self.trials, self.task, self.info)
-        save_model(parts, Path(folder), extra_files)
+        with changing(Path(folder), RUN, describe_model(self.parts)) as staged:
+            write_weights(self.parts, staged)
+
+    @property
+    def parts(self) -> ModelParts:
+        """What `save` writes."""
+        return ModelParts(self.backbone, self.chosen, self.trials, self.task, self.info)
 
     @classmethod
     def load(
@@ -260,7 +273,14 @@ class MultiExit(nn.Module):
             PlanError: It has branches of a kind that is neither shipped nor in `branches`.
             BundleError: A file that is read was changed in any byte, or the backbone is another.
         """
-        parts = load_model(Path(run), backbone, branches)
+        return cls.read(read_folder(Path(run), RUN, [WEIGHTS]), backbone, branches)
+
+    @classmethod
+    def read(
+        cls, stored: Contents, backbone: nn.Module | None = None, branches: Sequence[type] = ()
+    ) -> Self:
+        """The same from what was read of a folder, with `model.safetensors` among it."""
+        parts = load_model(stored, backbone, branches)
         return cls(parts.backbone, parts.chosen, parts.trials, task=parts.task, info=parts.info)
 
 

@@ -24,8 +24,8 @@ from offramp.compute import seeded
 from offramp.errors import BundleError
 from offramp.multiexit.trial import Epoch, ModelInfo, Trial
 from offramp.preprocess import ImagePreprocess
-from offramp.storage.atomic import make_folder, write_bytes
-from offramp.storage.manifest import read_file, read_manifest, write_manifest
+from offramp.storage.atomic import write_bytes
+from offramp.storage.folder import Contents
 from offramp.task import Task
 
 WEIGHTS = "model.safetensors"
@@ -53,13 +53,11 @@ def model_digest(backbone: StagedBackbone, chosen: Mapping[str, Trial]) -> str:
     return digest.hexdigest()
 
 
-def save_model(parts: ModelParts, folder: Path, extra_files: Sequence[str]) -> None:
-    """Write the weights, then the manifest that vouches for them and for `extra_files`."""
-    make_folder(folder)
-    every = _every_trial(parts)
+def write_weights(parts: ModelParts, folder: Path) -> None:
+    """Write the weights of all trials, and of the backbone if it can be built from its name."""
     tensors = {
         f"trials.{index}.{key}": tensor.detach().cpu().contiguous().clone()  # may be shared
-        for index, trial in enumerate(every)
+        for index, trial in enumerate(_every_trial(parts))
         for key, tensor in trial.branch.state_dict().items()
     }
     if parts.info.backbone is not None:
@@ -68,14 +66,18 @@ def save_model(parts: ModelParts, folder: Path, extra_files: Sequence[str]) -> N
             for key, tensor in parts.backbone.original.state_dict().items()
         }
     write_bytes(folder / WEIGHTS, tensor_bytes(tensors))
-    write_manifest(folder, _description(parts, every), [WEIGHTS, *extra_files])
 
 
-def load_model(folder: Path, module: nn.Module | None, branches: Sequence[type] = ()) -> ModelParts:
-    """Build a model again from its folder; `module` and `branches` as in MultiExit.load."""
+def load_model(
+    stored: Contents, module: nn.Module | None, branches: Sequence[type] = ()
+) -> ModelParts:
+    """Build a model again from what was read of its folder, the file of weights among it.
+
+    `module` and `branches` are as in MultiExit.load.
+    """
     kinds = branch_kinds(branches)
-    manifest = read_manifest(folder)
-    tensors = read_tensors(read_file(folder, manifest, WEIGHTS))
+    folder, manifest = stored.folder, stored.manifest
+    tensors = read_tensors(stored.files[WEIGHTS])
     given = module.original if isinstance(module, StagedBackbone) else module
     original = given if given is not None else _zoo_backbone(folder, manifest, tensors)
     sample = tuple(torch.zeros(1, *shape) for shape in manifest["input_shapes"])
@@ -84,8 +86,8 @@ def load_model(folder: Path, module: nn.Module | None, branches: Sequence[type] 
     if backbone.weights_digest() != manifest["backbone_digest"]:
         raise BundleError(
             f"the backbone given for {folder} is not the one that its branches were trained on: "
-            "weights or architecture differ. Pass the same model with the same weights, or train "
-            "branches for this one."
+            "weights or architecture differ. Pass the same model with the same weights; to train "
+            "branches for this one, choose another --out."
         )
     trials = tuple(
         _trial(backbone, kinds, entry, _under(tensors, f"trials.{index}."))
@@ -104,13 +106,9 @@ def load_model(folder: Path, module: nn.Module | None, branches: Sequence[type] 
     )
 
 
-def _every_trial(parts: ModelParts) -> tuple[Trial, ...]:
-    """The trials, and chosen branches that are not among them."""
-    return parts.trials + tuple(t for t in parts.chosen.values() if t not in parts.trials)
-
-
-def _description(parts: ModelParts, every: Sequence[Trial]) -> dict[str, Any]:
-    info = parts.info
+def describe_model(parts: ModelParts) -> dict[str, Any]:
+    """All but the weights, as the manifest keeps it."""
+    info, every = parts.info, _every_trial(parts)
     return {
         "task": parts.task,
         "backbone": None if info.backbone is None else dict(info.backbone),
@@ -137,6 +135,11 @@ def _description(parts: ModelParts, every: Sequence[Trial]) -> dict[str, Any]:
         "preprocess": info.preprocess and info.preprocess.model_dump(mode="json"),
         "class_names": list(info.class_names),
     }
+
+
+def _every_trial(parts: ModelParts) -> tuple[Trial, ...]:
+    """The trials, and chosen branches that are not among them."""
+    return parts.trials + tuple(t for t in parts.chosen.values() if t not in parts.trials)
 
 
 def _trial(

@@ -13,6 +13,7 @@ from offramp.branches import ShippedBranch
 from offramp.data import DataSpec
 from offramp.errors import PlanError
 from offramp.spec import Spec
+from offramp.task import Task
 from offramp.training import TrainSettings
 
 
@@ -78,11 +79,13 @@ class Plan(Spec):
     """One training run: backbone, cuts, data, branches, training, evaluation.
 
     Attributes:
+        task: What the backbone does: name classes, or give values (regression).
         leaves: Classes of the backbone's modules to keep whole, for those that cannot be traced.
         branches: For each cut (a place in the backbone, a key of `cuts`, or a cut that the backbone
             names itself, such as `paper:1`), the branches to try.
     """
 
+    task: Task = "classification"
     backbone: BackbonePlan
     data: Annotated[DataSpec, Field(discriminator="kind")]
     cuts: dict[str, CutPlan] = Field(default_factory=dict)
@@ -101,9 +104,25 @@ class Plan(Spec):
             raise ValueError(f"give at least one branch for each cut; none for {empty or 'any'}")
         return branches
 
+    def differences(self, other: "Plan") -> list[str]:
+        """Dotted keys of the settings in which another plan differs."""
+        return _differences(self.model_dump(), other.model_dump())
+
     def to_yaml(self) -> str:
         """The whole plan, defaults included; `load_plan` reads it back to an equal plan."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _differences(one: object, other: object, at: str = "") -> list[str]:
+    """Dotted keys of what differs between two nested mappings."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = dict.fromkeys([*one, *other])
+        return [
+            found
+            for key in keys
+            for found in _differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)
+        ]
+    return [] if one == other else [at]
 
 
 def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -118,9 +137,18 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(), _UniqueKeys)  # noqa: S506 a SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
+        raw = path.read_bytes()
+    except OSError as error:
         raise PlanError(f"the plan {path} cannot be read: {error}. Name a YAML file.") from error
+    return read_plan(raw, path, overrides)
+
+
+def read_plan(raw: bytes, path: Path, overrides: Sequence[str] = ()) -> Plan:
+    """The plan in what was read of a file; arguments and errors as in `load_plan`."""
+    try:
+        content = yaml.load(raw.decode("utf-8-sig"), _UniqueKeys)  # noqa: S506 a SafeLoader
+    except UnicodeDecodeError as error:
+        raise PlanError(f"the plan {path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
     except yaml.YAMLError as error:
         raise PlanError(f"the plan {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):

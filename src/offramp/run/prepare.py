@@ -60,28 +60,27 @@ class _Mistakes:
             raise PlanError("\n".join([f"the plan has {len(lines)} mistakes:", *lines]))
 
 
-def prepare(plan: Plan, backbone_file: str | None = None) -> Prepared:
+def prepare(plan: Plan, backbone_file: str | None = None, splits: Splits | None = None) -> Prepared:
     """Build, load and cut what a plan names.
 
     Args:
         plan: Checked by itself already.
         backbone_file: `file.py:function` for a plan whose backbone is `python`.
+        splits: The data, if it is loaded already.
 
     Raises:
         OfframpError: One mistake as itself; several as one PlanError that lists them all.
     """
     mistakes = _Mistakes()
-    splits = mistakes.attempt("data", plan.data.load)
+    splits = splits or mistakes.attempt("data", plan.data.load)
     module = mistakes.attempt("backbone", lambda: build_backbone(plan, backbone_file))
     backbone = None
     if module is not None:
-        shape = plan.data.preprocess
-        sample = torch.zeros(1, shape.channels, shape.height, shape.width)
-        backbone = _cut_all(plan, module, sample, mistakes)
+        backbone = _cut_all(plan, module, _sample(plan, splits), mistakes)
     if backbone is not None:
         _check_branches(plan, backbone, mistakes)
     if backbone is not None and splits is not None:
-        _check_classes(backbone, splits, mistakes)
+        _check_targets(plan, backbone, splits, mistakes)
     mistakes.raise_if_any()
     if backbone is None or splits is None:
         raise PlanError("the plan gave neither a backbone nor an error; report this as a bug")
@@ -89,11 +88,22 @@ def prepare(plan: Plan, backbone_file: str | None = None) -> Prepared:
     return Prepared(backbone, splits, info)
 
 
-def _check_classes(backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes) -> None:
-    labels = np.concatenate([images.targets for images in splits.named().values()])
-    mistakes.attempt(
-        "data", partial(check_labels, labels, backbone.num_outputs, splits.class_names)
-    )
+def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...]:
+    """Inputs as the data gives them, or as the plan says where the data cannot be loaded."""
+    if splits is not None:
+        return tuple(torch.zeros(1, *shape) for shape in splits.train.input_shapes)
+    shape = plan.data.preprocess
+    return (torch.zeros(1, shape.channels, shape.height, shape.width),)
+
+
+def _check_targets(
+    plan: Plan, backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes
+) -> None:
+    """Labels against outputs, before any work; `fit_branches` checks values of a regression."""
+    if plan.task == "classification":
+        labels = np.concatenate([samples.targets for samples in splits.named().values()])
+        names, outputs = splits.class_names, backbone.num_outputs
+        mistakes.attempt("data", partial(check_labels, labels, outputs, names))
 
 
 def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:
@@ -125,7 +135,7 @@ def _places(plan: Plan) -> dict[str, str | Cut]:
 
 
 def _cut_all(
-    plan: Plan, module: nn.Module, sample: torch.Tensor, mistakes: _Mistakes
+    plan: Plan, module: nn.Module, sample: tuple[torch.Tensor, ...], mistakes: _Mistakes
 ) -> StagedBackbone | None:
     """Cut at every place; if that fails, blame the places at fault and cut at the others."""
     places = _places(plan)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from offramp.data import Splits
+from offramp.errors import BundleError, PlanError
 from offramp.evaluation import (
     Comparison,
     Rival,
@@ -19,6 +20,7 @@ from offramp.evaluation import (
 )
 from offramp.evaluation.quality import Quality, quality
 from offramp.multiexit.model import MultiExit
+from offramp.multiexit.saved import WEIGHTS, describe_model, write_weights
 from offramp.multiexit.trial import Trial
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
@@ -28,12 +30,14 @@ from offramp.run.measure import ModelTimings
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import build_backbone
 from offramp.storage.archive import read_arrays, write_arrays
-from offramp.storage.atomic import make_folder, write_bytes
-from offramp.storage.manifest import read_file, read_manifest
+from offramp.storage.atomic import write_bytes
+from offramp.storage.folder import Contents, changing, read_folder
+from offramp.storage.manifest import RUN
 
 PLAN = "plan.yaml"
 METRICS = "metrics.json"
 ENVIRONMENT = "environment.json"
+POLICY = "policy.json"
 REPORT_FILES = ("report.html", "tradeoff.png", "tradeoff.svg")
 SPLITS = ("validation", "calibration", "test")
 REPORT_PICTURES = 12
@@ -69,6 +73,7 @@ class RunResult:
         exits: The chosen branches, on the test images.
         quality: Of the chosen branches on the test images, and what they do at the plan's fixed
             threshold, which carries no promise.
+        data_keys: What identifies the data of each split.
     """
 
     folder: Path
@@ -77,9 +82,17 @@ class RunResult:
     comparison: Comparison
     exits: Tradeoff
     quality: Quality
+    data_keys: Mapping[str, str]
 
     @classmethod
-    def judged(cls, folder: Path, plan: Plan, model: MultiExit, seen: Answered) -> "RunResult":
+    def judged(
+        cls,
+        folder: Path,
+        plan: Plan,
+        model: MultiExit,
+        seen: Answered,
+        data_keys: Mapping[str, str],
+    ) -> "RunResult":
         """Compare and place what was seen."""
         wanted = plan.evaluate
         comparison = compare(
@@ -87,7 +100,7 @@ class RunResult:
         )
         test = seen.outputs["test"]
         judged = _quality(seen, wanted.threshold, model.info.class_names)
-        return cls(folder, plan, model, comparison, tradeoff(test), judged)
+        return cls(folder, plan, model, comparison, tradeoff(test), judged, data_keys)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -107,16 +120,35 @@ class RunResult:
 def write_result(
     result: RunResult, seen: Answered, splits: Splits, facts: Mapping[str, Any]
 ) -> None:
-    """Write all files of a run folder; the manifest comes last, so a run is whole or unfinished."""
-    folder = make_folder(result.folder)
-    make_folder(folder / "outputs")
-    for name, answers in seen.outputs.items():
-        answers.save(folder / "outputs" / f"{name}.npz")
-    seen.trials.save(folder / _TRIALS)
-    write_arrays(
-        folder / _RIVALS, _RIVALS_SCHEMA, {r.name: np.asarray(r.values) for r in seen.rivals}
-    )
-    metrics = {
+    """Replace the run folder's files as a whole; a calibrated policy stays.
+
+    Args:
+        result: What was found.
+        seen: What it was found from.
+        splits: The data.
+        facts: Of `environment.json`: machine, device, seconds.
+    """
+    parts = result.model.parts
+    content = {
+        **describe_model(parts),
+        "plan": result.plan.model_dump(mode="json"),
+        "data": data_keys(splits),
+        "seconds": facts["seconds"],
+    }
+    with changing(result.folder, RUN, content, keep=[POLICY]) as staged:
+        write_weights(parts, staged)
+        for name, answers in seen.outputs.items():
+            answers.save(staged / outputs_of(name))
+        seen.trials.save(staged / _TRIALS)
+        rivals = {rival.name: np.asarray(rival.values) for rival in seen.rivals}
+        write_arrays(staged / _RIVALS, _RIVALS_SCHEMA, rivals)
+        write_bytes(staged / METRICS, _json(_metrics(result, seen, splits)))
+        write_bytes(staged / ENVIRONMENT, _json(facts))
+        write_report(staged, _report_inputs(result, seen, splits, facts))
+
+
+def _metrics(result: RunResult, seen: Answered, splits: Splits) -> dict[str, Any]:
+    return {
         **result.as_json(),
         "rivals": [rival.as_json() for rival in seen.rivals],
         "samples": {name: len(images) for name, images in splits.named().items()},
@@ -124,13 +156,6 @@ def write_result(
         "data": data_keys(splits),
         "skipped_images": list(splits.skipped),
     }
-    write_bytes(folder / METRICS, _json(metrics))
-    write_bytes(folder / ENVIRONMENT, _json(facts))
-    write_report(folder, _report_inputs(result, seen, splits, facts))
-    outputs = [f"outputs/{name}.npz" for name in seen.outputs]
-    result.model.save(
-        folder, [PLAN, METRICS, ENVIRONMENT, *REPORT_FILES, _TRIALS, _RIVALS, *outputs]
-    )
 
 
 def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResult:
@@ -140,46 +165,82 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
         BundleError: The run is unfinished, or a file of it was changed.
     """
     folder = Path(folder)
-    plan, model = load_run(folder, backbone_file)
-    manifest = read_manifest(folder)
-    for name in ("outputs/test.npz", _TRIALS, _RIVALS, METRICS):
-        read_file(folder, manifest, name)
-    metrics = json.loads((folder / METRICS).read_text())
+    outputs = {split: outputs_of(split) for split in SPLITS}
+    names = (WEIGHTS, *outputs.values(), _TRIALS, _RIVALS, METRICS)
+    stored = read_folder(folder, RUN, names)
+    plan, model = _plan_and_model(stored, backbone_file)
     seen = Answered(
-        {"test": ExitOutputs.load(folder / "outputs" / "test.npz")},
-        TrialOutputs.load(folder / _TRIALS),
-        _stored_rivals(folder, metrics["rivals"]),
+        {split: ExitOutputs.load(stored.files[name]) for split, name in outputs.items()},
+        TrialOutputs.load(stored.files[_TRIALS]),
+        _stored_rivals(stored),
     )
-    return RunResult.judged(folder, plan, model, seen)
+    return RunResult.judged(folder, plan, model, seen, stored.manifest["data"])
 
 
-def load_run(folder: Path, backbone_file: str | None = None) -> tuple[Plan, MultiExit]:
-    """Plan and model of a finished run.
+@dataclass(frozen=True, eq=False)
+class StoredRun:
+    """What is needed to evaluate a finished run again.
+
+    Attributes:
+        data_keys: Of the data that the run was made with, by split.
+        training_seconds: What training took.
+    """
+
+    plan: Plan
+    model: MultiExit
+    data_keys: Mapping[str, str]
+    training_seconds: float
+
+
+def load_run(folder: Path, backbone_file: str | None = None) -> StoredRun:
+    """Plan, model and facts of a finished run.
 
     Raises:
-        BundleError: The run is unfinished, or a file of it was changed.
+        BundleError: The run is unfinished, or one of these was changed.
     """
-    read_file(folder, read_manifest(folder), PLAN)
-    plan = load_plan(folder / PLAN)
+    stored = read_folder(folder, RUN, [WEIGHTS])
+    plan, model = _plan_and_model(stored, backbone_file)
+    return StoredRun(plan, model, stored.manifest["data"], stored.manifest["seconds"]["training"])
+
+
+def _plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, MultiExit]:
+    if "plan" not in stored.manifest:
+        raise BundleError(
+            f"{stored.folder} holds a model that `MultiExit.save` wrote, not a run of a plan. Read "
+            "it with MultiExit.load, or name a folder that `offramp train` wrote."
+        )
+    plan = Plan.model_validate(stored.manifest["plan"])
+    _check_plan_file(stored.folder / PLAN, plan)
     by_flag = build_backbone(plan, backbone_file) if backbone_file is not None else None
-    return plan, MultiExit.load(folder, backbone=by_flag)
+    return plan, MultiExit.read(stored, backbone=by_flag)
+
+
+def _check_plan_file(path: Path, plan: Plan) -> None:
+    """Refuse a run whose plan file says something else now; comments may change."""
+    try:
+        different = load_plan(path).differences(plan)
+    except PlanError as error:
+        different = [str(error)]
+    if different:
+        raise BundleError(
+            f"{path} was changed after the run was made; it differs in {', '.join(different)}. "
+            f"{RUN.remedy(PLAN)}"
+        )
+
+
+def outputs_of(split: str) -> str:
+    """File of the outputs of a split, in a run folder."""
+    return f"outputs/{split}.npz"
 
 
 def data_keys(splits: Splits) -> dict[str, str]:
-    """What identifies the pictures of each split, their labels and preprocessing."""
+    """What identifies the samples of each split, their labels and preprocessing."""
     return {name: images.content_key for name, images in splits.named().items()}
 
 
-def stored_data_keys(folder: Path) -> dict[str, str]:
-    """The `data_keys` of the pictures that a finished run was made with."""
-    metrics = json.loads(read_file(folder, read_manifest(folder), METRICS))
-    keys: dict[str, str] = metrics["data"]
-    return keys
-
-
-def _stored_rivals(folder: Path, stored: Sequence[Mapping[str, Any]]) -> list[Rival]:
-    known = [Rival(**facts) for facts in stored]
-    values = read_arrays(folder / _RIVALS, _RIVALS_SCHEMA, [rival.name for rival in known])
+def _stored_rivals(stored: Contents) -> list[Rival]:
+    known = [Rival(**facts) for facts in json.loads(stored.files[METRICS])["rivals"]]
+    values = read_arrays(stored.files[_RIVALS], _RIVALS_SCHEMA, [rival.name for rival in known])
     return [replace(r, values=values[r.name].astype(np.float64)) for r in known]
 
 

@@ -1,7 +1,7 @@
-"""A plan to a run folder: the order of the steps; stop it anywhere, and the same call goes on."""
+"""A plan to a run folder: the order of the steps. After a stop anywhere, the same call resumes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,11 @@ from offramp.run.results import (
     data_keys,
     load_result,
     load_run,
-    stored_data_keys,
     write_result,
 )
 from offramp.run.rivals import static_rivals
 from offramp.storage.atomic import make_folder, write_bytes
-from offramp.storage.manifest import MANIFEST
+from offramp.storage.folder import is_stored
 from offramp.training import fit_branches
 from offramp.training.checks import check_device
 
@@ -51,36 +50,39 @@ def train(
     plan: Plan,
     out: str | Path,
     *,
+    splits: Splits | None = None,
     backbone_file: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
     clock: Callable[[], float] = time.perf_counter,
 ) -> RunResult:
-    """Do all that a plan says and leave a run folder; a finished run is read, not repeated.
+    """Train, answer and measure as a plan says, into a run folder; a finished run is only read.
 
     Args:
         plan: What to do.
-        out: The run folder. State of an interrupted run there is gone on with.
+        out: The run folder. An interrupted run in this folder is resumed.
+        splits: The data, if it is loaded already; None loads what the plan names.
         backbone_file: `file.py:function`, for a plan whose backbone is `python`.
-        device: cpu, cuda or mps.
+        device: cpu, cuda or mps; the result's model is there.
         threads: CPU threads; None leaves torch's number.
-        progress: Told how far each kind of work is.
+        progress: Called with the state of each kind of work.
         clock: In seconds, for measured times.
 
     Raises:
-        PlanError: The folder holds another plan's run.
+        PlanError: The folder holds another plan's run, or the device is not available.
         OfframpError: Whatever is wrong with the plan, the data or the folder.
     """
+    check_device(device)
     folder = make_folder(Path(out))
     _check_unclaimed(folder, plan)
-    check_device(device)
-    if (folder / MANIFEST).exists():
+    if is_stored(folder):
         result = load_result(folder, backbone_file)
+        _check_same_plan(folder, result.plan, plan)
+        _check_same_data(folder, result.data_keys, splits or plan.data.load())
         result.model.to(device)
-        _check_same_data(folder, plan.data.load())
         return result
-    prepared = prepare(plan, backbone_file)
+    prepared = prepare(plan, backbone_file, splits)
     started = clock()
     with torch_switches(threads=threads), _claim(folder, plan):
         model = fit_branches(
@@ -89,6 +91,7 @@ def train(
             prepared.splits.train,
             prepared.splits.validation,
             out=folder / WORK,
+            task=plan.task,
             device=device,
             progress=progress,
             **plan.train.model_dump(),
@@ -101,26 +104,29 @@ def train(
 def evaluate(
     folder: str | Path,
     *,
+    splits: Splits | None = None,
     backbone_file: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
     clock: Callable[[], float] = time.perf_counter,
 ) -> RunResult:
-    """Answer the data splits again with a saved model; outputs, table and report are renewed.
+    """Answer all splits again with a saved model; outputs, table and report are replaced.
+
+    Arguments are those of `train`.
 
     Raises:
         BundleError: The run is unfinished, or a file of it was changed.
-        DataError: The images have changed since.
+        DataError: The data has changed since.
     """
     check_device(device)
     folder = Path(folder)
-    plan, model = load_run(folder, backbone_file)
-    splits = plan.data.load()
-    _check_same_data(folder, splits)
+    run = load_run(folder, backbone_file)
+    data = splits or run.plan.data.load()
+    _check_same_data(folder, run.data_keys, data)
     how = _How(device, progress, clock)
     with torch_switches(threads=threads):
-        return _evaluate(folder, plan, model, splits, how, None)
+        return _evaluate(folder, run.plan, run.model, data, how, run.training_seconds)
 
 
 @contextmanager
@@ -128,7 +134,8 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
     """Write the plan down, so that a folder never mixes two; a refused plan leaves no claim."""
     path = folder / PLAN
     claimed = path.exists()
-    write_bytes(path, plan.to_yaml().encode())
+    if not claimed:
+        write_bytes(path, plan.to_yaml().encode())
     try:
         yield
     except PlanError:
@@ -138,35 +145,25 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
 
 
 def _check_unclaimed(folder: Path, plan: Plan) -> None:
-    path = folder / PLAN
-    if path.exists() and path.read_text() != plan.to_yaml():
-        different = _differences(load_plan(path).model_dump(), plan.model_dump())
+    if (folder / PLAN).exists():
+        _check_same_plan(folder, load_plan(folder / PLAN), plan)
+
+
+def _check_same_plan(folder: Path, stored: Plan, plan: Plan) -> None:
+    if different := stored.differences(plan):
         raise PlanError(
             f"{folder} holds a run of another plan; they differ in {', '.join(different)}. Choose "
             "another --out, or delete that folder to start over."
         )
 
 
-def _differences(one: object, other: object, at: str = "") -> list[str]:
-    """Dotted keys of what differs between two nested mappings."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = dict.fromkeys([*one, *other])
-        return [
-            found
-            for key in keys
-            for found in _differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)
-        ]
-    return [] if one == other else [at]
-
-
-def _check_same_data(folder: Path, splits: Splits) -> None:
-    """Refuse a finished run whose pictures have changed since."""
-    stored = stored_data_keys(folder)
+def _check_same_data(folder: Path, stored: Mapping[str, str], splits: Splits) -> None:
+    """Refuse a finished run whose data has changed since."""
     changed = [name for name, key in data_keys(splits).items() if stored[name] != key]
     if changed:
         raise DataError(
-            f"{folder} holds a finished run, but the {', '.join(changed)} images of its plan have "
-            "changed since. Choose another --out to train on the new ones, or delete that folder."
+            f"{folder} holds a finished run, but the {', '.join(changed)} data of its plan have "
+            "changed since. Choose another --out to train on the new data, or delete that folder."
         )
 
 
@@ -176,20 +173,17 @@ def _evaluate(
     model: MultiExit,
     splits: Splits,
     how: _How,
-    training_seconds: float | None,
+    training_seconds: float,
 ) -> RunResult:
     started = how.clock()
     seen = _answered(model, splits, plan.evaluate, how)
-    result = RunResult.judged(folder, plan, model, seen)
-    seconds = {"evaluation": round(how.clock() - started, 1)}
-    if training_seconds is not None:
-        seconds = {"training": round(training_seconds, 1), **seconds}
-    write_result(
-        result,
-        seen,
-        splits,
-        {**environment(device_name(how.device), torch.get_num_threads()), "seconds": seconds},
-    )
+    result = RunResult.judged(folder, plan, model, seen, data_keys(splits))
+    seconds = {
+        "training": round(training_seconds, 1),
+        "evaluation": round(how.clock() - started, 1),
+    }
+    machine = environment(device_name(how.device), torch.get_num_threads())
+    write_result(result, seen, splits, {**machine, "seconds": seconds})
     return result
 
 

@@ -52,14 +52,24 @@ def write_arrays(path: Path | str, schema: str, arrays: Mapping[str, ArrayLike])
 
 
 def read_arrays(
-    path: Path | str, schema: str, required: Collection[str], optional: Collection[str] = ()
+    source: Path | str | bytes,
+    schema: str,
+    required: Collection[str],
+    optional: Collection[str] = (),
 ) -> dict[str, NDArray[np.generic]]:
     """Read the arrays that `write_arrays` wrote; optional ones may be missing.
+
+    Args:
+        source: A file, or what was read of one.
+        schema: What it must hold.
+        required: Arrays that must be there.
+        optional: Arrays that may be there.
 
     Raises:
         BundleError: No such file, a damaged one, or one that holds something else.
     """
-    arrays = _read_members(Path(path))
+    path = _name(source)
+    arrays = _read_members(source)
     if _SCHEMA not in arrays or str(arrays.pop(_SCHEMA)) != schema:
         raise BundleError(f"{path} does not hold {schema}. Name a file that offramp wrote as such.")
     missing = sorted(set(required) - set(arrays))
@@ -84,8 +94,8 @@ def save_value(path: Path | str, schema: str, value: Any) -> None:
     write_arrays(path, schema, {name: item for name, item in given.items() if item is not None})
 
 
-def load_value(kind: type[V], path: Path | str, schema: str) -> V:
-    """Read the dataclass that `save_value` wrote.
+def load_value(kind: type[V], source: Path | str | bytes, schema: str) -> V:
+    """Read the dataclass that `save_value` wrote into a file, or from what was read of one.
 
     Raises:
         BundleError: No such file, a damaged one, or one that holds something else.
@@ -93,14 +103,16 @@ def load_value(kind: type[V], path: Path | str, schema: str) -> V:
     known = fields(kind)  # type: ignore[arg-type]  # V is a dataclass; typing has no bound for it
     optional = [field.name for field in known if field.default is None]
     required = [field.name for field in known if field.default is not None]
-    given: dict[str, Any] = dict(read_arrays(path, schema, required, optional))
+    given: dict[str, Any] = dict(read_arrays(source, schema, required, optional))
     try:
         given["task"] = str(given["task"])
         if "source" in given:
             given["source"] = json.loads(str(given["source"]))
         return kind(**given)
     except (ShapeError, ValueError, TypeError) as error:
-        raise BundleError(f"{path} holds values that disagree: {error} Write it again.") from error
+        raise BundleError(
+            f"{_name(source)} holds values that disagree: {error} Write it again."
+        ) from error
 
 
 def _as_npy(values: NDArray[np.generic]) -> bytes:
@@ -109,9 +121,17 @@ def _as_npy(values: NDArray[np.generic]) -> bytes:
     return file.getvalue()
 
 
-def _read_members(path: Path) -> dict[str, NDArray[np.generic]]:
+def _name(source: Path | str | bytes) -> str:
+    """What errors call a source."""
+    return "the file" if isinstance(source, bytes) else str(source)
+
+
+def _read_members(source: Path | str | bytes) -> dict[str, NDArray[np.generic]]:
+    path = _name(source)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(
+            io.BytesIO(source) if isinstance(source, bytes) else source
+        ) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
             # Bytes first: their checksum is compared before a header in them is believed.
             return {name[:-4]: _from_npy(archive.read(name)) for name in names}
@@ -121,7 +141,7 @@ def _read_members(path: Path) -> dict[str, NDArray[np.generic]]:
         ) from error
     except _UNREADABLE as error:
         raise BundleError(
-            f"{path} is damaged or no .npz file ({error}). Restore it, or write it again."
+            f"{path} is damaged or not an .npz file ({error}). Restore it, or write it again."
         ) from error
 
 

@@ -1,46 +1,92 @@
-"""The manifest of a stored folder: what is in it, and the digests that every reader checks."""
+"""The manifest of a stored folder: what kind it is, what is in it, the digest of every file."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offramp.errors import BundleError
-from offramp.storage.atomic import sha256_of, write_bytes
 
 MANIFEST = "manifest.json"
-_FORMAT = "offramp/1"
 
 
-def write_manifest(folder: Path, content: Mapping[str, Any], files: Iterable[str]) -> None:
-    """Write the manifest, with the SHA-256 of each file (relative names) and of itself."""
-    body = {
-        "format": _FORMAT,
-        **content,
-        "files": {name: sha256_of(folder / name) for name in sorted(files)},
-    }
-    write_bytes(folder / MANIFEST, _sealed(body))
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stored folder, and what errors about it advise.
+
+    Attributes:
+        name: Of the kind.
+        schema: Version of the manifest's content. Another version is refused.
+        missing: What to do where a folder has no manifest.
+        remedies: Pairs of a pattern and what to do about a damaged file whose name matches; the
+            first that matches holds. The last must match every name.
+    """
+
+    name: str
+    schema: int
+    missing: str
+    remedies: tuple[tuple[str, str], ...]
+
+    @property
+    def format(self) -> str:
+        """What a manifest of this kind says of itself."""
+        return f"offramp {self.name} {self.schema}"
+
+    def remedy(self, file: str) -> str:
+        """What to do about a damaged file."""
+        return next(text for pattern, text in self.remedies if fnmatch(file, pattern))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a manifest and check its own digest.
+_EVALUATE = "`offramp evaluate` with this folder writes it again."
+
+RUN = Kind(
+    name="run",
+    schema=2,
+    missing=(
+        "A run folder is what `offramp train` or `MultiExit.save` wrote. If training was "
+        "stopped, repeat the same `offramp train` and it resumes."
+    ),
+    remedies=(
+        ("policy.json", "`offramp calibrate` with this folder writes it again."),
+        ("outputs/*", _EVALUATE),
+        ("metrics.json", _EVALUATE),
+        ("environment.json", _EVALUATE),
+        ("report.html", _EVALUATE),
+        ("tradeoff.*", _EVALUATE),
+        ("plan.yaml", "Restore it from a copy, or delete this folder and train again."),
+        (
+            "*",
+            "Restore it from a copy. If there is none, delete manifest.json and repeat the same "
+            "`offramp train`; a model that `MultiExit.save` wrote has to be saved again.",
+        ),
+    ),
+)
+"""What `offramp train` and `MultiExit.save` write."""
+
+
+def sealed(kind: Kind, content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
+    """A manifest as bytes, with its own digest in it.
+
+    Args:
+        kind: Of the folder.
+        content: What the kind keeps, as JSON values.
+        files: SHA-256 of each file by its relative name.
+    """
+    return _with_digest({**content, "format": kind.format, "files": dict(files)})
+
+
+def opened(raw: bytes, path: Path, kind: Kind) -> dict[str, Any]:
+    """The content of a manifest, `files` included.
 
     Raises:
-        BundleError: It is missing, of another format, or not byte for byte what was written.
+        BundleError: It is of another kind or version, or not byte for byte what was written.
     """
-    path = folder / MANIFEST
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror}), so {folder} is no run. A run folder is "
-            "what `offramp train` or `MultiExit.save` wrote; where training was stopped, the "
-            "same `offramp train` goes on."
-        ) from error
     damaged = BundleError(
         f"{path} was changed or damaged after it was written: its digest does not match. "
-        "Restore it from a copy, or train again."
+        f"{kind.remedy(MANIFEST)}"
     )
     try:
         body = json.loads(raw)
@@ -49,42 +95,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(body, dict) or "digest" not in body:
         raise damaged
     body.pop("digest")
-    if _sealed(body) != raw:
+    if _with_digest(body) != raw:
         raise damaged
-    if body["format"] != _FORMAT:
+    if body["format"] != kind.format:
         raise BundleError(
-            f"{path} has format {body['format']!r}, this version reads {_FORMAT!r}. "
-            "Use the version of offramp that wrote it."
+            f"{path} has format {body['format']!r}, but this version of offramp reads "
+            f"{kind.format!r} here. Name a folder of that kind, or use the version of offramp "
+            "that wrote this one."
         )
+    if any(_leaves(name) for name in body["files"]):
+        raise damaged
     return body
 
 
-def read_file(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
-    """The bytes of a file that the manifest lists, checked against its digest.
-
-    Raises:
-        BundleError: The file is not listed, missing, or differs in any byte.
-    """
-    path = folder / name
-    expected = manifest["files"].get(name)
-    if expected is None:
-        raise BundleError(f"{folder / MANIFEST} lists no file {name!r}. Train again.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read: {error.strerror}. Restore it from a copy, or train again."
-        ) from error
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise BundleError(
-            f"{path} was changed or damaged after it was written: its SHA-256 does not match the "
-            "manifest. Restore it from a copy; `offramp evaluate` writes outputs and report of a "
-            "run anew, training again its model."
-        )
-    return content
+def _leaves(name: str) -> bool:
+    """Whether a name points out of its folder."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
-def _sealed(body: Mapping[str, Any]) -> bytes:
+def _with_digest(body: Mapping[str, Any]) -> bytes:
     digest = hashlib.sha256(_canonical(body)).hexdigest()
     return _canonical({**body, "digest": digest})
 

@@ -1,0 +1,213 @@
+"""A stored folder: its files change together or not at all, and are read in one state.
+
+A change is written into `.next` and flushed to disk. Renaming `.next` to `.ready` commits it:
+before that the folder holds the old state, and from then on whoever opens the folder finishes the
+change. Finishing moves the files into place, the manifest last, so the old manifest stands for as
+long as any file is still to be moved; every step of it can be repeated. Writers hold the folder's
+lock.
+
+Readers hold no lock. They compare each file with the manifest's digest, so what they accept is all
+of one state; where something does not match, they take the lock, finish a change that was cut
+short, and read once more.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offramp.errors import BundleError
+from offramp.storage.atomic import flush, make_folder, sha256_of, write_bytes
+from offramp.storage.lock import locked
+from offramp.storage.manifest import MANIFEST, Kind, opened, sealed
+
+NEXT = ".next"
+READY = ".ready"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Some files of a stored folder, all of one state.
+
+    Attributes:
+        folder: Where they were read.
+        manifest: Its content.
+        files: What the files hold, by name.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether a folder holds a state that can be read, or a change that is about to be finished."""
+    return (folder / MANIFEST).exists() or (folder / READY / MANIFEST).exists()
+
+
+def read_folder(
+    folder: Path, kind: Kind, names: Collection[str] = (), optional: Collection[str] = ()
+) -> Contents:
+    """Read files that the manifest lists, checked against their digests.
+
+    Args:
+        folder: The stored folder.
+        kind: Which kind it must be.
+        names: Files that must be there.
+        optional: Files that are read if the manifest lists them.
+
+    Raises:
+        BundleError: There is no such folder of this kind, a file is missing or not listed, or
+            differs in any byte from what was written.
+    """
+    if not (folder / READY).exists():
+        try:
+            return _read(folder, kind, names, optional)
+        except BundleError:  # perhaps in the middle of another process's change
+            if not is_stored(folder) or not os.access(folder, os.W_OK):
+                raise
+    with locked(folder):
+        _finish(folder, kind)
+        return _read(folder, kind, names, optional)
+
+
+@contextmanager
+def changing(
+    folder: Path,
+    kind: Kind,
+    content: Mapping[str, Any] | None = None,
+    *,
+    keep: Collection[str] = (),
+) -> Iterator[Path]:
+    """Give a place for new files; on success the folder holds them, with a manifest that fits.
+
+    Do not read the folder meanwhile. On any error it stays as it was.
+
+    Args:
+        folder: Made where it does not exist. Files that no manifest lists are left alone.
+        kind: Of the folder.
+        content: For the new manifest. None changes only files: content and all other files stay.
+        keep: Files of the present manifest that stay, where they are not written anew; its other
+            files are removed.
+
+    Raises:
+        BundleError: The folder cannot be written; with `content=None` also if it is not of this
+            kind or its manifest is damaged.
+    """
+    make_folder(folder)
+    with locked(folder):
+        staged = folder / NEXT
+        try:
+            _finish(folder, kind)
+            staged.mkdir()
+            yield staged
+            _seal(folder, staged, kind, content, keep)
+            _flush_all(staged)
+            staged.rename(folder / READY)
+            flush(folder)
+            _finish(folder, kind)
+        except OSError as error:
+            raise BundleError(
+                f"cannot write in {folder}: {error.strerror or error}. Choose a folder that can "
+                "be written and has room."
+            ) from error
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def _read(folder: Path, kind: Kind, names: Collection[str], optional: Collection[str]) -> Contents:
+    manifest = _manifest(folder, kind)
+    listed = [name for name in optional if name in manifest["files"]]
+    files = {name: _file(folder, kind, manifest, name) for name in (*names, *listed)}
+    return Contents(folder, manifest, files)
+
+
+def _manifest(folder: Path, kind: Kind) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}), so {folder} is not a finished "
+            f"{kind.name}. {kind.missing}"
+        ) from error
+    return opened(raw, path, kind)
+
+
+def _file(folder: Path, kind: Kind, manifest: Mapping[str, Any], name: str) -> bytes:
+    path, expected = folder / name, manifest["files"].get(name)
+    if expected is None:
+        raise BundleError(f"{folder / MANIFEST} lists no file {name!r}. {kind.remedy(name)}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read: {error.strerror}. {kind.remedy(name)}"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise BundleError(
+            f"{path} was changed or damaged after it was written: its SHA-256 does not match the "
+            f"manifest. {kind.remedy(name)}"
+        )
+    return content
+
+
+def _seal(
+    folder: Path,
+    staged: Path,
+    kind: Kind,
+    content: Mapping[str, Any] | None,
+    keep: Collection[str],
+) -> None:
+    """Write the new manifest beside the new files."""
+    if content is None:
+        content = _manifest(folder, kind)
+        kept = content["files"]
+    else:
+        kept = {name: digest for name, digest in _listed(folder, kind).items() if name in keep}
+    new = {name: sha256_of(staged / name) for name in _files_below(staged)}
+    write_bytes(staged / MANIFEST, sealed(kind, content, {**kept, **new}))
+
+
+def _listed(folder: Path, kind: Kind) -> dict[str, str]:
+    """Files of the present manifest; none where it is missing or damaged."""
+    try:
+        files: dict[str, str] = _manifest(folder, kind)["files"]
+    except BundleError:
+        return {}
+    return files
+
+
+def _finish(folder: Path, kind: Kind) -> None:
+    """Finish a change that was committed, drop one that was not; the lock is held."""
+    ready = folder / READY
+    if (ready / MANIFEST).exists():
+        for name in set(_listed(folder, kind)) - set(_listed(ready, kind)):
+            (folder / name).unlink(missing_ok=True)
+        names = [name for name in _files_below(ready) if name != MANIFEST]
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (ready / name).replace(folder / name)
+        for place in {(folder / name).parent for name in names}:
+            flush(place)
+        (ready / MANIFEST).replace(folder / MANIFEST)
+        flush(folder)
+    for left in (ready, folder / NEXT):
+        if left.exists():
+            shutil.rmtree(left)
+
+
+def _files_below(folder: Path) -> list[str]:
+    """Relative names of all files, with `/` between their parts."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _flush_all(folder: Path) -> None:
+    """Flush every file and folder below, so that a commit never outlives what it commits."""
+    for path in (*folder.rglob("*"), folder):
+        flush(path)

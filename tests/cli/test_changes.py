@@ -1,0 +1,72 @@
+"""What a kill of `offramp calibrate` leaves of a run folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from offramp.cli import app
+from offramp.errors import BundleError
+from offramp.outputs import ExitOutputs
+from offramp.policy import load_policies
+from offramp.storage.folder import changing, read_folder
+from offramp.storage.manifest import RUN
+
+
+def made_up(seed: int) -> ExitOutputs:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, 700)
+    outputs = rng.normal(size=(2, 700, 4))
+    outputs[:, np.arange(700), labels] += np.array([[1.5], [4.0]])
+    return ExitOutputs(
+        outputs=outputs.astype(np.float32),
+        labels=labels,
+        stage_flops=np.array([20, 80]),
+        branch_flops=np.array([2, 0]),
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    with changing(folder, RUN, {"task": "classification"}) as staged:
+        for seed, split in enumerate(("calibration", "test")):
+            made_up(seed).save(staged / "outputs" / f"{split}.npz")
+    return folder
+
+
+def calibrate(run: Path, budget: int) -> None:
+    done = CliRunner().invoke(app, ["calibrate", str(run), "--budget", str(budget)])
+    assert done.exit_code == 0, done.exception
+
+
+def test_a_killed_calibration_leaves_the_old_policy_or_the_new(
+    run: Path, moments_of: Callable[[Path, Callable[[], object]], list[Path]]
+) -> None:
+    calibrate(run, 60)
+    old = read_folder(run, RUN, ["policy.json"]).files["policy.json"]
+    moments = moments_of(run, lambda: calibrate(run, 90))
+    new = read_folder(run, RUN, ["policy.json"]).files["policy.json"]
+    assert old != new
+    seen = []
+    for moment in moments:
+        names = ("policy.json", "outputs/calibration.npz", "outputs/test.npz")
+        found = read_folder(moment, RUN, names).files["policy.json"]
+        assert found in (old, new)
+        assert len(load_policies(moment / "policy.json")) == 1
+        seen.append(found == new)
+    assert seen == sorted(seen)
+    assert set(seen) == {False, True}
+
+
+def test_a_changed_policy_of_a_run_is_refused_with_advice_that_works(run: Path) -> None:
+    calibrate(run, 60)
+    path = run / "policy.json"
+    path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
+    done = CliRunner().invoke(app, ["simulate", str(run), "--rate", "1", "--deadline-ms", "9"])
+    assert isinstance(done.exception, BundleError)
+    assert "`offramp calibrate` with this folder writes it again" in str(done.exception)
+    calibrate(run, 60)
+    assert read_folder(run, RUN, ["policy.json"]).files["policy.json"] == path.read_bytes()
