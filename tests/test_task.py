@@ -1,8 +1,10 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from offramp.errors import DataError
-from offramp.task import ACCURACY, MEAN_ABSOLUTE_ERROR, check_labels, measure_of
+from offramp.task import ACCURACY, MEAN_ABSOLUTE_ERROR, Task, check_labels, measure_of
 
 LABELS = np.arange(11) % 4
 
@@ -49,5 +51,12 @@ def test_class_names_must_be_as_many_as_the_outputs() -> None:
 
 
 def test_values_are_not_classes() -> None:
-    with pytest.raises(DataError, match="labels are float32, but classes are whole numbers"):
-        check_labels(LABELS.astype(np.float32), 4)
+    with pytest.raises(DataError, match=r"fractions such as 0.5, .* task='regression'"):
+        check_labels(LABELS.astype(np.float32) + np.float32(0.5), 4)
+    check_labels(LABELS.astype(np.float32), 1, task="regression")
+
+
+def test_probabilities_are_not_trained_on_yet() -> None:
+    for task in get_args(Task):
+        with pytest.raises(DataError, match="each label is 4 probabilities"):
+            check_labels(np.full((3, 4), 0.25, np.float32), 4, task=task)

@@ -103,14 +103,30 @@ def checked_labels(
 
 
 def check_labels(
-    labels: NDArray[Any], num_outputs: int, class_names: Sequence[str] | None = None
+    labels: NDArray[Any],
+    num_outputs: int,
+    class_names: Sequence[str] | None = None,
+    *,
+    task: Task = "classification",
 ) -> None:
-    """Refuse labels that a classifier with so many outputs cannot be trained on.
+    """Refuse labels (N,) that a model with so many outputs cannot be trained on.
 
     Raises:
-        DataError: A label is not a class number or outside 0..num_outputs - 1, or the class names
-            are not `num_outputs` many.
+        DataError: Labels are probabilities, or, for classification, not class numbers or outside
+            0..num_outputs - 1, or the class names are not `num_outputs` many.
     """
+    if labels.ndim > 1:
+        raise DataError(
+            f"each label is {labels.shape[1]} probabilities, and training takes one class number "
+            "or value per sample. Give the most probable class."
+        )
+    if task == "classification":
+        _check_class_numbers(labels, num_outputs, class_names)
+
+
+def _check_class_numbers(
+    labels: NDArray[Any], num_outputs: int, class_names: Sequence[str] | None
+) -> None:
     if class_names is not None and len(class_names) != num_outputs:
         raise DataError(
             f"the data has {len(class_names)} classes but the model has {num_outputs} outputs. "
@@ -118,8 +134,8 @@ def check_labels(
         )
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"labels are {labels.dtype}, but classes are whole numbers from 0. Number the classes, "
-            "or train for regression."
+            f"the labels are fractions such as {labels[0]:g}, not class numbers. Give whole "
+            "numbers from 0, or train with task='regression'."
         )
     wrong = (labels < 0) | (labels >= num_outputs)
     if wrong.any():

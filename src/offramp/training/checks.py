@@ -98,20 +98,9 @@ def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objec
 
 
 def _targets(labels: NDArray[Any], num_outputs: int, objective: Objective) -> Tensor:
-    if labels.ndim > 1:
-        raise DataError(
-            f"each label is {labels.shape[1]} probabilities, and training takes one class number "
-            "or value per sample. Give the most probable class."
-        )
-    if objective.task == "regression":
-        return torch.from_numpy(labels.astype(np.float32))
-    if labels.dtype.kind == "f":
-        raise DataError(
-            f"the labels are fractions such as {labels[0]:g}, not class numbers. Give "
-            "whole numbers from 0, or train with task='regression'."
-        )
-    check_labels(labels, num_outputs)
-    return torch.from_numpy(labels)
+    check_labels(labels, num_outputs, task=objective.task)
+    wanted = np.float32 if objective.task == "regression" else np.int64
+    return torch.from_numpy(labels.astype(wanted, copy=False))
 
 
 def _check_outputs(backbone: StagedBackbone, objective: Objective) -> None:

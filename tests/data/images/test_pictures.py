@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from offramp.data import Samples, as_samples
-from offramp.data.images import array_digests, at_size, labelled_pictures
+from offramp.data.images import at_size, labelled_pictures
 from offramp.errors import DataError, ShapeError
 from offramp.preprocess import ImagePreprocess
 
@@ -67,7 +67,18 @@ def test_the_content_key_covers_pixels_labels_and_order() -> None:
 
 def test_pixels_of_another_shape_have_another_digest() -> None:
     pixels = np.arange(12, dtype=np.uint8)
-    assert array_digests(pixels.reshape(1, 3, 4)) != array_digests(pixels.reshape(1, 4, 3))
+    shaped = [pixels.reshape(1, *size) for size in ((3, 4), (4, 3))]
+    found = [labelled_pictures(array, np.zeros(1, int), PREPROCESS).digests for array in shaped]
+    assert found[0] != found[1]
+
+
+def test_a_picture_overwritten_in_its_array_is_refused() -> None:
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    images = labelled_pictures(pixels, np.zeros(3, int), PREPROCESS)
+    pixels[1, 2, 3] = 7
+    assert images.read([0, 2]).rows.tolist() == [0, 2]
+    with pytest.raises(DataError, match="picture 1 of an array has changed"):
+        images.read([1])
 
 
 def test_preprocessing_changes_the_content_key(images: Samples) -> None:

@@ -2,13 +2,12 @@
 
 from offramp.data.images.embedded import FashionMNIST
 from offramp.data.images.folder import ImageFolder, RandomSplit
-from offramp.data.images.pictures import array_digests, at_size, labelled_pictures
+from offramp.data.images.pictures import at_size, labelled_pictures
 
 __all__ = [
     "FashionMNIST",
     "ImageFolder",
     "RandomSplit",
-    "array_digests",
     "at_size",
     "labelled_pictures",
 ]

@@ -130,7 +130,7 @@ class ImageFolder(Spec):
         _warn_of_shared(root, splits, digests)
         ids = np.array([file.path.relative_to(root).as_posix() for file in files])
         pictures = ImageFiles(tuple(file.path for file in files), digests)
-        images = labelled_pictures(pictures, labels, self.preprocess, ids=ids, digests=digests)
+        images = labelled_pictures(pictures, labels, self.preprocess, ids=ids)
         parts = {
             name: thinned(images.subset(np.flatnonzero(splits == name)), self.limit)
             for name in SPLIT_NAMES

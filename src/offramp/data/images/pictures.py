@@ -15,11 +15,36 @@ from offramp.preprocess import ImagePreprocess
 
 
 class Pictures(Protocol):
-    """Pictures by number: an array (N, H, W) or (N, H, W, C) of uint8, or files read on demand."""
+    """Raw pictures by number, each still the one whose digest was taken when it is read."""
+
+    @property
+    def digests(self) -> NDArray[np.str_]:
+        """(N,) SHA-256 of each picture's raw content."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Image.Image | NDArray[np.uint8]: ...
+
+
+class PictureArray:
+    """Pictures in memory: uint8 (N, H, W) or (N, H, W, C)."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._pixels = pixels
+        self.digests: NDArray[np.str_] = np.array([_digest(picture) for picture in pixels])
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        picture: NDArray[np.uint8] = self._pixels[index]
+        if _digest(picture) != self.digests[index]:
+            raise DataError(
+                f"picture {index} of an array has changed since the array was given, and what was "
+                "computed from it would be kept as that of the old one. Leave the array alone "
+                "while it is in use."
+            )
+        return picture
 
 
 class PictureSource(Source):
@@ -32,16 +57,13 @@ class PictureSource(Source):
         self,
         pictures: Pictures,
         targets: NDArray[Any],
-        digests: NDArray[np.str_],
         preprocess: ImagePreprocess,
     ) -> None:
-        if len({len(pictures), len(targets), len(digests)}) != 1:
+        if len(pictures) != len(targets):
             raise ShapeError(
-                f"{len(pictures)} pictures come with {len(targets)} labels and {len(digests)} "
-                "digests. Give one each."
+                f"{len(pictures)} pictures come with {len(targets)} labels. Give one each."
             )
-        self.pictures, self.preprocess = pictures, preprocess
-        self._targets, self._digests = targets, digests
+        self.pictures, self.preprocess, self._targets = pictures, preprocess, targets
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -59,7 +81,7 @@ class PictureSource(Source):
     @property
     def digests(self) -> NDArray[np.str_]:
         """See Source."""
-        return self._digests
+        return self.pictures.digests
 
     @property
     def settings(self) -> str:
@@ -73,28 +95,26 @@ class PictureSource(Source):
 
 
 def labelled_pictures(
-    pictures: Pictures,
+    pictures: Pictures | NDArray[np.uint8],
     labels: NDArray[Any],
     preprocess: ImagePreprocess,
     *,
     ids: NDArray[np.str_] | None = None,
-    digests: NDArray[np.str_] | None = None,
 ) -> Samples:
     """Pictures with one class number or value each, as samples.
 
     Args:
-        pictures: The raw pictures.
+        pictures: An array (N, H, W) or (N, H, W, C), or raw pictures that are read on demand.
         labels: (N,) int64 class numbers or float32 values.
         preprocess: What makes a picture the backbone's input.
         ids: (N,) a stable name of each picture.
-        digests: (N,) SHA-256 of each picture's raw content; of its pixels where None.
 
     Raises:
-        ShapeError: There is not one label, id and digest for each picture.
+        ShapeError: There is not one label and id for each picture.
         DataError: There are no pictures.
     """
-    known = array_digests(pictures) if digests is None else digests
-    return Samples.of(PictureSource(pictures, labels, known, preprocess), ids=ids)
+    raw = PictureArray(pictures) if isinstance(pictures, np.ndarray) else pictures
+    return Samples.of(PictureSource(raw, labels, preprocess), ids=ids)
 
 
 def at_size(samples: Samples, height: int, width: int) -> Samples:
@@ -107,15 +127,9 @@ def at_size(samples: Samples, height: int, width: int) -> Samples:
     if not isinstance(source, PictureSource):
         raise DataError("only pictures can be prepared at another size. Leave `rival_sizes` empty.")
     preprocess = source.preprocess.model_copy(update={"height": height, "width": width})
-    other = PictureSource(source.pictures, source.targets, source.digests, preprocess)
+    other = PictureSource(source.pictures, source.targets, preprocess)
     return replace(samples, source=other)
 
 
-def array_digests(pictures: Pictures) -> NDArray[np.str_]:
-    """SHA-256 of each picture's shape and pixels."""
-    arrays = (np.asarray(pictures[index]) for index in range(len(pictures)))
-    return np.array([_array_digest(array) for array in arrays])
-
-
-def _array_digest(pixels: NDArray[np.uint8]) -> str:
+def _digest(pixels: NDArray[np.uint8]) -> str:
     return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
