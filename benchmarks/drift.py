@@ -7,6 +7,9 @@ False alarms: each of `streams` draws a reference and a stream of `answers` from
 shadow answers for one answer in a hundred. The rate holds for both kinds of alarm together. With
 rate 0.01 and 1,000 streams, 10 alarms are allowed; the exit code says whether there were no more.
 
+Dependence: the same for streams in which each answer is repeated, with and without looking at one
+in so many answers; and in how many of them the watch warned.
+
 Delays: the first answer already comes from the shifted mix, or the first one after 20,000 that
 did not. References are drawn anew each time. The aim is a median of at most 2,000 answers from
 5,000 reference samples on, in every mix; `50/50` and the middle exit are the hardest.
@@ -18,6 +21,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -29,7 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offramp.drift import Alarm, Watch, watch
+from offramp.drift import Alarm, DependenceWarning, Watch, watch
 from offramp.machine import environment
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
@@ -38,6 +42,8 @@ AIM_ANSWERS, AIM_REFERENCE = 2000, 5000
 SHADOWS = 100  # one answer in so many
 DISAGREEMENT = 0.03
 GIVE_UP = 20_000
+REPEATED = ((2, 1), (5, 1), (2, 2), (5, 5))
+"""Runs of so many equal answers, and one answer in so many that is looked at."""
 MIXES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "two exits, 50 to 45": ((0.5, 0.5), (0.45, 0.55)),
     "two exits, 80 to 75": ((0.8, 0.2), (0.75, 0.25)),
@@ -80,13 +86,19 @@ def main() -> int:
         alarms = list(pool.map(partial(null_alarms, answers, args.rate), range(streams)))
         false = false_alarms(alarms, answers, args.rate)
         print(false_told(false), flush=True)
+        dependent = []
+        for length, every in REPEATED:
+            one = partial(repeated_alarm, answers, args.rate, length, every)
+            found = list(pool.map(one, range(streams // 10)))
+            dependent.append(repeated(length, every, found))
+            print(repeated_told(dependent[-1]), flush=True)
         delays = []
         for after, references in ((0, (2000, 5000, 10_000)), (20_000, (5000,))):
             for reference in references:
                 for mix in MIXES:
-                    one = partial(delay_of, mix, reference, after, args.rate)
-                    found = np.array(list(pool.map(one, range(draws))))
-                    delays.append(judged(mix, reference, after, found))
+                    delay = partial(delay_of, mix, reference, after, args.rate)
+                    waits = np.array(list(pool.map(delay, range(draws))))
+                    delays.append(judged(mix, reference, after, waits))
                     print(delay_told(delays[-1]), flush=True)
     seconds = time.perf_counter() - began
     print(f"{seconds:.0f} s")
@@ -95,6 +107,7 @@ def main() -> int:
             "machine": environment("cpu", threads=torch.get_num_threads()),
             "smoke": args.smoke,
             "false_alarms": false,
+            "dependent": dependent,
             "delays": [asdict(row) for row in delays],
             "seconds": round(seconds, 1),
         }
@@ -107,7 +120,11 @@ def main() -> int:
 
 
 def drawn_watch(
-    mix: Sequence[float], samples: int, rate: float, random: np.random.Generator
+    mix: Sequence[float],
+    samples: int,
+    rate: float,
+    random: np.random.Generator,
+    every: int = 1,
 ) -> Watch:
     """A watch whose reference is drawn from this mix."""
     exits = len(mix)
@@ -126,7 +143,7 @@ def drawn_watch(
     policy = ExitPolicy(
         score=find_score("given"), thresholds=(1.0,) * (exits - 1), names=tuple(reference.names)
     )
-    return watch(reference, policy, rate=rate, seed=int(random.integers(2**32)))
+    return watch(reference, policy, rate=rate, every=every, seed=int(random.integers(2**32)))
 
 
 def stream(
@@ -145,6 +162,40 @@ def null_alarms(answers: int, rate: float, seed: int) -> list[str]:
     samples = (500, 2000, 5000, 10_000)[seed // len(MIXES) % 4]
     watched = drawn_watch(mix, samples, rate, random)
     return [alarm.kind for alarm in watched.update(*stream(mix, answers, random))]
+
+
+def repeated_alarm(
+    answers: int, rate: float, length: int, every: int, seed: int
+) -> tuple[bool, bool]:
+    """Whether a stream of repeated answers gave an alarm, and whether the watch warned."""
+    random = np.random.default_rng([3, seed, length])
+    mix, _ = list(MIXES.values())[seed % len(MIXES)]
+    watched = drawn_watch(mix, AIM_REFERENCE, rate, random, every)
+    exits, _ = stream(mix, answers // length, random)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", DependenceWarning)
+        alarms = watched.update(np.repeat(exits, length))
+    return bool(alarms), bool(warned)
+
+
+def repeated(length: int, every: int, found: Sequence[tuple[bool, bool]]) -> dict[str, int]:
+    """How many streams of repeated answers gave an alarm or a warning."""
+    alarms, warned = np.sum(found, axis=0).tolist()
+    return {
+        "length": length,
+        "every": every,
+        "streams": len(found),
+        "alarms": alarms,
+        "warned": warned,
+    }
+
+
+def repeated_told(row: dict[str, int]) -> str:
+    """One line for the terminal."""
+    return (
+        f"no drift, each answer {row['length']} times, one in {row['every']} looked at: "
+        f"{row['alarms']} of {row['streams']} streams gave an alarm, {row['warned']} a warning"
+    )
 
 
 def delay_of(name: str, reference: int, after: int, rate: float, seed: int) -> float:

@@ -178,6 +178,12 @@ def test_shadow_answers_are_read_from_the_second_column(
     assert json.loads(result.output.splitlines()[0])["kind"] == "disagreement"
 
 
+def test_a_watch_can_look_at_one_answer_in_several(rows: Path, policy: Path) -> None:
+    words = ("watch", str(rows), "--policy", str(policy), "--every", "3")
+    text = told(run(*words, given="2\n" * 20))
+    assert "one answer in 3. exit mix: 20 answers" in text
+
+
 def test_a_line_that_is_no_answer_is_named(rows: Path, policy: Path) -> None:
     with pytest.raises(DataError, match="line 2 of the stream is 'sure'"):
         told(run("watch", str(rows), "--policy", str(policy), given="1\nsure\n"))

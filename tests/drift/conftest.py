@@ -1,6 +1,7 @@
 """A reference with a known exit mix, and a policy on it."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,9 +39,9 @@ def policy_on(reference: ExitOutputs, *disabled: int) -> ExitPolicy:
 
 @pytest.fixture
 def make_watch() -> Callable[..., Watch]:
-    def make(counts: Sequence[int], differ: int = 0, rate: float = 0.01, seed: int = 0) -> Watch:
+    def make(counts: Sequence[int], differ: int = 0, **settings: Any) -> Watch:
         reference = reference_with(counts, differ)
-        return watch(reference, policy_on(reference), rate=rate, seed=seed)
+        return watch(reference, policy_on(reference), **settings)
 
     return make
 

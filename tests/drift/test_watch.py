@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from offramp.drift import Watch, watch
+from offramp.drift import DependenceWarning, Watch, watch
 from offramp.errors import BundleError, DataError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
 
@@ -62,9 +63,7 @@ def test_more_disagreement_is_found_and_less_is_welcome(make_watch: Make) -> Non
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 1500))
 @SETTINGS
-def test_a_watch_goes_on_after_a_restart_as_if_there_had_been_none(
-    make_watch: Make, seed: int, stop: int
-) -> None:
+def test_a_restart_anywhere_changes_no_alarm(make_watch: Make, seed: int, stop: int) -> None:
     exits, shadows = stream(2000, 0.33, 0.67, seed=seed), stream(60, 0.9, 0.1, seed=seed) == 1
     through, stopped = (make_watch([400, 600], differ=30, seed=seed) for _ in range(2))
     first = stopped.update(exits[:stop], shadows[:20])
@@ -74,6 +73,21 @@ def test_a_watch_goes_on_after_a_restart_as_if_there_had_been_none(
     assert {(a.kind, a.answers) for a in after} == {(a.kind, a.answers) for a in whole}
     assert again.e_values == pytest.approx(through.e_values)
     assert again.reference == through.reference
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 1500), min_size=1, max_size=4))
+@SETTINGS
+def test_a_restart_between_two_calls_changes_no_bit(
+    make_watch: Make, seed: int, stops: list[int]
+) -> None:
+    exits = stream(1500, 0.33, 0.67, seed=seed)
+    through, stopped = (make_watch([400, 600], differ=30, seed=seed, every=2) for _ in range(2))
+    for piece in np.split(exits, sorted(stops)):
+        shadows = piece[:7] == 0
+        through.update(piece, shadows)
+        stopped.update(piece, shadows)
+        stopped = Watch.from_state(json.loads(json.dumps(stopped.state(), allow_nan=False)))
+    assert stopped.state() == through.state()
 
 
 def test_the_same_seed_gives_the_same_and_another_one_another(make_watch: Make) -> None:
@@ -137,7 +151,9 @@ def test_a_rate_is_a_probability(make_watch: Make, rate: float) -> None:
 def test_a_reference_too_small_or_without_early_exits_is_refused(
     make_watch: Make, make_reference: Any, make_policy: Any
 ) -> None:
-    with pytest.raises(DataError, match=r"at least 100 reference samples.*got 99 samples"):
+    with pytest.raises(
+        DataError, match=r"at least 100 independent reference samples.*got 99 samples"
+    ):
         make_watch([50, 49])
     reference = make_reference([300, 300])
     with pytest.raises(DataError, match="0 such exits"):
@@ -160,10 +176,86 @@ def test_a_regression_watches_its_exits_only(make_policy: Any) -> None:
         watched.update([0], [True])
 
 
-@pytest.mark.parametrize("content", [{}, {"schema": "offramp watch 1", "rate": 0.1}])
+@pytest.mark.parametrize("content", [{}, {"schema": "offramp watch 2", "rate": 0.1}])
 def test_a_state_of_something_else_is_refused(content: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match="new watch"):
         Watch.from_state(content)
+
+
+def runs(answers: int, length: int, *shares: float, seed: int = 1) -> np.ndarray:
+    return np.repeat(stream(answers // length, *shares, seed=seed), length)
+
+
+def test_answers_in_runs_are_noticed_once_and_the_remedy_works(make_watch: Make) -> None:
+    exits = runs(6000, 5, 0.4, 0.3, 0.3)
+    watched = make_watch([400, 300, 300])
+    with pytest.warns(DependenceWarning, match=r"answers up to 4 apart are alike.*every=5 or"):
+        watched.update(exits[:3000])
+    again = Watch.from_state(json.loads(json.dumps(watched.state())))
+    again.update(exits[3000:])  # warns no more: a warning would be an error here
+    assert "which depend on each other" in str(again)
+    thinned = make_watch([400, 300, 300], every=5)
+    thinned.update(exits)
+    assert "one answer in 5" in str(thinned)
+    assert "depend" not in str(thinned)
+
+
+def test_thinned_answers_are_every_kth_however_calls_divide_them(make_watch: Make) -> None:
+    exits = stream(3000, 0.2, 0.8)
+    single, thinned, parts = (make_watch([500, 500], every=every) for every in (1, 3, 3))
+    (alarm,) = single.update(exits[::3])
+    (late,) = thinned.update(exits)
+    found = [each for piece in np.split(exits, [1, 2, 250, 251]) for each in parts.update(piece)]
+    assert (late.e_value, late.share) == (alarm.e_value, alarm.share)
+    assert late.answers == 3 * (alarm.answers - 1) + 1
+    assert late.since == 3 * alarm.since
+    assert [each.answers for each in found] == [late.answers]
+    assert thinned.answers == parts.answers == 3000
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5])
+def test_a_distance_of_answers_is_a_whole_number_from_one(make_watch: Make, every: Any) -> None:
+    with pytest.raises(PlanError, match="every="):
+        make_watch([300, 300], every=every)
+
+
+def test_of_reference_samples_that_share_an_id_one_is_taken(
+    make_reference: Any, make_policy: Any
+) -> None:
+    reference = make_reference([1000, 1500])
+    fivefold = replace(reference, ids=np.arange(2500) // 5)
+    with pytest.warns(DependenceWarning, match="uses 500 of them, at most one of each unit"):
+        watched = watch(fivefold, make_policy(reference))
+    mix = watched.reference.mix
+    assert np.add(mix.placing, mix.ranked).tolist() == [200, 300]
+    with pytest.raises(DataError, match=r"100 independent reference samples.*got 50 samples"):
+        watch(replace(reference, clusters=np.arange(2500) // 50), make_policy(reference))
+
+
+def test_units_of_different_sizes_leave_the_mix_of_the_samples_as_it_was(
+    make_reference: Any, make_policy: Any
+) -> None:
+    """Units of four leave early, single samples late: 80 and 20 % of the samples."""
+    reference = make_reference([4000, 1000])
+    clusters = np.concatenate([np.arange(4000) // 4, 1000 + np.arange(1000)])
+    with pytest.warns(DependenceWarning):
+        watched = watch(replace(reference, clusters=clusters), make_policy(reference))
+    assert watched.reference.mix.whole[0] == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_reference_of_repeated_samples_gives_no_more_false_alarms_than_stated(
+    make_reference: Any, make_policy: Any
+) -> None:
+    random, alarms = np.random.default_rng(0), 0
+    for seed in range(100):
+        units = random.multinomial(500, [0.4, 0.6])
+        reference = make_reference(5 * units)
+        repeated = replace(reference, ids=np.repeat(np.arange(500), 5))
+        with pytest.warns(DependenceWarning):
+            watched = watch(repeated, make_policy(reference), rate=0.05, seed=seed)
+        alarms += bool(watched.update(random.choice(2, 10_000, p=[0.4, 0.6])))
+    assert alarms <= 5
 
 
 @pytest.mark.slow

@@ -217,19 +217,21 @@ def watch(
     ] = None,
     policy: PolicyFile = None,
     rate: Annotated[float, typer.Option(help="Probability of any false alarm.")] = 0.01,
+    every: Annotated[
+        int, typer.Option(min=1, help="Look at one answer in so many, where they depend.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of tie breaking.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Read answers and tell when exit mix or disagreement have left the reference; 3 if so."""
-    from offramp.drift import watch as begin
+    """Watch a stream of answers for drift from the reference; exits with code 3 after an alarm."""
+    from offramp.drift import watch as start
     from offramp.outputs import ExitOutputs
 
     chosen = _policies(policy, outputs)
     if len(chosen) > 1:
         raise PlanError("watch follows one policy, and this file is a menu. Name another --policy.")
-    watched = begin(
-        ExitOutputs.load(outputs_file(outputs, "calibration")), chosen[0], rate=rate, seed=seed
-    )
+    reference = ExitOutputs.load(outputs_file(outputs, "calibration"))
+    watched = start(reference, chosen[0], rate=rate, every=every, seed=seed)
     alarms = 0
     try:
         for exits, disagree in answers(stream, watched.reference.exits):

@@ -1,6 +1,6 @@
 """Drift: a test whether exit mix or disagreement with the final exit left the reference."""
 
-from offramp.drift.alarm import Alarm
-from offramp.drift.watch import Watch, watch
+from offramp.drift.reference import DependenceWarning
+from offramp.drift.watches import Alarm, Watch, watch
 
-__all__ = ["Alarm", "Watch", "watch"]
+__all__ = ["Alarm", "DependenceWarning", "Watch", "watch"]

@@ -1,14 +1,57 @@
-"""Bets: on which p-values, and how much, if a share has moved."""
+"""Bets: on which p-values, and how much, if a share has moved; and all numbers that were tuned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_SINGLE = 0.5  # weight of bets on a single exit between others; the rest is on "up to this exit"
-_KEPT = 0.25  # of a share and of the rest, at least so much stays, or one surprise would cost all
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a watch divides its money; tuned by `benchmarks/drift.py` for shifts of 5 points.
+
+    The promise on false alarms holds for any of these numbers; they decide how soon drift is found.
+
+    Attributes:
+        mix_part: Of the rate of false alarms, what the exit mix is tested at. With the next one
+            half of the rate is left, so that a count over many streams, which varies, hardly ever
+            exceeds the rate; that costs a tenth of the delay.
+        disagreement_part: What disagreement is tested at; little, as shadow answers are few.
+        mix_shifts: Shifts of a share that bets expect, with their stakes; most on about 5 points,
+            a bit less than that since a stream before its change dilutes it.
+        disagreement_shifts: The same for disagreement, where a share is small and jumps.
+        at_once: Stake on a change before the first answer; the rest starts later.
+        block: Answers between two times at which bets start.
+        scale: After so many answers the stake that is still to start begins to thin out.
+        tail: How slowly it does: the part left after n answers is (1 + n / scale) ** -tail.
+        single: Weight of bets on a single exit between others; the rest is on "up to this exit".
+        kept: Least part of a share, and of its complement, that a bet leaves, or one surprise
+            would cost it everything.
+        placing: One of so many reference samples only places bets; ranks come from the others.
+    """
+
+    mix_part: float = 0.45
+    disagreement_part: float = 0.05
+    mix_shifts: Mapping[float, float] = field(
+        default_factory=lambda: MappingProxyType({0.02: 0.05, 0.045: 0.7, 0.12: 0.25})
+    )
+    disagreement_shifts: Mapping[float, float] = field(
+        default_factory=lambda: MappingProxyType({0.01: 0.4, 0.03: 0.4, 0.1: 0.2})
+    )
+    at_once: float = 0.7
+    block: int = 100
+    scale: float = 10_000.0
+    tail: float = 0.5
+    single: float = 0.5
+    kept: float = 0.25
+    placing: int = 10
+
+
+TUNING = Tuning()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +93,7 @@ def bets_on(
     early = len(shares) - 1
     intervals = [(0.0, edges[exit + 1]) for exit in range(early)]
     intervals += [(edges[exit], edges[exit + 1]) for exit in range(1, early)]
-    single = _SINGLE if early > 1 else 0.0
+    single = TUNING.single if early > 1 else 0.0
     weights = [(1 - single) / early] * early + [single / max(early - 1, 1)] * (early - 1)
     rows = [
         (low, high, direction * shift, weight * stake / len(directions))
@@ -60,5 +103,6 @@ def bets_on(
     ]
     low, high, shift, stakes = np.array(rows).T
     share = high - low
-    moved = np.clip(share + shift, _KEPT * share, 1 - _KEPT * (1 - share))
+    kept = TUNING.kept
+    moved = np.clip(share + shift, kept * share, 1 - kept * (1 - share))
     return Bets(low, high, np.log(moved / share), np.log((1 - moved) / (1 - share)), stakes)

@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.drift.bets import Bets
+from offramp.drift.bets import TUNING, Bets
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-_BLOCK = 100  # answers between two times at which bets begin
-_AT_ONCE = 0.7  # stake on a change before the first answer; the rest begins later
-_SCALE, _TAIL = 10_000.0, 0.5  # of the times at which the rest begins
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +26,7 @@ class Crossing:
     Attributes:
         answers: Answers up to there.
         log_e: Logarithm of the money.
-        since: (E,) answers of each category before the bet that won most began.
+        since: (E,) answers of each category before the component that won most started.
         upto: (E,) answers of each category up to there.
     """
 
@@ -42,8 +39,10 @@ class Crossing:
 class Monitor:
     """The money that bets against exchangeability have made so far.
 
-    Begun bets run on with all they have; at every 100th answer some more money begins, so that a
-    late change meets bets that have lost nothing yet. The stakes of all beginnings add up to 1.
+    A mixture of martingales: every 100 answers a new component starts with part of the money, so
+    that a late change meets one that has not lost money yet. All stakes add up to 1, so the sum
+    is a martingale too. What components of one bet have left is added up, as they all multiply
+    by the same factors from then on.
     """
 
     def __init__(
@@ -52,9 +51,9 @@ class Monitor:
         self.bets, self.reference, self.log_limit = bets, reference, log_limit
         self.random = random
         self.counts = np.zeros_like(reference)
-        self.log_money = np.log(_AT_ONCE * bets.stakes)  # (J,)
-        self.log_best = self.log_money.copy()  # (J,) of the one beginning that won most
-        self.since = np.zeros((len(bets.stakes), len(reference)), np.int64)  # counts at it
+        self.log_money = np.log(TUNING.at_once * bets.stakes)  # (J,)
+        self.log_best = self.log_money.copy()  # (J,) of the one component that won most
+        self.since = np.zeros((len(bets.stakes), len(reference)), np.int64)  # counts at its start
         self.crossed = False
 
     @property
@@ -72,13 +71,13 @@ class Monitor:
         found: Crossing | None = None
         start = 0
         while start < len(categories):
-            stop = start + _BLOCK - self.answers % _BLOCK
+            stop = start + TUNING.block - self.answers % TUNING.block
             found = self._block(categories[start:stop]) or found
             start = stop
         return found
 
     def _block(self, categories: NDArray[np.int64]) -> Crossing | None:
-        """Look at answers up to the next beginning at most."""
+        """Look at answers up to the next start of a component at most."""
         hits = categories[:, np.newaxis] == np.arange(len(self.counts))  # (N, E)
         upto = self.counts + np.cumsum(hits, axis=0)
         run = np.cumsum(self.bets.log_factors(self._ranks(hits, upto)), axis=0)  # (N, J)
@@ -86,8 +85,8 @@ class Monitor:
         self.counts = upto[-1]
         self.log_money = self.log_money + run[-1]
         self.log_best = self.log_best + run[-1]
-        if self.answers % _BLOCK == 0:
-            self._begin()
+        if self.answers % TUNING.block == 0:
+            self._start()
         return found
 
     def _ranks(self, hits: NDArray[np.bool_], upto: Counts) -> Floats:
@@ -109,9 +108,11 @@ class Monitor:
         since = self.since[money[first].argmax()]
         return Crossing(int(upto[first].sum()), float(log_e[first]), since, upto[first])
 
-    def _begin(self) -> None:
-        later = 1 - _AT_ONCE
-        left = (1 + np.array([self.answers - _BLOCK, self.answers]) / _SCALE) ** -_TAIL
+    def _start(self) -> None:
+        later = 1 - TUNING.at_once
+        left = (
+            1 + np.array([self.answers - TUNING.block, self.answers]) / TUNING.scale
+        ) ** -TUNING.tail
         fresh = np.log(later * (left[0] - left[1]) * self.bets.stakes)
         self.log_money = np.logaddexp(self.log_money, fresh)
         better = fresh > self.log_best
@@ -130,7 +131,7 @@ class Monitor:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where another one stood."""
+        """Continue from the state of another one."""
         self.counts = np.array(state["counts"], np.int64)
         self.log_money = np.array(state["log_money"], np.float64)
         self.log_best = np.array(state["log_best"], np.float64)

@@ -1,5 +1,6 @@
 """Reference: how the samples that a policy was calibrated on leave, as far as drift needs it."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -7,12 +8,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.drift.bets import TUNING
 from offramp.errors import DataError
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy
 
-_PLACING = 10  # one of so many samples only tells where to bet
 _FEWEST = 100
+
+
+class DependenceWarning(UserWarning):
+    """Samples or answers depend on each other, so more alarms than promised may be false."""
 
 
 @dataclass(frozen=True)
@@ -88,34 +93,64 @@ def reference_of(
 ) -> Reference:
     """Count how these samples leave.
 
+    Where samples share an id or a cluster, one of each unit is taken at most: ranks are uniform
+    only among independent samples.
+
     Raises:
         ShapeError: The policy is for other exits.
-        DataError: Too few samples, or no exit but the last can answer.
+        DataError: Too few independent samples, or no exit but the last can answer.
     """
-    leaves = policy.choose(outputs)
+    rows = _independent_rows(outputs, random)
+    leaves = policy.choose(outputs)[rows]
     exits = np.flatnonzero(np.append(policy.enabled, True))
     if len(leaves) < _FEWEST or len(exits) < 2:
         raise DataError(
-            f"a watch needs at least {_FEWEST} reference samples and one exit that can fire before "
-            f"the last; got {len(leaves)} samples and {len(exits) - 1} such exits. Some 5,000 "
-            "samples let it find a shift of 5 points within 2,000 answers."
+            f"a watch needs at least {_FEWEST} independent reference samples and one exit that can "
+            f"fire before the last; got {len(leaves)} samples and {len(exits) - 1} such exits. "
+            "About 5,000 samples let it find a shift of 5 points within 2,000 answers."
+        )
+    if outputs.units is not None:
+        warnings.warn(
+            f"the {len(outputs.labels)} reference samples share ids or clusters; the watch uses "
+            f"{len(rows)} of them, at most one of each unit. If the answers it will see depend on "
+            "each other too, as frames of one video do, give it every=k.",
+            DependenceWarning,
+            stacklevel=3,
         )
     placing = np.zeros(len(leaves), bool)
-    placing[random.permutation(len(leaves))[: len(leaves) // _PLACING]] = True
+    placing[random.permutation(len(leaves))[: len(leaves) // TUNING.placing]] = True
     return Reference(
         exits=tuple(exits.tolist()),
         names=tuple(outputs.names[exit] for exit in exits.tolist()),
         mix=_tally(np.searchsorted(exits, leaves), placing, len(exits)),
-        disagreement=_disagreement(outputs, leaves, placing),
+        disagreement=_disagreement(outputs, rows, leaves, placing),
     )
 
 
+def _independent_rows(outputs: ExitOutputs, random: np.random.Generator) -> NDArray[np.int64]:
+    """At most one sample of each unit, every sample with the same probability.
+
+    A unit of m samples gives one with probability m / M, where M is the size of the largest; so
+    the samples taken have the mix of all samples, also where units of other sizes differ in it.
+    """
+    units = outputs.units
+    if units is None:
+        return np.arange(len(outputs.labels))
+    order = random.permutation(len(units))
+    _, first, sizes = np.unique(units[order], return_index=True, return_counts=True)
+    taken = random.random(len(sizes)) < sizes / sizes.max()
+    return np.sort(order[first[taken]])
+
+
 def _disagreement(
-    outputs: ExitOutputs, leaves: NDArray[np.int64], placing: NDArray[np.bool_]
+    outputs: ExitOutputs,
+    rows: NDArray[np.int64],
+    leaves: NDArray[np.int64],
+    placing: NDArray[np.bool_],
 ) -> Tally | None:
     if outputs.task == "regression":
         return None
-    answers = outputs.predictions  # (E, N)
+    answers = outputs.predictions[:, rows]
     differ = answers[leaves, np.arange(len(leaves))] != answers[-1]
     return _tally(differ.astype(np.int64), placing, 2)
 
