@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.backbones.aliasing import Hazards, read_what_was_written
+from offramp.backbones.fingerprint import Fingerprint
 from offramp.backbones.names import Names, name_places
 from offramp.backbones.partition import Flow, unpack
 from offramp.backbones.reference import Reference, consult
@@ -24,14 +25,14 @@ class Analysis:
     Attributes:
         root: The frozen copy; the graph's targets are its attributes.
         graph: The whole forward pass, every reader of a changed tensor behind its change.
-        code: The graph as it was traced, as Python: the same for the same architecture.
+        fingerprint: Of the model as it was traced.
         reference: What the model itself answers on the sample.
         by_size: Whether sizes decided what was traced.
     """
 
     root: nn.Module
     graph: fx.Graph
-    code: str
+    fingerprint: Fingerprint
     values: Mapping[fx.Node, Value]
     names: Names
     node_names: Mapping[fx.Node, str]
@@ -63,7 +64,7 @@ def analyse(
     root = reference.warm
     with torch.inference_mode(False), torch.no_grad():  # tensors made there count no versions
         traced, by_size = _traced(root, sample, leaves)
-        code = traced.graph.python_code("self").src
+        fingerprint = Fingerprint.of(root, traced.graph)
         values = observe(root, traced.graph, sample)
         if unpack(traced.graph, values):
             values = observe(root, traced.graph, sample)
@@ -71,7 +72,7 @@ def analyse(
     names = name_places(traced, values)
     hazards = read_what_was_written(traced.graph, values)
     return Analysis(
-        root, traced.graph, code, values, names, traced.names, hazards, reference, by_size
+        root, traced.graph, fingerprint, values, names, traced.names, hazards, reference, by_size
     )
 
 

@@ -1,6 +1,5 @@
 """Cutting a backbone into frozen stages that compose to exactly the whole."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -12,6 +11,7 @@ from offramp.backbones.aliasing import make_out_of_place
 from offramp.backbones.analysis import Analysis, analyse, as_tuple
 from offramp.backbones.cuts import Cut as Cut
 from offramp.backbones.cuts import check_names, divide, in_order, spelled
+from offramp.backbones.fingerprint import Fingerprint
 from offramp.backbones.leaves import find_leaves, leaf_names
 from offramp.backbones.partition import Flow, Partition
 from offramp.backbones.stage import Live, make_stage
@@ -26,8 +26,7 @@ class _Kept:
     """What a staged backbone remembers that is no part of its state, so not in its registry."""
 
     original: nn.Module
-    root: nn.Module
-    code: str
+    fingerprint: Fingerprint
     sample: Live
     precision: torch.dtype | None
 
@@ -78,7 +77,7 @@ class StagedBackbone(nn.Module):
         self.input_shapes = tuple(tuple(tensor.shape[1:]) for tensor in sample)
         self.output_shape = values[analysis.answer].shape[1:]
         first = tuple(tensor[:1].clone() for tensor in sample)
-        self._kept = _Kept(original, analysis.root, analysis.code, first, _precision(self))
+        self._kept = _Kept(original, analysis.fingerprint, first, _precision(self))
         self.eval()
 
     @property
@@ -155,16 +154,8 @@ class StagedBackbone(nn.Module):
         )
 
     def weights_digest(self) -> str:
-        """SHA-256 of the architecture and of every parameter and buffer; the cuts do not count."""
-        digest = hashlib.sha256(self._kept.code.encode())
-        root = self._kept.root
-        state = dict(root.named_parameters()) | dict(root.named_buffers())
-        for name, tensor in sorted(state.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-            )
-        return digest.hexdigest()
+        """SHA-256 of all that decides the answer: operations, settings, weights; never the cuts."""
+        return self._kept.fingerprint.digest()
 
 
 def cut(
