@@ -133,6 +133,12 @@ def keeps(self: Any, x: Tensor) -> Tensor:
     return x
 
 
+@torch.fx.wrap
+def shifted(x: Tensor, sizes: list[int]) -> Tensor:
+    sizes[0] = min(sizes[0], 2)
+    return x.roll(sizes[0], 2)
+
+
 def asserts(self: Net, x: Tensor) -> Tensor:
     assert x.shape[1] == 4, "four channels"
     assert x.shape[0] > 0
@@ -196,6 +202,7 @@ CUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "a buffer filled at the first call": (lambda: net(fills_a_buffer, table=None), "first"),
     "an attribute set in forward": (lambda: net(keeps), "first"),
     "a script function": (lambda: net(lambda self, x: gated(x)), "first"),
+    "a list that is changed": (lambda: net(lambda self, x: shifted(x, [5, 1])), "first"),
     "a padded shortcut": (lambda: net(padded), "first"),
     "asserts on a shape": (lambda: net(asserts), "first"),
     "an if on a size": (lambda: net(by_height), "first"),

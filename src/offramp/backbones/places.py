@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from offramp.backbones.analysis import Analysis, analyse, as_tuple
 from offramp.backbones.leaves import find_leaves
 from offramp.backbones.partition import Flow, extracted_from
+from offramp.backbones.values import Interpreter
 from offramp.compute import FlopCounter
 from offramp.spec import FeatureShape
 
@@ -176,7 +177,7 @@ def _node_flops(analysis: Analysis, inputs: tuple[Tensor, ...]) -> dict[fx.Node,
     return counting.flops
 
 
-class _Counting(fx.Interpreter):
+class _Counting(Interpreter):
     """Interpreter that counts each node on its own."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:

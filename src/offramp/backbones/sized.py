@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from offramp.backbones.operators import ChangingProxy
 from offramp.backbones.tracing import PathTracer, line_in_model
-from offramp.backbones.values import flat_tensors
+from offramp.backbones.values import as_written, flat_tensors
 from offramp.errors import ShapeError
 
 _OF_SHAPE = frozenset(
@@ -118,7 +118,7 @@ class SizedTracer(PathTracer):
         held = _proxies((args, kwargs))
         values, named = fx.node.map_aggregate((args, kwargs), _held)
         made.__dict__["by_values"] = _tells_values(kind, target, held)
-        made.__dict__["held"] = self._run(kind, target, list(values), dict(named))
+        made.__dict__["held"] = self._run(kind, target, as_written(values), as_written(named))
         return made
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -133,7 +133,7 @@ class SizedTracer(PathTracer):
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
-    def _run(self, kind: str, target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kind == "placeholder":
             return self._sample[self.inputs.index(target)]
         self._running = True

@@ -82,7 +82,25 @@ def flat_tensors(value: Any) -> list[Tensor]:
     return [tensor for item in value for tensor in flat_tensors(item)]
 
 
-class _Observer(fx.Interpreter):
+def as_written(value: Any) -> Any:
+    """Arguments whose lists a function may change, instead of FX's frozen ones."""
+    if isinstance(value, list):
+        return [as_written(item) for item in value]
+    if isinstance(value, dict):
+        return {key: as_written(item) for key, item in value.items()}
+    return tuple(map(as_written, value)) if type(value) is tuple else value
+
+
+class Interpreter(fx.Interpreter):
+    """FX's interpreter, with arguments as the generated code gives them."""
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The node's arguments, with lists that may be changed."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return as_written(args), as_written(kwargs)
+
+
+class _Observer(Interpreter):
     """Interpreter that compares version counters before and after each node.
 
     Memory blocks are numbered, since addresses are used again when memory is freed. A result's
