@@ -1,13 +1,10 @@
 """The errors offramp raises on purpose; catch `OfframpError` to catch them all."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from offramp.policy.policy import ExitPolicy
+from typing import Any
 
 
 class OfframpError(Exception):
-    """Something the user can mend; its text says what happened and how."""
+    """An error the user can fix; the message says what happened and what to do."""
 
 
 class CutError(OfframpError):
@@ -38,18 +35,14 @@ class NoPolicyError(OfframpError):
     """No policy with an active early exit keeps the promise that was asked for.
 
     Attributes:
-        closest: The policy nearest to being certified, without a promise; None where no
+        closest: The ExitPolicy nearest to being certified, without a promise; None where no
             thresholds save anything at all.
-        num_samples_needed: Calibration samples, in total, with which this wish would be certified
-            in about four of five draws, as far as these tell; None where no number would do.
+        num_samples_needed: Estimated number of calibration samples needed to certify this request
+            with 80 % probability; None if no number would suffice.
     """
 
     def __init__(
-        self,
-        text: str,
-        *,
-        closest: "ExitPolicy | None" = None,
-        num_samples_needed: int | None = None,
+        self, text: str, *, closest: Any = None, num_samples_needed: int | None = None
     ) -> None:
         super().__init__(text)
         self.closest = closest

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from offramp.calibration import calibrate, calibration_of
+from offramp.calibration import Request, calibrate, calibration_of, calibrations
 from offramp.calibration.budget import budgeted
 from offramp.errors import DataError, NoPolicyError, OfframpError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
@@ -282,9 +282,8 @@ def test_a_menu_holds_policies_certified_each_on_its_own(pool: ExitOutputs) -> N
     assert menu.declined == (0.0001,)
     for limit in menu.limits:
         assert menu.at(limit).as_json() == calibrate(pool, max_drop=limit).as_json()
-    assert [each.policy.as_json() for each in calibration_of(pool, max_drop=(0.02, 0.05))] == [
-        policy.as_json() for policy in menu
-    ]
+    found = calibrations(pool, Request.of(max_drop=(0.02, 0.05)))
+    assert [each.policy.as_json() for each in found] == [policy.as_json() for policy in menu]
 
 
 def test_a_budget_is_kept_and_promises_nothing(pool: ExitOutputs) -> None:
@@ -321,7 +320,7 @@ def test_a_regression_promises_a_rise_with_single_losses_clipped() -> None:
     errors = errors_of(values)
     rise = errors[policy.choose(values), np.arange(3000)] - errors[-1]
     assert rise.mean() < 0.1
-    with pytest.raises(PlanError, match="no wish below loss_bound"):
+    with pytest.raises(PlanError, match="not below loss_bound"):
         calibrate(values, max_rise=2.5, score="agreement", loss_bound=2.0)
 
 
@@ -364,7 +363,7 @@ def test_what_is_needed_is_about_what_suffices(make_pool: Make, draw: Any) -> No
 
 
 def test_the_closest_policy_is_given_without_a_promise(pool: ExitOutputs) -> None:
-    with pytest.raises(NoPolicyError, match=r"nearest saves .* p = ") as error:
+    with pytest.raises(NoPolicyError, match=r"Testing stopped at .* p = ") as error:
         calibrate(pool, max_drop=0.0005)
     closest = error.value.closest
     assert closest is not None
@@ -376,7 +375,7 @@ def test_the_closest_policy_is_given_without_a_promise(pool: ExitOutputs) -> Non
 def test_no_number_of_samples_would_do_where_every_exit_is_worse(pool: ExitOutputs) -> None:
     bad = np.array(pool.outputs)
     bad[:-1] = np.roll(bad[:-1], 1, axis=-1)  # sure, and wrong
-    with pytest.raises(NoPolicyError, match="no number of them would do") as error:
+    with pytest.raises(NoPolicyError, match="no sample size would be enough") as error:
         calibrate(dataclasses.replace(pool, outputs=bad), max_drop=0.01)
     assert error.value.num_samples_needed is None
 
@@ -394,13 +393,13 @@ def test_the_full_network_is_never_issued_as_a_policy(pool: ExitOutputs) -> None
         ({}, "exactly one goal .* got none"),
         ({"max_drop": 0.01, "budget": 3.0}, "max_drop=0.01, budget=3.0"),
         ({"max_drop": 1.5}, "above 0 and below 1"),
-        ({"max_drop": ()}, "empty"),
+        ({"max_drop": ()}, "at least one limit"),
         ({"max_drop": 0.0}, "above 0"),
         ({"max_disagreement": (0.1, 0.2)}, "one limit"),
         ({"max_rise": 0.1}, "does not fit a classification"),
         ({"max_drop": 0.1, "confidence": 95}, "between 0 and 1"),
-        ({"max_drop": 0.1, "method": "crc"}, "'ltt', 'ucb'"),
-        ({"max_drop": 0.1, "within": "day"}, "None, 'class', 'group'"),
+        ({"max_drop": 0.1, "method": "crc"}, "must be 'ltt' or 'ucb'"),
+        ({"max_drop": 0.1, "within": "day"}, "must be 'class' or 'group'"),
         ({"max_drop": 0.1, "loss_bound": 2.0}, "loss_bound=2.0"),
         ({"max_drop": 0.1, "score": "sureness"}, "max_softmax"),
         ({"max_drop": 0.1, "split": ["test", "order"]}, "one word per row"),
@@ -414,11 +413,11 @@ def test_a_wish_that_cannot_be_is_said(pool: ExitOutputs, wish: dict[str, Any], 
 
 @pytest.mark.parametrize("goal", ["max_drop", "max_disagreement"])
 def test_a_regression_has_no_right_answers_to_promise(goal: str) -> None:
-    with pytest.raises(PlanError, match=f"{goal} does not fit a regression. Wish for max_rise"):
+    with pytest.raises(PlanError, match=f"{goal} does not fit a regression. Use max_rise"):
         whatever(regression(50, 0), score="agreement", **{goal: 0.1})
 
 
-def test_a_failure_before_the_nearest_policy_is_said() -> None:
+def test_the_candidate_that_stopped_the_test_is_named_and_the_nearest_given() -> None:
     # among the rows that test, the early exit errs where it is surest and helps further down
     random, num = np.random.default_rng(0), 2000
     split = np.where(np.arange(num) < 700, "order", "test")
@@ -431,12 +430,14 @@ def test_a_failure_before_the_nearest_policy_is_said() -> None:
         branch_flops=np.array([2, 0]),
         scores=np.array([score, score]),
     )
-    with pytest.raises(NoPolicyError, match="which would do, but a more careful one failed"):
+    with pytest.raises(NoPolicyError, match=r"stopped at a policy that saves [2-5]\.") as error:
         calibrate(outputs, max_drop=0.004, score="given", split=split)
+    closest = error.value.closest
+    assert closest.thresholds[0] < 0.9
 
 
 def test_all_faults_of_a_wish_are_listed(pool: ExitOutputs) -> None:
-    with pytest.raises(PlanError, match=r"(?s)max_drop=2.*method='x'.*confidence=0"):
+    with pytest.raises(PlanError, match=r"(?s)max_drop=2.*confidence=0.*method='x'"):
         whatever(pool, max_drop=2, method="x", confidence=0)
 
 
@@ -583,3 +584,133 @@ def test_a_rise_is_broken_in_at_most_its_share_of_draws(make_values: Make, draw:
         risks.append(rises.mean())
     assert len(risks) > 300
     assert (np.array(risks) > 0.05).sum() <= stats.binom.ppf(0.999, 600, 0.1)
+
+
+def lossless(num: int, **more: Any) -> ExitOutputs:
+    labels = np.arange(num) % 3
+    return ExitOutputs(
+        outputs=np.stack([np.eye(3, dtype=np.float32)[labels]] * 2)
+        * np.linspace(4, 9, num, dtype=np.float32)[:, np.newaxis],
+        labels=labels,
+        stage_flops=np.array([10, 90]),
+        branch_flops=np.array([1, 0]),
+        **more,
+    )
+
+
+@pytest.mark.parametrize(("num", "limit"), [(598, 0.005), (299, 0.01), (59, 0.05)])
+def test_lossless_rows_certify_as_soon_as_the_exact_binomial_does(num: int, limit: float) -> None:
+    split = np.array(["order"] * 40 + ["test"] * num)
+    found = calibration_of(lossless(num + 40), max_drop=limit, split=split)
+    assert found.num_certified == len(found.path)
+    with pytest.raises(NoPolicyError):
+        calibrate(lossless(num + 39), max_drop=limit, split=split[:-1])
+
+
+def saturated(num: int) -> ExitOutputs:
+    """An early exit whose softmax is 1 in most rows, some of them wrong; the logits tell which."""
+    random = np.random.default_rng(5)
+    labels, ease = random.integers(0, 3, num), random.random(num)
+    wrong = ease < 0.05
+    logits = np.zeros((2, num, 3))
+    logits[0, np.arange(num), np.where(wrong, (labels + 1) % 3, labels)] = 60 + 3000 * ease
+    logits[1, np.arange(num), labels] = 9
+    return ExitOutputs(
+        outputs=logits.astype(np.float32),
+        labels=labels,
+        stage_flops=np.array([20, 80]),
+        branch_flops=np.array([2, 0]),
+    )
+
+
+def test_a_saturated_softmax_is_named_and_a_temperature_helps() -> None:
+    with pytest.raises(NoPolicyError, match=r"'exit 0' saturates: \d+ % .* temperature=True"):
+        calibrate(saturated(3000), max_drop=0.01)
+    assert calibration_of(saturated(3000), max_drop=0.01, temperature=True).saved > 0.5
+
+
+def test_the_number_named_certifies_when_that_many_rows_are_drawn(
+    make_pool: Make, draw: Any
+) -> None:
+    given = draw(make_pool(20_000), 160, 3)
+    with pytest.raises(NoPolicyError) as error:
+        calibrate(given, max_drop=0.01)
+    number = error.value.num_samples_needed
+    assert number is not None
+    redrawn = [saved(draw(given, number, seed), max_drop=0.01, seed=seed) for seed in range(20)]
+    assert np.mean(np.array(redrawn) > 0) >= 0.7
+
+
+def repeated(pool: ExitOutputs, units: int, sizes: Any, seed: int, rows: Make) -> ExitOutputs:
+    """Rows drawn with replacement, each given as often as its cluster is large."""
+    random = np.random.default_rng(seed)
+    each = random.choice(np.atleast_1d(sizes), units)
+    chosen = np.repeat(random.integers(0, len(pool.labels), units), each)
+    return rows(pool, chosen, clusters=np.repeat(np.arange(units), each))
+
+
+def test_a_promise_says_how_many_clusters_carried_it(pool: ExitOutputs, rows: Make) -> None:
+    given = repeated(pool, 900, (1, 5), 0, rows)
+    found = calibration_of(given, max_drop=0.05)
+    promise = found.policy.promise
+    assert promise is not None
+    assert promise.cluster_size == 5
+    assert promise.num_clusters is not None
+    assert 540 < promise.num_clusters < 720
+    text = f"{promise.num_samples} samples in {promise.num_clusters} clusters of at most 5"
+    assert text in str(found.policy)
+
+
+def test_equal_ids_count_as_clusters_and_rows_that_share_none_as_independent(
+    pool: ExitOutputs, rows: Make
+) -> None:
+    given = repeated(pool, 900, 3, 0, rows)
+    texts = np.array([f"id {row // 3}" for row in range(2700)])
+    named = dataclasses.replace(given, clusters=None, ids=texts)
+    first, second = (calibration_of(each, max_drop=0.06) for each in (given, named))
+    assert first.as_json() == second.as_json()
+    alone = dataclasses.replace(pool, clusters=np.arange(2000), ids=np.arange(2000).astype(str))
+    plain = calibration_of(pool, max_drop=0.03)
+    assert calibration_of(alone, max_drop=0.03).as_json() == plain.as_json()
+
+
+@pytest.mark.parametrize("wish", [{"max_drop": 0.06}, {"max_disagreement": 0.2, "within": "group"}])
+def test_permuting_clustered_rows_with_their_split_changes_nothing(
+    pool: ExitOutputs, rows: Make, wish: dict[str, Any]
+) -> None:
+    given = repeated(pool, 800, (1, 2, 7), 0, rows)
+    split = np.where(np.asarray(given.clusters) % 3 == 0, "order", "test")
+    moved = np.random.default_rng(1).permutation(len(split))
+    first = calibration_of(given, split=split, **wish)
+    other = rows(given, moved, clusters=np.asarray(given.clusters)[moved])
+    assert first.as_json() == calibration_of(other, split=split[moved], **wish).as_json()
+
+
+def test_a_rise_is_certified_over_clusters_too() -> None:
+    values = regression(6000, 1)
+    clusters = np.arange(6000) // 3
+    found = calibration_of(
+        dataclasses.replace(values, clusters=clusters),
+        max_rise=0.2,
+        score="agreement",
+        loss_bound=2.0,
+    )
+    assert found.saved > 0
+    assert found.policy.promise is not None
+    assert found.policy.promise.cluster_size == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [5, 20, (1, 2, 5, 20)])
+def test_a_promise_over_clusters_is_broken_in_at_most_its_share_of_draws(
+    make_pool: Make, rows: Make, sizes: Any
+) -> None:
+    pool, draws, level, limit = make_pool(8000), 300, 0.1, 0.02
+    risks = []
+    for seed in range(draws):
+        with contextlib.suppress(NoPolicyError):
+            given = repeated(pool, 700, sizes, seed, rows)
+            policy = calibrate(given, max_drop=limit, confidence=1 - level, seed=seed)
+            risks.append(drop(policy, pool))
+    assert len(risks) > draws / 2
+    assert (np.array(risks) > limit).sum() <= stats.binom.ppf(0.999, draws, level)

@@ -1,3 +1,4 @@
+import inspect
 import json
 from pathlib import Path
 
@@ -5,7 +6,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from offramp.calibration import Request
 from offramp.cli import app
+from offramp.cli.policies import calibrate
 from offramp.errors import BundleError, DataError, NoPolicyError, PlanError
 from offramp.outputs import ExitOutputs
 from offramp.policy import load_policies
@@ -88,14 +91,31 @@ def test_what_cannot_be_certified_writes_no_policy(rows: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("--max-drop", "0.1", "--cost", "joules"), "'joules' is none of flops, ms"),
-        (("--max-drop", "0.1", "--within", "label"), "'label' is none of class, group"),
+        (("--max-drop", "0.1", "--cost", "joules"), "Invalid value for '--cost'"),
+        (("--max-drop", "0.1", "--within", "label"), "Invalid value for '--within'"),
     ],
 )
 def test_wrong_usage_exits_with_2(rows: Path, words: tuple[str, ...], text: str) -> None:
     result = run("calibrate", str(rows), *words)
     assert result.exit_code == 2
     assert text in result.output
+
+
+def test_every_setting_of_a_request_is_an_option_with_the_same_default() -> None:
+    options = inspect.signature(calibrate).parameters
+    for name, field in Request.model_fields.items():
+        assert options[name].default == field.default
+
+
+def test_limits_that_agree_in_six_digits_stay_apart(rows: Path, tmp_path: Path) -> None:
+    limits = ("--max-drop", "0.05", "--max-drop", "0.0500000001")
+    path = tmp_path / "menu.json"
+    run("calibrate", str(rows), *limits, "--out", str(path))
+    assert len(load_policies(path)) == 2
+    words = ("--rate", "50", "--deadline-ms", "9", "--policy", str(path), "--requests", "500")
+    text = told(run("simulate", str(rows), *words))
+    assert "max_drop 0.05 " in text
+    assert "max_drop 0.0500000001" in text
 
 
 def test_no_goal_is_an_error_that_shows_one(rows: Path) -> None:

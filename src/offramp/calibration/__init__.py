@@ -1,6 +1,12 @@
 """Calibration: thresholds from outputs, for a promise, a budget or a deadline."""
 
-from offramp.calibration.calibrate import calibrate, calibration_of
-from offramp.calibration.calibration import Calibration, Candidate
+from offramp.calibration.calibrate import (
+    Calibration,
+    Tried,
+    calibrate,
+    calibration_of,
+    calibrations,
+)
+from offramp.calibration.request import Request
 
-__all__ = ["Calibration", "Candidate", "calibrate", "calibration_of"]
+__all__ = ["Calibration", "Request", "Tried", "calibrate", "calibration_of", "calibrations"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -54,10 +54,13 @@ def calibrate(
     score: Annotated[
         str, typer.Option(help="max_softmax, entropy, margin, patience, agreement or given.")
     ] = "max_softmax",
-    cost: Annotated[str, typer.Option(help="What is saved: flops or ms.")] = "flops",
-    method: Annotated[str, typer.Option(help="ltt or ucb.")] = "ltt",
+    cost: Annotated[Literal["flops", "ms"], typer.Option(help="What is saved.")] = "flops",
+    method: Annotated[
+        Literal["ltt", "ucb"], typer.Option(help="Test each candidate, or bound its risk.")
+    ] = "ltt",
     within: Annotated[
-        str | None, typer.Option(help="Keep the promise in each class, or in each group.")
+        Literal["class", "group"] | None,
+        typer.Option(help="Keep the promise in each class, or in each group."),
     ] = None,
     temperature: Annotated[
         bool, typer.Option("--temperature", help="Fit a temperature per exit first.")
@@ -72,45 +75,26 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Choose thresholds that keep a promise with stated confidence, or say that none do."""
-    from offramp.calibration import calibrate as fit
-    from offramp.calibration import calibration_of
+    given = dict(locals())
+    from offramp.calibration import Request, calibrations
+    from offramp.calibration.budget import budgeted
     from offramp.outputs import ExitOutputs
     from offramp.policy import PolicyMenu
 
-    _check_choices(cost=(cost, "flops", "ms"), method=(method, "ltt", "ucb"))
-    _check_choices(within=(within, None, "class", "group"))
+    limits = tuple(max_drop or ()) or None
+    given["max_drop"] = limits[0] if limits and len(limits) == 1 else limits
+    request = Request.of(**{name: given[name] for name in Request.model_fields})
     rows = ExitOutputs.load(outputs_file(outputs, "calibration"))
-    several = len(max_drop or ()) > 1
-    wish: dict[str, Any] = {
-        "max_drop": (tuple(max_drop) if several else max_drop[0]) if max_drop else None,
-        "max_disagreement": max_disagreement,
-        "max_rise": max_rise,
-        "confidence": confidence,
-        "score": score,
-        "cost": cost,
-        "method": method,
-        "within": within,
-        "temperature": temperature,
-        "loss_bound": loss_bound,
-        "seed": seed,
-    }
-    save = partial(save_policy, out, outputs)
-    if budget is not None:
-        policy = fit(rows, budget=budget, **wish)
-        path = save(policy)
-        show(Fitted((), (policy,), path, _test_rows(outputs)), as_json)
-        return
-    found = calibration_of(rows, **wish)
-    calibrations = tuple(found) if several else (found,)
-    policies = tuple(each.policy for each in calibrations)
-    declined: tuple[float, ...] = ()
-    if several:
-        menu = PolicyMenu.of(policies, max_drop or ())
-        path = save(menu)
-        declined = menu.declined
+    found: tuple[Calibration, ...] = ()
+    if request.budget is not None:
+        policies = [budgeted(rows, request.budget, score=request.score, cost=request.cost)]
     else:
-        path = save(policies[0])
-    show(Fitted(calibrations, policies, path, _test_rows(outputs), declined), as_json)
+        found = calibrations(rows, request)
+        policies = [each.policy for each in found]
+    menu = PolicyMenu.of(policies, request.limits) if request.is_menu else None
+    path = save_policy(out, outputs, menu or policies[0])
+    declined = () if menu is None else menu.declined
+    show(Fitted(found, tuple(policies), path, _test_rows(outputs), declined), as_json)
 
 
 @dataclass(frozen=True)
@@ -135,16 +119,16 @@ class Fitted:
         }
 
     def __str__(self) -> str:
-        told = list(map(str, self.calibrations or self.policies))
-        told += [f"not certified, so not on the menu: {limit:g}" for limit in self.declined]
+        texts = list(map(str, self.calibrations or self.policies))
+        texts += [f"not certified, so not on the menu: {limit:g}" for limit in self.declined]
         judged = self._judged()
         if judged is not None:
-            told.append(str(judged.policy_table()))
+            texts.append(str(judged.policy_table()))
             for policy, table in zip(self.policies, judged.part_tables(), strict=False):
                 if policy.promise is not None and policy.promise.within:
-                    told.append(str(table))
-            told.append(f"These on the {judged.samples} samples of the run's test split.")
-        return "\n\n".join([*told, f"written: {self.path}"])
+                    texts.append(str(table))
+            texts.append(f"These on the {judged.samples} samples of the run's test split.")
+        return "\n\n".join([*texts, f"written: {self.path}"])
 
     def _judged(self) -> Any:
         from offramp.evaluation.quality import quality
@@ -159,7 +143,9 @@ def simulate(
     rate: Annotated[float, typer.Option(help="Requests per second.")],
     deadline_ms: Annotated[float, typer.Option(help="From sending to the answer's arrival.")],
     policy: PolicyFile = None,
-    arrivals: Annotated[str, typer.Option(help="fixed, poisson or bursts.")] = "poisson",
+    arrivals: Annotated[
+        Literal["fixed", "poisson", "bursts"], typer.Option(help="How requests arrive.")
+    ] = "poisson",
     burst_size: Annotated[int, typer.Option(min=1, help="Requests in one burst.")] = 10,
     uplink_ms: Annotated[float, typer.Option(help="Median time of a request's way.")] = 0.0,
     downlink_ms: Annotated[float, typer.Option(help="Median time of an answer's way.")] = 0.0,
@@ -174,7 +160,6 @@ def simulate(
     from offramp import simulation as sim
     from offramp.outputs import ExitOutputs
 
-    _check_choices(arrivals=(arrivals, "fixed", "poisson", "bursts"))
     if jitter and not (uplink_ms or downlink_ms):
         raise typer.BadParameter(
             "spreads --uplink-ms and --downlink-ms, and both are 0", param_hint="--jitter"
@@ -268,7 +253,7 @@ def _test_rows(outputs: Path) -> "ExitOutputs | None":
 def _named(policies: "Sequence[ExitPolicy]") -> "dict[str, ExitPolicy]":
     """Each under a short name: its promise's limit, or what it is."""
     return {
-        "budget" if each.promise is None else f"{each.promise.goal} {each.promise.limit:g}": each
+        "budget" if each.promise is None else f"{each.promise.goal} {each.promise.limit}": each
         for each in policies
     }
 
@@ -285,10 +270,3 @@ def _built(make: Callable[..., Setting], options: dict[str, str], **values: floa
         raise typer.BadParameter(
             f"{values[name]:g}: {wrong['msg']}", param_hint=options[name]
         ) from None
-
-
-def _check_choices(**options: tuple[str | None, *tuple[str | None, ...]]) -> None:
-    for name, (given, *known) in options.items():
-        if given not in known:
-            listed = ", ".join(str(choice) for choice in known if choice)
-            raise typer.BadParameter(f"{given!r} is none of {listed}", param_hint=f"--{name}")

@@ -26,6 +26,8 @@ class Promise:
         method: How it was certified.
         within: Whether it holds for each class or group apart.
         num_samples: That carried the promise: those on which the policies were tested.
+        num_clusters: That these samples are in; None where each is independent of the others.
+        cluster_size: Samples of the largest cluster that the promise speaks of.
         estimate: The risk on these samples.
         loss_bound: Where errors are unbounded, what single losses were clipped at.
     """
@@ -36,6 +38,8 @@ class Promise:
     method: Method
     within: Within | None = None
     num_samples: int
+    num_clusters: int | None = None
+    cluster_size: int | None = None
     estimate: float
     loss_bound: float | None = None
 
@@ -63,8 +67,13 @@ class Promise:
         )
         return (
             f"{what}{each}, with {100 * self.confidence:g} % confidence "
-            f"({self.num_samples} samples, {self.method}{clipped})"
+            f"({self.num_samples} samples{self._clusters()}, {self.method}{clipped})"
         )
+
+    def _clusters(self) -> str:
+        if self.num_clusters is None:
+            return ""
+        return f" in {self.num_clusters:,} clusters of at most {self.cluster_size}"
 
 
 def _points(share: float) -> str:

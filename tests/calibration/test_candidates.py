@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.calibration.levels import levels_of
+from offramp.calibration.candidates import levels_of
 from offramp.policy.decision import fires
 
 

@@ -1,0 +1,254 @@
+"""Candidates: policies from careful to eager, in the order they are tested."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from offramp.calibration.order import OrderRows, learned_states, walk
+from offramp.calibration.risks import Evidence, Losses, Sample, evidence_of
+from offramp.calibration.roles import Roles
+from offramp.errors import PlanError
+from offramp.outputs import ExitOutputs, Unit
+from offramp.policy.policy import ExitPolicy
+from offramp.policy.promise import Within
+from offramp.policy.scores import Score
+
+NUM_LEVELS = 32
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One policy that may be certified.
+
+    Attributes:
+        saved: Share of the backbone's cost saved on all given rows.
+        guessed: Mean loss on the rows that the order was learned on.
+        evidence: Of the tested rows, one for each stratum.
+    """
+
+    policy: ExitPolicy
+    saved: float
+    guessed: float
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def estimate(self) -> float:
+        """Mean loss on the tested rows; of the worst stratum, where there are several."""
+        return max(each.estimate for each in self.evidence)
+
+
+@dataclass(frozen=True, eq=False)
+class Strata:
+    """Classes or groups that a promise holds for apart; one without a name for all rows.
+
+    Attributes:
+        names: As texts, (S,).
+        of: Number of each row's stratum, (N,).
+    """
+
+    names: tuple[str, ...]
+    of: Ints
+
+
+def strata_of(outputs: ExitOutputs, within: Within | None) -> Strata:
+    """The classes or groups that occur among all rows.
+
+    Raises:
+        PlanError: A regression has no classes, or the outputs have no groups.
+    """
+    if within is None:
+        return Strata(("",), np.zeros(len(outputs.labels), np.int64))
+    if within == "class" and outputs.task == "regression":
+        raise PlanError("within='class' needs classes, and these outputs are a regression's.")
+    values = outputs.labels if within == "class" else outputs.groups
+    if values is None:
+        raise PlanError(
+            "within='group' needs groups, and these outputs have none. Give ExitOutputs groups=, "
+            "or use within='class'."
+        )
+    names, of = np.unique(values, return_inverse=True)
+    return Strata(tuple(f"{within} {name}" for name in names.tolist()), of.astype(np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything that candidates are made of and judged by, on N rows.
+
+    Attributes:
+        scores: (E - 1, N) of the early exits.
+        level: Chance of error that a test may have.
+    """
+
+    outputs: ExitOutputs
+    score: Score
+    scores: Floats
+    temperatures: tuple[float, ...] | None
+    unit: Unit
+    roles: Roles
+    losses: Losses
+    strata: Strata
+    level: float
+
+    def policy(self, thresholds: Sequence[float | None]) -> ExitPolicy:
+        """The policy with these thresholds, without a promise."""
+        return ExitPolicy(
+            score=self.score,
+            thresholds=tuple(thresholds),
+            names=tuple(self.outputs.names),
+            temperatures=self.temperatures,
+            source=self.outputs.source,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Thresholds of the early exits, each falling; level 0 is disabled, level l the l-th of them.
+
+    Attributes:
+        thresholds: (E - 1) arrays; empty for an exit that can never fire.
+    """
+
+    thresholds: tuple[Floats, ...]
+
+    def of(self, scores: Floats) -> Ints:
+        """First level at which each row fires, (E - 1, N); one past the last where none does."""
+        return np.array(
+            [
+                np.searchsorted(-falling, -row, side="left") + 1
+                for falling, row in zip(self.thresholds, scores, strict=True)
+            ],
+            np.int64,
+        ).reshape(scores.shape)
+
+    def at(self, state: Ints) -> tuple[float | None, ...]:
+        """Thresholds of a state (E - 1,) of levels."""
+        return tuple(
+            float(falling[level - 1]) if level else None
+            for falling, level in zip(self.thresholds, state, strict=True)
+        )
+
+
+def levels_of(scores: Floats, num_levels: int = NUM_LEVELS) -> Levels:
+    """Levels at equal steps of rank of scores (E - 1, N); all values where there are few.
+
+    A threshold lies half way between two scores, so that rounding moves no row across it.
+    """
+    return Levels(tuple(_falling(row[np.isfinite(row)], num_levels) for row in scores))
+
+
+def _falling(scores: Floats, num_levels: int) -> Floats:
+    values, counts = np.unique(-scores, return_counts=True)
+    values = -values  # distinct, falling
+    below = np.append(values[1:], values[-1:])
+    between = below + (values - below) / 2
+    between = np.where(between > below, between, values)
+    if len(values) <= num_levels:
+        return between
+    ranks = np.ceil(np.arange(1, num_levels + 1) * len(scores) / num_levels)
+    return between[np.unique(np.searchsorted(np.cumsum(counts), ranks, side="left"))]
+
+
+def candidates_of(inputs: Inputs) -> list[Candidate]:
+    """Candidates in the order they are to be tested, from the order rows only."""
+    order = inputs.roles.order
+    if not len(order):
+        return []
+    levels = levels_of(inputs.scores[:, order])
+    first = levels.of(inputs.scores)
+    costs = _costs(inputs)
+    whole = float(inputs.outputs.own_path_cost(inputs.unit)[-1])
+    if not whole:
+        return []
+    rows = _order_rows(
+        inputs, levels, first, lambda enabled: costs(tuple(enabled.tolist())) / whole
+    )
+    return list(_with_evidence(inputs, levels, first, learned_states(rows), costs))
+
+
+def _order_rows(
+    inputs: Inputs, levels: Levels, first: Ints, costs: Callable[[NDArray[np.bool_]], Floats]
+) -> OrderRows:
+    """The order rows, sorted by what is read of them, so that their order shows in no sum."""
+    order, clusters = inputs.roles.order, inputs.roles.clusters
+    losses, scores = inputs.losses.values[:, order] / inputs.losses.most, inputs.scores[:, order]
+    place = np.lexsort(np.concatenate([[inputs.strata.of[order]], losses, scores]))
+    order, losses, scores = order[place], losses[:, place], scores[:, place]
+    return OrderRows(
+        first=first[:, order],
+        surprise=_surprise(scores),
+        num_levels=np.array([len(each) for each in levels.thresholds], np.int64),
+        losses=losses,
+        strata=inputs.strata.of[order],
+        units=np.arange(len(order)) if clusters is None else clusters[order],
+        costs=costs,
+    )
+
+
+def _surprise(scores: Floats) -> Floats:
+    every = np.sort(scores[np.isfinite(scores)])
+    if not len(every):
+        return np.zeros(scores.shape)
+    below = np.searchsorted(every, scores, "left") + np.searchsorted(every, scores, "right")
+    share = np.clip(below / 2, 0.5, len(every) - 0.5) / len(every)
+    found: Floats = logit(1 - share)
+    return found
+
+
+def _with_evidence(
+    inputs: Inputs,
+    levels: Levels,
+    first: Ints,
+    states: Ints,
+    costs: Callable[[tuple[bool, ...]], Floats],
+) -> Iterator[Candidate]:
+    whole = float(inputs.outputs.own_path_cost(inputs.unit)[-1])
+    values, every = inputs.losses.values, np.arange(first.shape[1])
+    order = inputs.roles.order
+    tested, learned = _by_stratum(inputs, inputs.roles.test), _by_stratum(inputs, order)
+    for state, leaves in zip(states, walk(first, states), strict=True):
+        losses = values[leaves, every]
+        counts = np.bincount(leaves, minlength=len(values))
+        mean = costs(tuple((state > 0).tolist())) @ counts / len(every)
+        yield Candidate(
+            policy=inputs.policy(levels.at(state)),
+            saved=float(1 - mean / whole),
+            guessed=float(np.sort(losses[order]).mean()),
+            evidence=tuple(
+                evidence_of(
+                    inputs.losses,
+                    _sample(inputs, losses, one),
+                    _sample(inputs, losses, two),
+                    inputs.level,
+                    inputs.roles.cluster_size,
+                )
+                for one, two in zip(tested, learned, strict=True)
+            ),
+        )
+
+
+def _sample(inputs: Inputs, losses: Floats, rows: Ints) -> Sample:
+    clusters = inputs.roles.clusters
+    return Sample(losses[rows], None if clusters is None else clusters[rows])
+
+
+def _by_stratum(inputs: Inputs, rows: Ints) -> list[Ints]:
+    strata = inputs.strata.of[rows]
+    return [rows[strata == stratum] for stratum in range(len(inputs.strata.names))]
+
+
+def _costs(inputs: Inputs) -> Callable[[tuple[bool, ...]], Floats]:
+    """Cost of leaving at each exit, from which early exits are enabled."""
+
+    @cache
+    def costs(enabled: tuple[bool, ...]) -> Floats:
+        policy = inputs.policy([0.0 if each else None for each in enabled])
+        return policy.exit_cost(inputs.outputs, inputs.unit)
+
+    return costs

@@ -1,0 +1,190 @@
+"""Request: what `calibrate` is asked for; one Spec for Python, the command line and JSON."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, Self, cast, get_args
+
+import numpy as np
+from pydantic import (
+    BeforeValidator,
+    InstanceOf,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+
+from offramp.errors import PlanError
+from offramp.outputs import Unit
+from offramp.policy.promise import Goal, Method, Within
+from offramp.policy.scores import Score
+from offramp.spec import Spec
+
+GOALS: tuple[Goal, ...] = get_args(Goal)
+
+
+def _number(value: Any) -> Any:
+    """Numbers of any library as floats; what is not a number, `True` included, is refused."""
+    if value is None:
+        return None
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        raise ValueError("must be one limit; a menu is made of several max_drop.")  # noqa: TRY004
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError("must be a number.")  # noqa: TRY004 (pydantic reports no other)
+    return float(value)
+
+
+def _above_zero(value: Any) -> Any:
+    number = _number(value)
+    if number is not None and not 0 < number < float("inf"):
+        raise ValueError("must be above 0, in the labels' unit.")
+    return number
+
+
+def _share(value: Any) -> Any:
+    number = _number(value)
+    if number is not None and not 0 < number < 1:
+        raise ValueError("must be above 0 and below 1, a share: 0.01 is one point.")
+    return number
+
+
+def _shares(value: Any) -> Any:
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
+        return _share(value)
+    if not len(value):
+        raise ValueError("must not be empty: give at least one limit.")
+    return tuple(_share(each) for each in value)
+
+
+def _confidence(value: Any) -> Any:
+    number = _number(value)
+    if number is None or not 0 < number < 1:
+        raise ValueError("must be between 0 and 1, such as 0.95.")
+    return number
+
+
+def _count(value: Any) -> Any:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or int(value) < 0:
+        raise ValueError("must be a whole number from 0.")
+    return int(value)
+
+
+Number = Annotated[float | None, BeforeValidator(_number)]
+AboveZero = Annotated[float | None, BeforeValidator(_above_zero)]
+Share = Annotated[float | None, BeforeValidator(_share)]
+Shares = Annotated[float | tuple[float, ...] | None, BeforeValidator(_shares)]
+
+
+class Request(Spec):
+    """What a policy has to keep, and how it is chosen. Exactly one goal is given.
+
+    Attributes:
+        max_drop: How much accuracy may fall against the final exit: 0.01 is one point. Several
+            give a menu, each certified on its own.
+        max_rise: How much the mean absolute error may rise, in the labels' unit.
+        max_disagreement: Share of answers that may differ from the final exit's.
+        budget: Mean cost in the unit of `cost`; carries no promise.
+        confidence: Of the promise, over the draw of the samples.
+        score: How sure an exit is: a name from `SCORES`, or a Score.
+        cost: What is to be saved.
+        method: `ltt` tests each candidate against the limit; `ucb` bounds its risk instead.
+        within: Keep the promise in each class, or each group, that occurs in the outputs.
+        seed: Of the draw of roles.
+        temperature: Divide each early exit's logits by a temperature, fitted on rows of its own.
+        loss_bound: What single rises are clipped at; `max_rise` needs it.
+    """
+
+    max_drop: Shares = None
+    max_rise: AboveZero = None
+    max_disagreement: Share = None
+    budget: Number = None
+    confidence: Annotated[float, BeforeValidator(_confidence)] = 0.95
+    score: str | InstanceOf[Score] = "max_softmax"
+    cost: Unit = "flops"
+    method: Method = "ltt"
+    within: Within | None = None
+    seed: Annotated[int, BeforeValidator(_count)] = 0
+    temperature: bool = False
+    loss_bound: Number = None
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """A request of these settings.
+
+        Raises:
+            PlanError: Settings that are unknown, out of range or contradict each other; all listed.
+        """
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            raise PlanError("\n".join(map(_fault, error.errors()))) from None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = {name: getattr(self, name) for name in (*GOALS, "budget")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if len(given) != 1:
+            got = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "none"
+            raise ValueError(
+                f"calibrate takes exactly one goal of {', '.join((*GOALS, 'budget'))}; got {got}. "
+                "For accuracy within one point: max_drop=0.01."
+            )
+        if self.goal == "budget":
+            self._check_only_budget()
+        elif self.loss_bound is not None and self.limits[-1] >= self.loss_bound:
+            raise ValueError(
+                f"{self.goal}={self.limits[-1]:g} is not below loss_bound={self.loss_bound:g}. "
+                "Losses are clipped at loss_bound, so their mean can never exceed it. Choose a "
+                f"smaller {self.goal}."
+            )
+        return self
+
+    @field_serializer("score")
+    def _score_name(self, score: str | Score) -> str:
+        return score if isinstance(score, str) else score.name
+
+    @property
+    def goal(self) -> Goal | Literal["budget"]:
+        """The one goal that is given."""
+        names = (name for name in (*GOALS, "budget") if getattr(self, name) is not None)
+        return cast(Goal, next(names))
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """What is to be kept: one limit, or those of a menu, rising."""
+        value = getattr(self, self.goal)
+        return tuple(sorted(set(value))) if isinstance(value, tuple) else (value,)
+
+    @property
+    def is_menu(self) -> bool:
+        """Whether several limits are asked for."""
+        return isinstance(self.max_drop, tuple)
+
+    @property
+    def level(self) -> float:
+        """Chance of certifying a policy that breaks its promise."""
+        return 1 - self.confidence
+
+    def _check_only_budget(self) -> None:
+        """Refuse what a budget, which promises nothing, cannot use."""
+        promises = ("confidence", "method", "within", "temperature", "loss_bound")
+        fields = type(self).model_fields
+        if idle := [name for name in promises if getattr(self, name) != fields[name].default]:
+            raise ValueError(
+                f"a budget has no use for {', '.join(idle)}: all rows choose its thresholds, and "
+                "it promises nothing. Leave them out (temperatures that fit_temperatures found on "
+                "other rows go into offramp.calibration.budget.budgeted)."
+            )
+
+    def __str__(self) -> str:
+        each = f" in each {self.within}" if self.within else ""
+        limits = " or ".join(f"{limit:g}" for limit in self.limits)
+        return f"{self.goal}={limits}{each} with {100 * self.confidence:g} % confidence"
+
+
+def _fault(error: Any) -> str:
+    """One fault of a request as a sentence."""
+    text = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return text
+    return f"{error['loc'][0]}={error['input']!r} {text.replace('Input should be', 'must be')}"
