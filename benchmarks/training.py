@@ -41,7 +41,7 @@ from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.compute import seeded, torch_switches
 from offramp.data import FashionMNIST, Samples
 from offramp.features import FeatureCache, start_executor
-from offramp.features.extract import TapSource
+from offramp.features.source import TapSource
 from offramp.machine import environment
 from offramp.training import fit_branches
 from offramp.training.learner import Learner, TrialName

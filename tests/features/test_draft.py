@@ -18,10 +18,11 @@ from torch import Tensor
 
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import as_samples
-from offramp.errors import BundleError
+from offramp.errors import BundleError, DataError
 from offramp.features import FeatureCache, start_executor
-from offramp.features.extract import Extraction, ExtractShard, TapSource, extract, formats
+from offramp.features.extract import Extraction, ExtractShard, extract, formats
 from offramp.features.moments import Moments
+from offramp.features.source import TapSource
 from offramp.features.store import SHARDS, VERIFIED, stats
 from offramp.progress import silent
 
@@ -97,6 +98,25 @@ def test_an_extraction_stopped_in_its_first_shard_leaves_nothing_behind(
 ) -> None:
     stop(backbone, many, tmp_path, after=1000)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_shard_that_fails_leaves_those_before_it(
+    backbone: StagedBackbone, many: Images, tmp_path: Path
+) -> None:
+    many[0][1090] *= 1e30  # beyond fp16 at the scales that the first of these data give
+    few = (many[0][:1024], many[1][:1024])
+    train = FeatureCache.of(backbone, few, tmp_path / "train")
+    for first in (16, 1024 + 16):
+        done: list[int] = []
+
+        def progress(what: str, count: int, total: int, done: list[int] = done) -> None:
+            if what == "taps":
+                done.append(count)
+
+        with pytest.raises(DataError, match="of sample 1090 is") as caught:
+            FeatureCache.of(backbone, many, tmp_path, scales_of=train, progress=progress)
+        assert done[0] == first
+        assert caught.value.__notes__ == ["This happened in the batch of samples 1088 to 1099."]
 
 
 @pytest.mark.parametrize("file", ["1-1.bin", SHARDS])

@@ -11,7 +11,8 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.data import Batch, as_samples
 from offramp.errors import DataError
 from offramp.features import CacheDtype, FeatureCache, start_executor
-from offramp.features.extract import TapSource, statistics_of
+from offramp.features.extract import statistics_of
+from offramp.features.source import TapSource
 from offramp.progress import silent
 
 CPU = torch.device("cpu")
@@ -113,3 +114,49 @@ def test_stopping_leaves_the_rest_unread(
         for _ in source.stream(count, as_samples(many), np.arange(950)):
             break
     assert sum(read) <= (workers.ahead + 1) * source.batch_size < 950
+
+
+def test_a_source_on_another_device_has_everything_there(
+    backbone: StagedBackbone, images: tuple[Tensor, Tensor]
+) -> None:
+    meta = torch.device("meta")
+    with start_executor(None, meta) as executor:
+        source = TapSource.of(backbone, backbone.cuts, meta, executor)
+        found = source.taps((images[0],))
+        assert executor.count == 1
+    tensors = [value for stage in source.stages for value in stage.state_dict().values()]
+    tensors += [tap for taps in found.values() for tap in taps]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert [tuple(tap.shape[1:]) for tap in found["two"]] == list(source.shapes["two"])
+    assert {value.device.type for value in backbone.state_dict().values()} == {"cpu"}
+
+
+def test_a_sample_overwritten_after_the_key_was_made_is_refused_and_nothing_is_kept(
+    backbone: StagedBackbone, images: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    def overwrite(what: str, done: int, total: int) -> None:
+        images[0][18] += 1  # once the scales were found, from the same key
+
+    with pytest.raises(DataError, match="sample 18 differs from what it was"):
+        FeatureCache.of(backbone, images, tmp_path, progress=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+class Unreadable(Noted):
+    """Cannot read its last sample."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == len(self) - 1:
+            raise RuntimeError("not on this disk")
+        return super().__getitem__(index)
+
+
+def test_an_error_of_the_data_set_names_the_samples_that_were_read(
+    backbone: StagedBackbone, images: tuple[Tensor, Tensor]
+) -> None:
+    data = as_samples(Unreadable(images))
+    with start_executor(2, CPU) as executor:
+        source = TapSource.of(backbone, backbone.cuts, CPU, executor)
+        with pytest.raises(RuntimeError) as caught:
+            list(source.stream(lambda batch: batch.rows, data, np.arange(19)))
+    assert caught.value.__notes__ == ["This happened in the batch of samples 16 to 18."]

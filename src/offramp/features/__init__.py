@@ -2,8 +2,8 @@
 
 from offramp.features.cache import FeatureCache
 from offramp.features.executor import Executor, start_executor
-from offramp.features.extract import Taps
 from offramp.features.live import LiveTaps
+from offramp.features.source import Taps
 from offramp.features.taps import CacheDtype, bytes_per_sample
 
 __all__ = [

@@ -30,12 +30,11 @@ from offramp.features.extract import (
     SCALE_SEED,
     Extraction,
     Scales,
-    TapSource,
-    batch_size_on,
     extract,
     find_scales,
     formats,
 )
+from offramp.features.source import TapSource, batch_size_on
 from offramp.features.store import (
     INDEX,
     VERIFIED,
@@ -157,7 +156,7 @@ class FeatureCache:
             for name, taps in self.taps.items()
         }
 
-    def verify(self, *, threads: int | None = None) -> None:
+    def verify(self, *, threads: int | None = None, progress: Progress = silent) -> None:
         """Read and hash every byte, however the files look.
 
         Raises:
@@ -172,7 +171,7 @@ class FeatureCache:
             self.index.parts["batch_size"],
         )
         with start_executor(threads, torch.device("cpu")) as executor:
-            draft = Draft.found(layout, self.index.key, executor)
+            draft = Draft.found(layout, self.index.key, executor, progress)
         if draft is None or draft.missing:
             (self.folder / VERIFIED).unlink(missing_ok=True)
             raise BundleError(
@@ -225,7 +224,7 @@ class _Make:
     progress: Progress
 
     def whole(self, key: str, parts: dict[str, Any]) -> None:
-        draft = Draft.found(self.layout, key, self.executor)
+        draft = Draft.found(self.layout, key, self.executor, self.progress)
         self._log(draft)
         if draft is None or draft.missing:
             _check_space(self.layout)

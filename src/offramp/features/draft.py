@@ -44,6 +44,7 @@ from offramp.features.store import (
     write_index,
 )
 from offramp.features.taps import CacheDtype, bytes_per_sample
+from offramp.progress import Progress
 from offramp.spec import Spec
 from offramp.storage.atomic import make_folder
 
@@ -125,7 +126,7 @@ class Layout:
         )
 
     def whole_shards(
-        self, records: Iterable[ShardRecord], executor: Executor
+        self, records: Iterable[ShardRecord], executor: Executor, progress: Progress
     ) -> tuple[int, ShardRecord | None]:
         """How many shards from the first on have the bytes of their records; the last's record."""
         waiting: deque[ShardRecord] = deque()
@@ -143,6 +144,7 @@ class Layout:
             if found != record.sha256:
                 break
             count, last = count + 1, record
+            progress("check of the taps", self.shards[count - 1].stop, self.num_samples)
         return count, last
 
 
@@ -196,7 +198,7 @@ class Draft:
         return cls(layout, key, scales)
 
     @classmethod
-    def found(cls, layout: Layout, key: str, executor: Executor) -> Self | None:
+    def found(cls, layout: Layout, key: str, executor: Executor, progress: Progress) -> Self | None:
         """What is whole of it in the folder; None where nothing there has this key."""
         seen = stats(layout.folder, [SHARDS, *layout.files])
         try:
@@ -204,7 +206,7 @@ class Draft:
                 head = unsealed(lines.readline())
                 if head["key"] != key:
                     return None
-                done, last = layout.whole_shards(_records(lines), executor)
+                done, last = layout.whole_shards(_records(lines), executor, progress)
         except UNREADABLE:
             return None
         scales = {name: tuple(map(torch.tensor, taps)) for name, taps in head["scales"].items()}

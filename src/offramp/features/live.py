@@ -19,12 +19,11 @@ from offramp.features.cache import digest_of, key_parts
 from offramp.features.executor import Executor
 from offramp.features.extract import (
     Scales,
-    Taps,
-    TapSource,
     find_scales,
     formats,
     statistics_of,
 )
+from offramp.features.source import Taps, TapSource
 from offramp.features.taps import CacheDtype, TapFormat
 from offramp.progress import Progress
 from offramp.storage.atomic import make_folder, write_bytes

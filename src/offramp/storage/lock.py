@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -42,7 +42,8 @@ def locked(folder: Path, *, patience: float = 3.0) -> Iterator[None]:
         _sign(folder)
         yield
     finally:
-        (folder / _HOLDER).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / _HOLDER).unlink()
         lock.release()
 
 

@@ -16,7 +16,7 @@ from offramp.branches.kinds import check_spec
 from offramp.branches.probe import Probe, probe
 from offramp.data import Samples, as_samples
 from offramp.errors import CutError, DataError, PlanError, ShapeError
-from offramp.features.extract import check_shapes
+from offramp.features.source import check_shapes
 from offramp.task import check_labels
 from offramp.training.objective import Objective
 
