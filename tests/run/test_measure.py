@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from offramp.backbones.staged import cut
 from offramp.branches import ConvBranch, SLViT
+from offramp.data.given import as_samples
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
 from offramp.run.measure import collect_trials, measure_model
@@ -76,3 +78,12 @@ def test_every_trial_answers_in_one_pass(model: MultiExit) -> None:
     tap = model.backbone.stages[0]((torch.from_numpy(inputs),))[1]
     expected = model.trials[3].branch.eval()(*tap).detach().numpy()
     np.testing.assert_allclose(outputs.outputs[3], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_trials_know_the_clusters_of_their_samples(model: MultiExit) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(5, 3, 9, 6)).astype(np.float32)
+    clusters = np.array(["a", "a", "b", "b", "b"])
+    samples = replace(as_samples((inputs, rng.integers(0, CLASSES, 5))), clusters=clusters)
+    assert collect_trials(model, samples).clusters is not None
+    np.testing.assert_array_equal(collect_trials(model, samples).units, [0, 0, 1, 1, 1])

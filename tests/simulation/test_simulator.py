@@ -320,7 +320,7 @@ def test_a_number_out_of_range_is_refused(
 
 
 def test_a_policy_cannot_take_the_name_of_another_row(outputs: ExitOutputs, policy: Policy) -> None:
-    with pytest.raises(PlanError, match="Name the policy otherwise"):
+    with pytest.raises(PlanError, match="Give the policy another name"):
         run(outputs, {"full network": policy(0.9, 0.9)})
 
 

@@ -118,6 +118,7 @@ def collect_trials(
         if timings is None
         else np.array([timing.median_ms for timing in timings.stages]),
         ids=samples.ids,
+        clusters=samples.clusters,
     )
 
 

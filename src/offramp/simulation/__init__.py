@@ -1,11 +1,14 @@
 """Simulation of a server with a queue and a deadline: full network, smallest exit, policies."""
 
-from offramp.simulation.arrivals import Arrivals, Bursts, FixedRate, Poisson
 from offramp.simulation.result import Simulation, SimulationRow
 from offramp.simulation.simulator import simulate
-from offramp.simulation.transmission import (
+from offramp.simulation.traffic import (
+    Arrivals,
+    Bursts,
     Constant,
+    FixedRate,
     Lognormal,
+    Poisson,
     Trace,
     Transmission,
     Uniform,

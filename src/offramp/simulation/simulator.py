@@ -13,33 +13,21 @@ from numpy.typing import NDArray
 from offramp.errors import PlanError
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy, PolicyMenu
-from offramp.simulation.arrivals import Arrivals
 from offramp.simulation.queue import Served, fifo, fifo_by_deadline
 from offramp.simulation.result import BY_DEADLINE, Simulation, SimulationRow
-from offramp.simulation.transmission import Constant, Transmission
+from offramp.simulation.traffic import (
+    Arrivals,
+    Constant,
+    Traffic,
+    Transmission,
+    drawn_traffic,
+)
 from offramp.task import measure_of
 
 Floats = NDArray[np.float64]
 FULL, SMALLEST = "full network", "smallest exit"
 AT_ONCE = Constant(ms=0)
 _ROUNDING_MS = 1e-6  # sums of times in another order differ by less
-
-
-@dataclass(frozen=True, eq=False)
-class Traffic:
-    """Requests in the order in which they reach the server.
-
-    Attributes:
-        samples: (N,) which sample each asks about.
-        sent_ms: (N,) when the client sent it.
-        arrivals_ms: (N,) when it reaches the server, ascending.
-        downlink_ms: (N,) how long its answer takes back.
-    """
-
-    samples: NDArray[np.int64]
-    sent_ms: Floats
-    arrivals_ms: Floats
-    downlink_ms: Floats
 
 
 def simulate(
@@ -87,10 +75,11 @@ def simulate(
     _check_counts(requests, seed)
     _check_policies(policies)
     outputs.costs("ms")
-    traffic = _traffic(outputs, arrivals, uplink, downlink, requests, seed)
+    samples = outputs.outputs.shape[1]
+    traffic = drawn_traffic(arrivals, uplink, downlink, requests, samples, seed)
     due = traffic.sent_ms + deadline_ms - np.quantile(traffic.downlink_ms, reserve)
-    scene = _Scene(outputs, traffic, deadline_ms)
-    rows = [scene.row(*played) for played in _played(outputs, policies, traffic, due)]
+    inputs = _Inputs(outputs, traffic, deadline_ms)
+    rows = [inputs.row(*served) for served in _served(outputs, policies, traffic, due)]
     settings: dict[str, Any] = {
         "arrivals": arrivals.model_dump(mode="json"),
         "uplink": uplink.model_dump(mode="json"),
@@ -128,7 +117,7 @@ def _check_counts(requests: int, seed: int) -> None:
 def _check_policies(policies: Mapping[str, object]) -> None:
     taken = sorted({FULL, SMALLEST, *(name + BY_DEADLINE for name in policies)} & set(policies))
     if taken:
-        raise PlanError(f"{taken[0]!r} is the name of another row. Name the policy otherwise.")
+        raise PlanError(f"{taken[0]!r} is the name of another row. Give the policy another name.")
     menus = [name for name, policy in policies.items() if isinstance(policy, PolicyMenu)]
     if menus:
         raise PlanError(
@@ -137,41 +126,7 @@ def _check_policies(policies: Mapping[str, object]) -> None:
         )
 
 
-def _traffic(
-    outputs: ExitOutputs,
-    arrivals: Arrivals,
-    uplink: Transmission,
-    downlink: Transmission,
-    requests: int,
-    seed: int,
-) -> Traffic:
-    # A stream for each, so that other uplinks do not change the arrivals.
-    of_samples, of_arrivals, of_uplinks, of_downlinks = np.random.default_rng(seed).spawn(4)
-    with np.errstate(over="ignore", invalid="ignore"):  # told below, with the setting to change
-        sent = arrivals.times_ms(requests, of_arrivals)
-        reach = sent + uplink.draw_ms(requests, of_uplinks)
-        back = downlink.draw_ms(requests, of_downlinks)
-        _check_times(arrivals=(arrivals, sent), uplink=(uplink, reach))
-        _check_times(downlink=(downlink, reach + back))
-    order = np.argsort(reach, kind="stable")  # one that is faster on the way comes first
-    return Traffic(
-        samples=of_samples.integers(outputs.outputs.shape[1], size=requests)[order],
-        sent_ms=sent[order],
-        arrivals_ms=reach[order],
-        downlink_ms=back[order],
-    )
-
-
-def _check_times(**settings: tuple[Arrivals | Transmission, Floats]) -> None:
-    for name, (setting, times) in settings.items():
-        if not np.isfinite(times).all():
-            raise PlanError(
-                f"{name}={setting!r} gives times that are too large for a number. Choose "
-                f"{'a higher rate' if name == 'arrivals' else 'shorter times or less spread'}."
-            )
-
-
-def _played(
+def _served(
     outputs: ExitOutputs, policies: Mapping[str, ExitPolicy], traffic: Traffic, due_ms: Floats
 ) -> Iterator[tuple[str, Served, Floats]]:
     """Name, what became of the requests and FLOPs of each exit (E,), for each row."""
@@ -181,22 +136,22 @@ def _played(
         yield name, fifo(traffic.arrivals_ms, always, own_ms), own_flops
     for name, policy in policies.items():
         leaves = policy.choose(outputs)[traffic.samples]
-        ms, flops = _asked_cost(policy, outputs, "ms"), _asked_cost(policy, outputs, "flops")
+        ms, flops = _cost_when_due(policy, outputs, "ms"), _cost_when_due(policy, outputs, "flops")
         yield name, fifo(traffic.arrivals_ms, leaves, ms), flops
         served = fifo_by_deadline(traffic.arrivals_ms, leaves, ms, due_ms)
         yield name + BY_DEADLINE, served, flops
 
 
-def _asked_cost(policy: ExitPolicy, outputs: ExitOutputs, unit: Unit) -> Floats:
-    """Cost of an answer from each exit, (E,), also from one whose branch else does not run."""
+def _cost_when_due(policy: ExitPolicy, outputs: ExitOutputs, unit: Unit) -> Floats:
+    """Cost of an answer from each exit, (E,), its own branch included even if it never fires."""
     branches = np.asarray(outputs.costs(unit)[1], np.float64)
     cost: Floats = policy.exit_cost(outputs, unit) + np.where(policy.runs, 0.0, branches)
     return cost
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
-    """What all rows share, and how one is made of it."""
+class _Inputs:
+    """What all rows share; each of them judges what became of the same requests."""
 
     outputs: ExitOutputs
     traffic: Traffic
