@@ -44,17 +44,25 @@ class ExitTimings:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What T branches and the backbone answer on N samples.
+    """What the branches of T trials and the backbone answer on N samples.
 
     Attributes:
+        trials: Whose branches, T of them.
         by_branch: Shape (T, N, K).
         scores: Shape (T, N); NaN for a branch without an error predictor.
         final: Shape (N, K).
     """
 
+    trials: tuple[Trial, ...]
     by_branch: NDArray[np.float32]
     scores: NDArray[np.float64]
     final: NDArray[np.float32]
+
+    def of(self, trials: Sequence[Trial]) -> "Answers":
+        """The answers of some of these trials, in that order."""
+        places = {id(trial): place for place, trial in enumerate(self.trials)}
+        rows = [places[id(trial)] for trial in trials]
+        return Answers(tuple(trials), self.by_branch[rows], self.scores[rows], self.final)
 
 
 Number = TypeVar("Number", int, float)
@@ -148,14 +156,20 @@ class MultiExit(nn.Module):
             timings: `offramp.run.measure.measure_model(model).of_exits(model)`; without, the
                 result has no milliseconds.
             split: Name kept in `source`.
-            progress: Told after each batch.
+            progress: Called after each batch.
 
         `scores` are the error predictors', where every branch has one.
         """
         samples = as_samples(data)
-        answers = self.answer(
-            samples, list(self.chosen.values()), batch_size, split or "samples", progress
-        )
+        trials = tuple(self.chosen.values())
+        answers = self.answer(samples, trials, batch_size, split or "samples", progress)
+        return self.as_outputs(answers, samples, timings, split)
+
+    def as_outputs(
+        self, answers: Answers, samples: Samples, timings: ExitTimings | None, split: str
+    ) -> ExitOutputs:
+        """The exits' part of answers to all of `samples`, with what the exits cost."""
+        answers = answers.of(tuple(self.chosen.values()))
         return ExitOutputs(
             outputs=np.concatenate([answers.by_branch, answers.final[None]]),
             labels=samples.targets,
@@ -198,7 +212,7 @@ class MultiExit(nn.Module):
             trials: Any trained branches on this backbone's cuts.
             batch_size: Samples per pass.
             what: Name of the data, for `progress`.
-            progress: Told after each batch.
+            progress: Called after each batch.
         """
         count, outputs = len(samples), self.backbone.num_outputs
         by_branch = np.empty((len(trials), count, outputs), np.float32)
@@ -224,7 +238,7 @@ class MultiExit(nn.Module):
                 final[rows] = _as_rows(live[0])
                 done = rows.stop
                 progress(f"answers on {what}", done, count)
-        return Answers(by_branch, scores, final)
+        return Answers(tuple(trials), by_branch, scores, final)
 
     def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         expected = self.backbone.input_shapes

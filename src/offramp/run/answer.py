@@ -11,6 +11,7 @@ from torch import Tensor
 
 from offramp.cost import with_passed
 from offramp.data import Samples
+from offramp.data.images.pictures import PictureSource
 from offramp.multiexit.model import MultiExit
 from offramp.policy.decision import fires
 
@@ -55,6 +56,13 @@ class OneAnswer:
         step = max(1, self.picture.shape[1] // width)
         cells = self.picture[::step, ::step].astype(int) * (len(_SHADES) - 1) // 255
         return "\n".join("".join(_SHADES[c] for c in row) for row in cells[::2])
+
+
+def shows_pictures(model: MultiExit, samples: Samples) -> bool:
+    """Whether samples can be shown and named: one picture each, of a class with a name."""
+    named = len(model.info.class_names) == model.backbone.num_outputs
+    is_picture = isinstance(samples.source, PictureSource)
+    return is_picture and named and model.task == "classification"
 
 
 def answer_one_by_one(

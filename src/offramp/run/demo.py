@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from importlib import resources
 
-from offramp.run.answer import OneAnswer, answer_one_by_one
+from offramp.run.answer import OneAnswer, answer_one_by_one, shows_pictures
 from offramp.run.plan import Plan, load_plan
 from offramp.run.results import PICTURES_SEED, RunResult
 
@@ -16,7 +16,10 @@ def demo_plan(overrides: Sequence[str] = ()) -> Plan:
 
 def answers(result: RunResult, pictures: int) -> Iterator[OneAnswer]:
     """Some test images of a run, drawn evenly over the classes, answered one by one."""
-    some = result.plan.data.load().test.sample(pictures, PICTURES_SEED)
+    test = result.plan.data.load().test
+    if pictures == 0 or not shows_pictures(result.model, test):
+        return
+    some = test.sample(pictures, PICTURES_SEED)
     yield from answer_one_by_one(
         result.model, some, range(len(some)), result.plan.evaluate.threshold
     )

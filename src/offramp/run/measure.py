@@ -1,7 +1,7 @@
-"""Measurements that need the model itself: milliseconds, and what every trial answers."""
+"""Measurements that need the model itself: milliseconds, and what exits, trials, rivals answer."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -11,12 +11,17 @@ import torch
 
 from offramp.compute import count_flops, count_params, wait_for
 from offramp.cost import Timing
-from offramp.data import as_samples
-from offramp.evaluation.trials import TrialOutputs
-from offramp.multiexit.model import ExitTimings, MultiExit, joined_per_exit
-from offramp.multiexit.trial import Trial
+from offramp.data import Samples, Splits, as_samples
+from offramp.evaluation import Rival, TrialOutputs
+from offramp.multiexit.model import Answers, ExitTimings, MultiExit, joined_per_exit
+from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
+from offramp.run.plan import EvaluatePlan
+from offramp.run.rivals import BATCH_SIZE, static_rivals, why_no_rivals
 from offramp.timing import measure_ms
+
+SPLITS = ("validation", "calibration", "test")
+"""Splits that are answered; the last one by every trial."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +90,110 @@ def measure_model(
     return ModelTimings(tuple(stages), branches)
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All that was measured of a model, before it is judged.
+
+    Attributes:
+        outputs: Of the chosen branches, by split.
+        trials: Of every branch, on the test samples.
+        rivals: The whole backbone on smaller test pictures.
+        timings: Of stages and branches, if they were measured.
+        notes: What was left out, and why.
+    """
+
+    outputs: Mapping[str, ExitOutputs]
+    trials: TrialOutputs
+    rivals: Sequence[Rival]
+    timings: ModelTimings | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where a run computes, and whom it reports to.
+
+    Attributes:
+        device: Where the model answers and is timed.
+        progress: Called with the state of each kind of work.
+        clock: In seconds.
+    """
+
+    device: str = "cpu"
+    progress: Progress = silent
+    clock: Callable[[], float] = time.perf_counter
+
+
+def measure_splits(
+    model: MultiExit, splits: Splits, wanted: EvaluatePlan, resources: Resources
+) -> Measured:
+    """Move a model to the device, time it there, and let it, its trials and its rivals answer.
+
+    Each split goes through the backbone once.
+    """
+    model.to(resources.device)
+    timings = _timings(model, wanted, resources)
+    exit_timings = None if timings is None else timings.of_exits(model)
+    progress, outputs, chosen = resources.progress, {}, tuple(model.chosen.values())
+    for name in SPLITS:
+        trials = chosen if name != "test" else tuple(dict.fromkeys((*model.trials, *chosen)))
+        samples = splits.named()[name]
+        answers = model.answer(samples, trials, BATCH_SIZE, name, progress)
+        outputs[name] = model.as_outputs(answers, samples, exit_timings, name)
+    if note := why_no_rivals(splits.test, wanted.rival_sizes):
+        rivals = []
+    else:
+        rivals = static_rivals(
+            model,
+            splits.train,
+            splits.test,
+            wanted.rival_sizes,
+            train_images=wanted.rival_images,
+            progress=progress,
+        )
+    of_trials = trial_outputs(model, answers, samples, timings)
+    return Measured(outputs, of_trials, rivals, timings, (note,) if note else ())
+
+
+def _timings(model: MultiExit, wanted: EvaluatePlan, resources: Resources) -> ModelTimings | None:
+    if not wanted.timing_repeats:
+        return None
+    return measure_model(
+        model,
+        warmup=wanted.timing_warmup,
+        repeats=wanted.timing_repeats,
+        clock=resources.clock,
+        progress=resources.progress,
+    )
+
+
 def collect_trials(
     model: MultiExit,
     data: Any,
     *,
     timings: ModelTimings | None = None,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = silent,
 ) -> TrialOutputs:
     """What every trained branch of every seed answers, in one pass of the backbone."""
     samples = as_samples(data)
-    trials = model.trials
-    answers = model.answer(samples, trials, batch_size, "test, every trial", progress)
+    answers = model.answer(samples, model.trials, batch_size, "test, every trial", progress)
+    return trial_outputs(model, answers, samples, timings)
+
+
+def trial_outputs(
+    model: MultiExit, answers: Answers, samples: Samples, timings: ModelTimings | None
+) -> TrialOutputs:
+    """The part of all trials in answers to all of `samples`, with sizes and costs."""
+    trials, backbone = model.trials, model.backbone
     labels = [trial.spec.label() for trial in trials]
+    branch_ms = stage_ms = None
+    if timings is not None:
+        branch_ms = np.array([timings.branches[t.cut, t.spec.label()].median_ms for t in trials])
+        stage_ms = np.array([timing.median_ms for timing in timings.stages])
+    flops = [count_flops(trial.branch, backbone.zero_taps(trial.cut)) for trial in trials]
     return TrialOutputs(
-        outputs=answers.by_branch,
+        outputs=answers.of(trials).by_branch,
         final=answers.final,
         labels=samples.targets,
         task=model.task,
@@ -108,19 +202,11 @@ def collect_trials(
         kinds=np.array([trial.spec.kind for trial in trials]),
         seeds=np.array([trial.seed for trial in trials], np.int64),
         params=np.array([count_params(trial.branch) for trial in trials], np.int64),
-        branch_flops=np.array([_flops(model, trial) for trial in trials], np.int64),
-        branch_ms=None
-        if timings is None
-        else np.array([timings.branches[t.cut, t.spec.label()].median_ms for t in trials]),
-        cut_names=np.array(model.backbone.cuts),
-        stage_flops=np.array(model.backbone.stage_flops(), np.int64),
-        stage_ms=None
-        if timings is None
-        else np.array([timing.median_ms for timing in timings.stages]),
+        branch_flops=np.array(flops, np.int64),
+        branch_ms=branch_ms,
+        cut_names=np.array(backbone.cuts),
+        stage_flops=np.array(backbone.stage_flops(), np.int64),
+        stage_ms=stage_ms,
         ids=samples.ids,
         clusters=samples.clusters,
     )
-
-
-def _flops(model: MultiExit, trial: Trial) -> int:
-    return count_flops(trial.branch, model.backbone.zero_taps(trial.cut))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from offramp.data import Splits
+from offramp.data import Samples, Splits
 from offramp.errors import BundleError, PlanError
 from offramp.evaluation import (
     Comparison,
@@ -25,8 +25,8 @@ from offramp.multiexit.trial import Trial
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, find_score
 from offramp.report import Curve, Picture, ReportInputs, write_report
-from offramp.run.answer import answer_one_by_one
-from offramp.run.measure import ModelTimings
+from offramp.run.answer import answer_one_by_one, shows_pictures
+from offramp.run.measure import SPLITS, Measured, ModelTimings
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import build_backbone
 from offramp.storage.archive import read_arrays, write_arrays
@@ -39,28 +39,10 @@ METRICS = "metrics.json"
 ENVIRONMENT = "environment.json"
 POLICY = "policy.json"
 REPORT_FILES = ("report.html", "tradeoff.png", "tradeoff.svg")
-SPLITS = ("validation", "calibration", "test")
 REPORT_PICTURES = 12
 PICTURES_SEED = 0
 _TRIALS, _RIVALS = "outputs/trials.npz", "outputs/rivals.npz"
 _RIVALS_SCHEMA = "offramp rivals 1"
-
-
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """All that a model was seen to do, before it is judged.
-
-    Attributes:
-        outputs: Of the chosen branches, by split.
-        trials: Of every branch, on the test images.
-        rivals: The whole backbone on smaller test images.
-        timings: Of stages and branches, where they were measured.
-    """
-
-    outputs: Mapping[str, ExitOutputs]
-    trials: TrialOutputs
-    rivals: Sequence[Rival]
-    timings: ModelTimings | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +56,7 @@ class RunResult:
         quality: Of the chosen branches on the test images, and what they do at the plan's fixed
             threshold, which carries no promise.
         data_keys: What identifies the data of each split.
+        notes: What was left out, and why.
     """
 
     folder: Path
@@ -83,6 +66,7 @@ class RunResult:
     exits: Tradeoff
     quality: Quality
     data_keys: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def judged(
@@ -90,7 +74,7 @@ class RunResult:
         folder: Path,
         plan: Plan,
         model: MultiExit,
-        seen: Answered,
+        seen: Measured,
         data_keys: Mapping[str, str],
     ) -> "RunResult":
         """Compare and place what was seen."""
@@ -100,7 +84,8 @@ class RunResult:
         )
         test = seen.outputs["test"]
         judged = _quality(seen, wanted.threshold, model.info.class_names)
-        return cls(folder, plan, model, comparison, tradeoff(test), judged, data_keys)
+        exits = tradeoff(test)
+        return cls(folder, plan, model, comparison, exits, judged, data_keys, seen.notes)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -114,11 +99,11 @@ class RunResult:
         rules = [f"{each.name}: {each.rule}" for each in self.quality.policies]
         fixed = ["\n".join([str(self.quality.policy_table()), *rules])] if rules else []
         report = f"report: {self.folder / REPORT_FILES[0]}"
-        return "\n\n".join([str(self.comparison), *fixed, report])
+        return "\n\n".join([str(self.comparison), *fixed, *self.notes, report])
 
 
 def write_result(
-    result: RunResult, seen: Answered, splits: Splits, facts: Mapping[str, Any]
+    result: RunResult, seen: Measured, splits: Splits, facts: Mapping[str, Any]
 ) -> None:
     """Replace the run folder's files as a whole; a calibrated policy stays.
 
@@ -147,10 +132,11 @@ def write_result(
         write_report(staged, _report_inputs(result, seen, splits, facts))
 
 
-def _metrics(result: RunResult, seen: Answered, splits: Splits) -> dict[str, Any]:
+def _metrics(result: RunResult, seen: Measured, splits: Splits) -> dict[str, Any]:
     return {
         **result.as_json(),
         "rivals": [rival.as_json() for rival in seen.rivals],
+        "notes": list(seen.notes),
         "samples": {name: len(images) for name, images in splits.named().items()},
         "timings_ms": None if seen.timings is None else seen.timings.as_json(),
         "data": data_keys(splits),
@@ -169,10 +155,11 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
     names = (WEIGHTS, *outputs.values(), _TRIALS, _RIVALS, METRICS)
     stored = read_folder(folder, RUN, names)
     plan, model = _plan_and_model(stored, backbone_file)
-    seen = Answered(
+    seen = Measured(
         {split: ExitOutputs.load(stored.files[name]) for split, name in outputs.items()},
         TrialOutputs.load(stored.files[_TRIALS]),
         _stored_rivals(stored),
+        notes=tuple(json.loads(stored.files[METRICS])["notes"]),
     )
     return RunResult.judged(folder, plan, model, seen, stored.manifest["data"])
 
@@ -245,26 +232,33 @@ def _stored_rivals(stored: Contents) -> list[Rival]:
 
 
 def _report_inputs(
-    result: RunResult, seen: Answered, splits: Splits, facts: Mapping[str, Any]
+    result: RunResult, seen: Measured, splits: Splits, facts: Mapping[str, Any]
 ) -> ReportInputs:
     plan, model = result.plan, result.model
-    some = splits.test.sample(REPORT_PICTURES, PICTURES_SEED)
-    answers = answer_one_by_one(model, some, range(len(some)), plan.evaluate.threshold)
     return ReportInputs(
         title=f"Early exits on {plan.backbone.name}",
         comparison=result.comparison,
         exits=result.exits,
         quality=result.quality,
         curves=[_curve(trial) for trial in model.trials],
-        pictures=[
-            Picture(a.picture, a.answer, a.truth, a.exit, a.confidence, a.saved) for a in answers
-        ],
-        facts=_readable(facts, plan, splits) | _spread(seen.timings),
+        pictures=_pictures(model, splits.test, plan.evaluate.threshold),
+        facts=_readable(facts, plan, splits) | _spread(seen.timings) | _left_out(seen.notes),
         plan=plan.to_yaml(),
     )
 
 
-def _quality(seen: Answered, threshold: float, class_names: Sequence[str]) -> Quality:
+def _pictures(model: MultiExit, test: Samples, threshold: float) -> list[Picture]:
+    """A few test pictures answered one by one; none where the samples are not pictures."""
+    if not shows_pictures(model, test):
+        return []
+    some = test.sample(REPORT_PICTURES, PICTURES_SEED)
+    return [
+        Picture(a.picture, a.answer, a.truth, a.exit, a.confidence, a.saved)
+        for a in answer_one_by_one(model, some, range(len(some)), threshold)
+    ]
+
+
+def _quality(seen: Measured, threshold: float, class_names: Sequence[str]) -> Quality:
     """Judged on the test images, temperatures from the calibration images."""
     test = seen.outputs["test"]
     if test.task == "regression":
@@ -319,6 +313,10 @@ def _spread(timings: ModelTimings | None) -> dict[str, str]:
         "stages, ms": ", ".join(map(str, timings.stages)),
         "branches, ms": ", ".join(f"{name} {timing}" for name, timing in named.items()),
     }
+
+
+def _left_out(notes: Sequence[str]) -> dict[str, str]:
+    return {"not measured": " ".join(notes)} if notes else {}
 
 
 def _json(content: object) -> bytes:

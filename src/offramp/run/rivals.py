@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,14 +12,27 @@ from torch import nn
 from offramp.compute import count_flops
 from offramp.data import Samples
 from offramp.data.images import at_size
+from offramp.data.images.pictures import PictureSource
 from offramp.errors import DataError
 from offramp.evaluation import Rival
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
+from offramp.task import Task
 
 BATCH_SIZE = 64
 SAMPLE_SEED = 0
 """Of the training images that batch-norm statistics are estimated on."""
+
+
+def why_no_rivals(samples: Samples, sizes: Sequence[int]) -> str | None:
+    """Why static rivals cannot be tried on these samples; None if they can, or none is wanted."""
+    if not sizes or isinstance(samples.source, PictureSource):
+        return None
+    count = len(samples.input_shapes)
+    return (
+        "Static rivals were skipped: they are the backbone on smaller pictures, and a sample here "
+        f"{'has' if count > 1 else 'is'} {f'{count} inputs' if count > 1 else 'not a picture'}."
+    )
 
 
 def static_rivals(
@@ -38,80 +52,85 @@ def static_rivals(
 
     Args:
         model: Its backbone is copied, never changed.
-        train: Images for the new statistics.
-        test: Images for the accuracy.
+        train: Pictures for the new statistics.
+        test: Pictures for the accuracy.
         sizes: Sides of square inputs, in pixels.
         train_images: How many of `train` are used.
-        progress: Told after each batch.
+        progress: Called after each batch.
+
+    Raises:
+        DataError: There are too few pictures for new statistics, or the samples are not pictures.
     """
     rivals = []
     for side in sizes:
-        small_test, small_train = at_size(test, side, side), at_size(train, side, side)
         module = copy.deepcopy(model.backbone.original).to(model.device).eval()
-        zeros = tuple(torch.zeros(1, *shape) for shape in small_test.input_shapes)
-        flops = count_flops(module, zeros)
-
-        def rival(name: str, note: str) -> Rival:
-            answers = _answers(module, small_test, model.device, name, progress)  # noqa: B023 called at once
-            return Rival.measured(
-                name,
-                answers,
-                test.targets,
-                flops=flops,  # noqa: B023
-                resolution=side,  # noqa: B023
-                note=note,
-            )
-
-        rivals.append(rival(f"{side} px", "whole backbone, not retrained"))
-        if _batch_norms(module):
-            _estimate_statistics(module, small_train, model.device, train_images, side, progress)
-            used = min(train_images, len(train)) // BATCH_SIZE * BATCH_SIZE
+        smaller = _Smaller(module, model.device, model.task, side, progress)
+        pictures = at_size(test, side, side)
+        rivals.append(smaller.rival(f"{side} px", "whole backbone, not retrained", pictures))
+        if smaller.batch_norms:
+            used = smaller.estimate_statistics(at_size(train, side, side), train_images)
             note = f"batch-norm statistics re-estimated on {used} training images"
-            rivals.append(rival(f"{side} px, new statistics", note))
+            rivals.append(smaller.rival(f"{side} px, new statistics", note, pictures))
     return rivals
 
 
-@torch.inference_mode()
-def _answers(
-    module: nn.Module, data: Samples, device: torch.device, what: str, progress: Progress
-) -> NDArray[np.float32]:
-    """Outputs (N, K)."""
-    rows, done = [], 0
-    for batch in data.batches(BATCH_SIZE):
-        rows.append(module(batch.inputs[0].to(device)).float().cpu().numpy())
-        done += len(batch)
-        progress(f"rival {what}", done, len(data))
-    return np.concatenate(rows)
+@dataclass(frozen=True, eq=False)
+class _Smaller:
+    """A copy of the backbone that answers on pictures of one size."""
 
+    module: nn.Module
+    device: torch.device
+    task: Task
+    side: int
+    progress: Progress
 
-def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-
-@torch.no_grad()
-def _estimate_statistics(
-    module: nn.Module,
-    data: Samples,
-    device: torch.device,
-    images: int,
-    side: int,
-    progress: Progress,
-) -> None:
-    """Cumulative averages over all batches; everything but batch norm stays in evaluation mode."""
-    norms = _batch_norms(module)
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    given = min(images, len(data))
-    if given < BATCH_SIZE:
-        raise DataError(
-            f"{given} training images are too few to re-estimate batch-norm statistics; "
-            f"give at least {BATCH_SIZE}, or leave evaluate.rival_sizes empty."
+    def rival(self, name: str, note: str, pictures: Samples) -> Rival:
+        zeros = tuple(torch.zeros(1, *shape) for shape in pictures.input_shapes)
+        return Rival.measured(
+            name,
+            self._answers(pictures, name),
+            pictures.targets,
+            flops=count_flops(self.module, zeros),
+            resolution=self.side,
+            note=note,
+            task=self.task,
         )
-    mixed = data.sample(images, SAMPLE_SEED, shuffled=True)  # a batch of one class has its own mean
-    whole = len(mixed) // BATCH_SIZE * BATCH_SIZE
-    for done, batch in enumerate(mixed.batches(BATCH_SIZE, order=range(whole)), start=1):
-        module(batch.inputs[0].to(device))
-        progress(f"statistics at {side} px", done * BATCH_SIZE, whole)
-    module.eval()
+
+    @torch.inference_mode()
+    def _answers(self, pictures: Samples, name: str) -> NDArray[np.float32]:
+        """Outputs (N, K)."""
+        rows, done = [], 0
+        for batch in pictures.batches(BATCH_SIZE):
+            rows.append(self.module(batch.inputs[0].to(self.device)).float().cpu().numpy())
+            done += len(batch)
+            self.progress(f"rival {name}", done, len(pictures))
+        return np.concatenate(rows)
+
+    @property
+    def batch_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
+        modules = self.module.modules()
+        return [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+    @torch.no_grad()
+    def estimate_statistics(self, pictures: Samples, count: int) -> int:
+        """Average the statistics of whole batches; gives the number of pictures used.
+
+        Everything but batch norm stays in evaluation mode.
+        """
+        count = min(count, len(pictures))
+        if count < BATCH_SIZE:
+            raise DataError(
+                f"{count} training images are too few to re-estimate batch-norm statistics; "
+                f"give at least {BATCH_SIZE}, or leave evaluate.rival_sizes empty."
+            )
+        for norm in self.batch_norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        mixed = pictures.sample(count, SAMPLE_SEED, shuffled=True)  # a class has its own mean
+        whole = count // BATCH_SIZE * BATCH_SIZE
+        for done, batch in enumerate(mixed.batches(BATCH_SIZE, order=range(whole)), start=1):
+            self.module(batch.inputs[0].to(self.device))
+            self.progress(f"statistics at {self.side} px", done * BATCH_SIZE, whole)
+        self.module.eval()
+        return whole

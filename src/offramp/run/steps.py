@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,20 +13,17 @@ from offramp.errors import DataError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
-from offramp.run.measure import collect_trials, measure_model
-from offramp.run.plan import EvaluatePlan, Plan, load_plan
+from offramp.run.measure import Resources, measure_splits
+from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare
 from offramp.run.results import (
     PLAN,
-    SPLITS,
-    Answered,
     RunResult,
     data_keys,
     load_result,
     load_run,
     write_result,
 )
-from offramp.run.rivals import static_rivals
 from offramp.storage.atomic import make_folder, write_bytes
 from offramp.storage.folder import is_stored
 from offramp.training import fit_branches
@@ -35,15 +31,6 @@ from offramp.training.checks import check_device
 
 WORK = "work"
 """Folder of the cache and of the training state; may be deleted once the run is done."""
-
-
-@dataclass(frozen=True)
-class _How:
-    """Where and how a run computes."""
-
-    device: str
-    progress: Progress
-    clock: Callable[[], float]
 
 
 def train(
@@ -97,8 +84,8 @@ def train(
             **plan.train.model_dump(),
         )
         model.info = prepared.info
-        how = _How(device, progress, clock)
-        return _evaluate(folder, plan, model, prepared.splits, how, clock() - started)
+        resources = Resources(device, progress, clock)
+        return _evaluate(folder, plan, model, prepared.splits, resources, clock() - started)
 
 
 def evaluate(
@@ -124,9 +111,9 @@ def evaluate(
     run = load_run(folder, backbone_file)
     data = splits or run.plan.data.load()
     _check_same_data(folder, run.data_keys, data)
-    how = _How(device, progress, clock)
+    resources = Resources(device, progress, clock)
     with torch_switches(threads=threads):
-        return _evaluate(folder, run.plan, run.model, data, how, run.training_seconds)
+        return _evaluate(folder, run.plan, run.model, data, resources, run.training_seconds)
 
 
 @contextmanager
@@ -172,46 +159,16 @@ def _evaluate(
     plan: Plan,
     model: MultiExit,
     splits: Splits,
-    how: _How,
+    resources: Resources,
     training_seconds: float,
 ) -> RunResult:
-    started = how.clock()
-    seen = _answered(model, splits, plan.evaluate, how)
+    started = resources.clock()
+    seen = measure_splits(model, splits, plan.evaluate, resources)
     result = RunResult.judged(folder, plan, model, seen, data_keys(splits))
     seconds = {
         "training": round(training_seconds, 1),
-        "evaluation": round(how.clock() - started, 1),
+        "evaluation": round(resources.clock() - started, 1),
     }
-    machine = environment(device_name(how.device), torch.get_num_threads())
+    machine = environment(device_name(resources.device), torch.get_num_threads())
     write_result(result, seen, splits, {**machine, "seconds": seconds})
     return result
-
-
-def _answered(model: MultiExit, splits: Splits, wanted: EvaluatePlan, how: _How) -> Answered:
-    """Move the model to the device; time it there, and let it, its trials and rivals answer."""
-    model.to(how.device)
-    timings = exit_timings = None
-    if wanted.timing_repeats:
-        timings = measure_model(
-            model,
-            warmup=wanted.timing_warmup,
-            repeats=wanted.timing_repeats,
-            clock=how.clock,
-            progress=how.progress,
-        )
-        exit_timings = timings.of_exits(model)
-    parts = splits.named()
-    outputs = {
-        name: model.collect(parts[name], timings=exit_timings, split=name, progress=how.progress)
-        for name in SPLITS
-    }
-    trials = collect_trials(model, splits.test, timings=timings, progress=how.progress)
-    rivals = static_rivals(
-        model,
-        splits.train,
-        splits.test,
-        wanted.rival_sizes,
-        train_images=wanted.rival_images,
-        progress=how.progress,
-    )
-    return Answered(outputs, trials, rivals, timings)

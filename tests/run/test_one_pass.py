@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from offramp.backbones.staged import cut
+from offramp.branches import ConvBranch
+from offramp.data import Splits, as_samples
+from offramp.multiexit.model import MultiExit
+from offramp.multiexit.trial import Trial
+from offramp.preprocess import ImagePreprocess
+from offramp.run.measure import Resources, collect_trials, measure_splits
+from offramp.run.plan import EvaluatePlan
+
+CLASSES = 3
+COUNTS = {"train": 9, "validation": 5, "calibration": 6, "test": 7}
+
+
+class TwoInputs(nn.Module):
+    """Adds what one convolution sees to what another does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(2, 5, 3, padding=1)
+        self.right = nn.Conv2d(1, 5, 3, padding=1)
+        self.top = nn.Linear(5, CLASSES)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        top: Tensor = self.top((self.left(left) + self.right(right)).relu().mean((2, 3)))
+        return top
+
+
+@pytest.fixture
+def model() -> MultiExit:
+    torch.manual_seed(2)
+    backbone = cut(TwoInputs(), ["left"], (torch.zeros(1, 2, 8, 6), torch.zeros(1, 1, 8, 6)))
+    spec = ConvBranch(filters=2)
+    built = [
+        Trial("left", spec, seed, spec.build(backbone.features("left"), CLASSES), (), 1, 1.0, 0.5)
+        for seed in range(3)
+    ]
+    return MultiExit(backbone, {"left": built[2]}, built[:2])  # the chosen one is not a trial
+
+
+def arrays(count: int) -> tuple[tuple[NDArray[np.float32], ...], NDArray[np.int64]]:
+    rng = np.random.default_rng(count)
+    left, right = (rng.normal(size=(count, c, 8, 6)).astype(np.float32) for c in (2, 1))
+    return (left, right), rng.integers(0, CLASSES, count)
+
+
+@pytest.fixture
+def splits() -> Splits:
+    parts = {name: as_samples(arrays(count)) for name, count in COUNTS.items()}
+    return Splits.of(parts, tuple("abc"), ImagePreprocess(height=8, width=6))
+
+
+def test_each_split_runs_through_the_backbone_once(model: MultiExit, splits: Splits) -> None:
+    seen: list[int] = []
+    model.backbone.stages[0].register_forward_hook(
+        lambda _, live, out: seen.append(len(live[0][0]))
+    )
+    measure_splits(model, splits, EvaluatePlan(timing_repeats=0), Resources())
+    passes = [size for size in seen if size > 1]  # FLOPs are counted at batch 1
+    assert passes == [COUNTS[name] for name in ("validation", "calibration", "test")]
+
+
+def test_one_pass_gives_what_two_did(model: MultiExit, splits: Splits) -> None:
+    found = measure_splits(model, splits, EvaluatePlan(timing_repeats=0), Resources())
+    alone = model.collect(splits.test, split="test")
+    np.testing.assert_array_equal(found.outputs["test"].outputs, alone.outputs)
+    assert found.outputs["test"].source == alone.source
+    np.testing.assert_array_equal(found.trials.outputs, collect_trials(model, splits.test).outputs)
+
+
+def test_rivals_are_skipped_with_a_reason_where_samples_are_not_single_pictures(
+    model: MultiExit, splits: Splits
+) -> None:
+    wanted = EvaluatePlan(timing_repeats=0, rival_sizes=(4,))
+    found = measure_splits(model, splits, wanted, Resources())
+    assert found.rivals == []
+    assert found.notes == (
+        "Static rivals were skipped: they are the backbone on smaller pictures, and a sample here "
+        "has 2 inputs.",
+    )
+    assert measure_splits(model, splits, EvaluatePlan(timing_repeats=0), Resources()).notes == ()
