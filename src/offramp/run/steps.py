@@ -9,7 +9,7 @@ import torch
 
 from offramp.compute import device_name, torch_switches
 from offramp.data import Splits
-from offramp.errors import DataError, PlanError
+from offramp.errors import DataError, OfframpError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
@@ -125,8 +125,8 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
         write_bytes(path, plan.to_yaml().encode())
     try:
         yield
-    except PlanError:
-        if not claimed:
+    except OfframpError as error:
+        if not claimed and (isinstance(error, PlanError) or not (folder / WORK).exists()):
             path.unlink()
         raise
 
