@@ -1,4 +1,5 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -74,3 +75,13 @@ def test_a_gpu_stream_is_repeatable_and_leaves_the_gpus_generator_alone() -> Non
     with seeded("work", device="cuda"):
         assert draw_there() == first
     assert got + draw_there() == expected
+
+
+def test_threads_that_draw_from_streams_at_once_do_not_disturb_each_other() -> None:
+    def drawn(number: int) -> list[float]:
+        with seeded("stream", number):
+            return [float(torch.randn(())) for _ in range(50)]
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(drawn, range(20)))
+    assert together == [drawn(number) for number in range(20)]

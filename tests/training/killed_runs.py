@@ -51,6 +51,7 @@ def train(out: Path, event: Callable[[str], None]) -> str:
         epochs=3,
         batch_size=16,
         lr=3e-3,
+        threads=2,
         progress=lambda what, *_: event("caching" if "taps of" in what else "training"),
         **SETTINGS,
     )

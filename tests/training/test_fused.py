@@ -84,7 +84,7 @@ def test_augmentation_changed_later_is_judged_anew(fit: Fit, tmp_path: Path) -> 
 
 def test_a_stopped_fused_run_goes_on_to_the_same_weights(fit: Fit, tmp_path: Path) -> None:
     def stop(what: str, done: int, total: int) -> None:
-        if "epoch 2/" in what and done == total:
+        if "epoch 2/" in what:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,11 +1,14 @@
 """Random streams: every piece of work has its own, named by what it is, not by when it runs."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 
 import torch
+
+_ALONE = threading.RLock()
 
 
 def random_stream(*key: str | int) -> int:
@@ -21,13 +24,14 @@ def random_stream(*key: str | int) -> int:
 def seeded(*key: str | int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Inside, torch's generators of the CPU and of `device` run the stream `key`.
 
+    One thread at a time, since all of a process share these generators; another waits for it.
     Afterwards both are back where they were; other devices' generators are not touched. The
     CPU's generator uses the seed's lower 32 bits, so among 10,000 keys two may share a stream
     with a chance of 1 in 90.
     """
     place = torch.device(device)
     seed = random_stream(*key)
-    with torch.random.fork_rng(devices=[]), _device_generator(place, seed):
+    with _ALONE, torch.random.fork_rng(devices=[]), _device_generator(place, seed):
         torch.default_generator.manual_seed(seed)
         yield
 

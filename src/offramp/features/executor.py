@@ -76,6 +76,14 @@ class Executor:
         """
         return self.stream(lambda unit: unit.run(resources), units)
 
+    def all(self, units: Iterable[Unit[Resources, Result]], resources: Resources) -> list[Result]:
+        """Results of all units, in order; none of them waits until an earlier one is done.
+
+        Raises:
+            Exception: Whatever the first unit that failed raised.
+        """
+        return self.each(lambda unit: unit.run(resources), units)
+
 
 @contextmanager
 def start_executor(threads: int | None, device: torch.device) -> Iterator[Executor]:

@@ -25,7 +25,7 @@ from offramp.multiexit.saved import (
     write_weights,
 )
 from offramp.multiexit.trial import Epoch as Epoch
-from offramp.multiexit.trial import ModelInfo, Trial
+from offramp.multiexit.trial import Failed, ModelInfo, Trial
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
 from offramp.spec import FINAL
@@ -81,6 +81,7 @@ class MultiExit(nn.Module):
         chosen: Mapping[str, Trial],
         trials: Sequence[Trial] = (),
         *,
+        failed: Sequence[Failed] = (),
         task: Task = "classification",
         info: ModelInfo | None = None,
     ) -> None:
@@ -94,6 +95,7 @@ class MultiExit(nn.Module):
         self.backbone = backbone
         self.chosen = {name: chosen[name] for name in backbone.cuts if name in chosen}
         self.trials = tuple(trials)
+        self.failed = tuple(failed)
         self.task: Task = task
         self.info = info or ModelInfo()
         self.branches = nn.ModuleList([trial.branch for trial in self.chosen.values()])
@@ -266,7 +268,9 @@ class MultiExit(nn.Module):
     @property
     def parts(self) -> ModelParts:
         """What `save` writes."""
-        return ModelParts(self.backbone, self.chosen, self.trials, self.task, self.info)
+        return ModelParts(
+            self.backbone, self.chosen, self.trials, self.failed, self.task, self.info
+        )
 
     @classmethod
     def load(
@@ -295,7 +299,14 @@ class MultiExit(nn.Module):
     ) -> Self:
         """The same from what was read of a folder, with `model.safetensors` among it."""
         parts = load_model(stored, backbone, branches)
-        return cls(parts.backbone, parts.chosen, parts.trials, task=parts.task, info=parts.info)
+        return cls(
+            parts.backbone,
+            parts.chosen,
+            parts.trials,
+            failed=parts.failed,
+            task=parts.task,
+            info=parts.info,
+        )
 
 
 def joined_per_exit(

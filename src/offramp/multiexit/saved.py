@@ -22,7 +22,7 @@ from offramp.branches import branch_kinds, read_spec
 from offramp.branches.kinds import Kinds
 from offramp.compute import seeded
 from offramp.errors import BundleError
-from offramp.multiexit.trial import Epoch, ModelInfo, Trial
+from offramp.multiexit.trial import Epoch, Failed, ModelInfo, Trial
 from offramp.preprocess import ImagePreprocess
 from offramp.storage.atomic import write_bytes
 from offramp.storage.folder import Contents
@@ -38,6 +38,7 @@ class ModelParts:
     backbone: StagedBackbone
     chosen: Mapping[str, Trial]
     trials: tuple[Trial, ...]
+    failed: tuple[Failed, ...]
     task: Task
     info: ModelInfo
 
@@ -97,6 +98,10 @@ def load_model(
         backbone,
         {trials[index].cut: trials[index] for index in manifest["chosen"]},
         trials,
+        tuple(
+            Failed(entry["cut"], read_spec(entry["spec"], kinds), entry["seed"], entry["reason"])
+            for entry in manifest["failed"]
+        ),
         manifest["task"],
         ModelInfo(
             manifest["backbone"],
@@ -131,6 +136,16 @@ def describe_model(parts: ModelParts) -> dict[str, Any]:
                 "history": [dataclasses.asdict(epoch) for epoch in trial.history],
             }
             for trial in every
+        ],
+        "failed": [
+            {
+                "cut": failed.cut,
+                "label": failed.spec.label(),
+                "spec": failed.spec.model_dump(mode="json"),
+                "seed": failed.seed,
+                "reason": failed.reason,
+            }
+            for failed in parts.failed
         ],
         "preprocess": info.preprocess and info.preprocess.model_dump(mode="json"),
         "class_names": list(info.class_names),

@@ -63,6 +63,23 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A branch whose training failed: a spec at a cut with a seed, and why.
+
+    Attributes:
+        reason: Such as "diverged in epoch 1", or the error of its own code.
+    """
+
+    cut: str
+    spec: BranchSpec
+    seed: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.spec.label()} at {self.cut!r}, seed {self.seed}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """Where a model comes from and what its answers mean.
 

@@ -29,7 +29,7 @@ class Split:
     """A checked data set and its labels as targets (N,)."""
 
     what: str
-    dataset: Samples
+    samples: Samples
     targets: Tensor
 
 

@@ -1,9 +1,11 @@
 """Learner: one branch while it trains, with everything that its next step depends on."""
 
 import json
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +14,14 @@ from offramp.branches import BranchSpec, key
 from offramp.branches.dropout import own_dropout, plain_dropout
 from offramp.branches.kinds import predicts_error
 from offramp.compute import random_stream
-from offramp.errors import DataError
-from offramp.multiexit.trial import Epoch, Trial
+from offramp.multiexit.trial import Epoch, Failed, Trial
 from offramp.training.objective import Objective
-from offramp.training.plateau import Plateau
 from offramp.training.settings import TrainSettings
 
 Tensors = dict[str, Tensor]
+_LOST_DEVICE: Any = getattr(torch, "AcceleratorError", ())
+"""After such an error no work on the device can succeed, so it says nothing of one branch."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,62 @@ class TrialName:
         return f"{self.spec.label()} at {self.cut!r}, seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Plateau:
+    """Where a branch stands after some epochs.
+
+    Counting follows Keras, which the paper used: with a patience of 2, the second epoch in a row
+    without a lower loss is the one that acts. Lower means strictly lower than ever before.
+
+    Attributes:
+        lr: Learning rate for the next epoch.
+        epoch: Epochs done.
+        best_epoch: The one with the least validation loss, counted from 1; 0 before any.
+        flat_epochs: Since the last lower loss or fall of the learning rate.
+        stopped: No further epoch.
+    """
+
+    lr: float
+    epoch: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    flat_epochs: int = 0
+    stopped: bool = False
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last epoch gave the least loss so far."""
+        return self.epoch > 0 and self.best_epoch == self.epoch
+
+    def after(self, loss: float, settings: TrainSettings) -> Self:
+        """Where the branch stands after one more epoch, with this validation loss."""
+        epoch = self.epoch + 1
+        last = epoch >= settings.epochs
+        if loss < self.best_loss:
+            return replace(
+                self, epoch=epoch, best_loss=loss, best_epoch=epoch, flat_epochs=0, stopped=last
+            )
+        flat = self.flat_epochs + 1
+        falls = flat >= settings.lr_patience
+        return replace(
+            self,
+            epoch=epoch,
+            lr=self.lr * settings.lr_factor if falls else self.lr,
+            flat_epochs=0 if falls else flat,
+            stopped=last
+            or epoch - self.best_epoch >= settings.stop_patience
+            or not math.isfinite(loss),
+        )
+
+
 class Learner:
     """A branch, its Adam, where it stands, and its best weights so far.
 
-    Every step draws from a random stream of its own, so no other branch's work can show in it.
+    Every step draws from a random stream of its own, so no other branch's work can show in it. An
+    exception of the branch's own code ends this branch and no other.
+
+    Attributes:
+        failure: Why its training failed, if it did.
     """
 
     def __init__(
@@ -55,6 +110,7 @@ class Learner:
         own_dropout(branch, self._generator)
         self.plateau = Plateau(settings.lr)
         self.history: list[Epoch] = []
+        self.failure: str | None = None
         self._adam = torch.optim.Adam(
             branch.parameters(), settings.lr, fused=self._device.type != "mps"
         )
@@ -75,61 +131,38 @@ class Learner:
     @property
     def done(self) -> bool:
         """Whether nothing is left to train."""
-        return self.plateau.stopped
+        return self.plateau.stopped or self.failure is not None
 
     def begin_epoch(self) -> None:
-        """Take this epoch's learning rate and start its averages anew."""
+        """Take this epoch's learning rate and start new averages."""
         for group in self._adam.param_groups:
             group["lr"] = self.plateau.lr
         self._train, self._validation = Average(), Average()
 
     def learn(self, taps: tuple[Tensor, ...], targets: Tensor, step: int) -> None:
         """One step of Adam; `step` counts from the start of training."""
-        self.branch.train()
-        self._generator.manual_seed(random_stream(*self.name.stream, "step", step))
-        self._adam.zero_grad(set_to_none=True)
-        loss = self._objective.loss(self._answer(taps), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._adam.step()
-        self._train.add(len(targets), loss.detach() * len(targets))
+        self._failing_alone(self._learn, taps, targets, step)
 
-    @torch.no_grad()
     def judge(self, taps: tuple[Tensor, ...], targets: Tensor) -> None:
         """Take in one batch of validation samples."""
-        self.branch.eval()
-        outputs = self._answer(taps)
-        self._validation.add(
-            len(targets),
-            self._objective.answer_loss(outputs, targets) * len(targets),
-            self._objective.score(outputs, targets),
-        )
+        self._failing_alone(self._judge, taps, targets)
 
     def end_epoch(self) -> None:
-        """Close the epoch: what it gave, the next learning rate, whether to stop.
+        """Close the epoch: what it gave, the next learning rate, whether to stop."""
+        self._failing_alone(self._end_epoch)
 
-        Raises:
-            DataError: The first epoch already gives no finite validation loss.
-        """
-        [train_loss], [loss, score] = self._train.means(), self._validation.means()
-        lr, self.plateau = self.plateau.lr, self.plateau.after(loss, self._settings)
-        if self.plateau.best_epoch == 0:
-            raise DataError(
-                f"{self.name}: the validation loss is {loss} after the first epoch, so training "
-                f"diverged. Use a lower lr than {self._settings.lr:g}, or standardise=True."
-            )
-        if self.plateau.improved:
-            self._best = {k: v.detach().clone() for k, v in self.branch.state_dict().items()}
-        self.history.append(Epoch(self.plateau.epoch, train_loss, loss, score, lr))
-
-    def trial(self) -> Trial:
-        """The trained branch with its best weights, on the CPU."""
+    def result(self) -> Trial | Failed:
+        """The trained branch with its best weights, on the CPU; or why there is none."""
+        name = self.name
+        if self.failure is not None:
+            return Failed(name.cut, name.spec, name.seed, self.failure)
         self.branch.load_state_dict(self._best)
         plain_dropout(self.branch)
         best = self.history[self.plateau.best_epoch - 1]
         return Trial(
-            cut=self.name.cut,
-            spec=self.name.spec,
-            seed=self.name.seed,
+            cut=name.cut,
+            spec=name.spec,
+            seed=name.seed,
             branch=self.branch.cpu().eval(),
             history=tuple(self.history),
             best_epoch=best.epoch,
@@ -138,20 +171,20 @@ class Learner:
         )
 
     def state(self) -> tuple[Tensors, str]:
-        """All that going on needs: tensors, and the rest as JSON; once done, the result alone."""
-        tensors = {f"best/{name}": value for name, value in self._best.items()}
-        if not self.done:
-            tensors |= {f"now/{name}": v for name, v in self.branch.state_dict().items()}
-            for place, slots in self._adam.state_dict()["state"].items():
-                tensors |= {f"adam/{place}/{slot}": value for slot, value in slots.items()}
-        scalars = {"plateau": asdict(self.plateau), "history": [asdict(e) for e in self.history]}
-        return tensors, json.dumps(scalars)
+        """All that resuming needs: tensors, and the rest as JSON; once done, the result alone."""
+        scalars = {
+            "plateau": asdict(self.plateau),
+            "history": [asdict(epoch) for epoch in self.history],
+            "failure": self.failure,
+        }
+        return self._tensors(), json.dumps(scalars)
 
     def restore(self, tensors: Mapping[str, Tensor], scalars: str) -> None:
-        """Go on from what `state` gave."""
+        """Resume from what `state` gave."""
         read = json.loads(scalars)
         self.plateau = Plateau(**read["plateau"])
         self.history = [Epoch(**epoch) for epoch in read["history"]]
+        self.failure = read["failure"]
         self._best = self._part(tensors, "best/")
         if self.done:
             return
@@ -162,6 +195,57 @@ class Learner:
             slots.setdefault(int(place), {})[slot] = value
         groups: list[Any] = self._adam.state_dict()["param_groups"]
         self._adam.load_state_dict({"state": slots, "param_groups": groups})
+
+    def _failing_alone(self, work: Callable[..., None], *args: Any) -> None:
+        """Do work unless this branch has failed; an exception of it is this branch's failure."""
+        if self.failure is not None:
+            return
+        try:
+            work(*args)
+        except _LOST_DEVICE:
+            raise
+        except Exception as error:  # the branch's own code may raise anything
+            text = (str(error).splitlines() or [""])[0]
+            self.failure = f"{type(error).__name__} in epoch {self.epoch + 1}: {text}"
+            _log.debug("%s failed", self.name, exc_info=error)
+
+    def _learn(self, taps: tuple[Tensor, ...], targets: Tensor, step: int) -> None:
+        self.branch.train()
+        self._generator.manual_seed(random_stream(*self.name.stream, "step", step))
+        self._adam.zero_grad(set_to_none=True)
+        loss = self._objective.loss(self._answer(taps), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._adam.step()
+        self._train.add(len(targets), loss.detach() * len(targets))
+
+    @torch.no_grad()
+    def _judge(self, taps: tuple[Tensor, ...], targets: Tensor) -> None:
+        self.branch.eval()
+        outputs = self._answer(taps)
+        self._validation.add(
+            len(targets),
+            self._objective.answer_loss(outputs, targets) * len(targets),
+            self._objective.score(outputs, targets),
+        )
+
+    def _end_epoch(self) -> None:
+        [train_loss], [loss, score] = self._train.means(), self._validation.means()
+        lr, self.plateau = self.plateau.lr, self.plateau.after(loss, self._settings)
+        self.history.append(Epoch(self.plateau.epoch, train_loss, loss, score, lr))
+        if self.plateau.improved:
+            self._best = {k: v.detach().clone() for k, v in self.branch.state_dict().items()}
+        if self.plateau.best_epoch == 0:
+            self.failure = "diverged in epoch 1"
+
+    def _tensors(self) -> Tensors:
+        if self.failure is not None:
+            return {}
+        tensors = {f"best/{name}": value for name, value in self._best.items()}
+        if not self.done:
+            tensors |= {f"now/{name}": value for name, value in self.branch.state_dict().items()}
+            for place, slots in self._adam.state_dict()["state"].items():
+                tensors |= {f"adam/{place}/{slot}": value for slot, value in slots.items()}
+        return tensors
 
     def _answer(self, taps: tuple[Tensor, ...]) -> Tensor:
         half = self._settings.precision == "bf16"

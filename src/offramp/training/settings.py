@@ -9,8 +9,8 @@ from offramp.data.augment import Augment
 from offramp.errors import PlanError
 from offramp.features import CacheDtype
 from offramp.spec import Spec
-from offramp.training.way import How
 
+How = Literal["cached", "fused", "auto"]
 Precision = Literal["fp32", "bf16"]
 RegressionLoss = Literal["mae", "mse"]
 
@@ -39,8 +39,8 @@ class TrainSettings(Spec):
             allows it.
         disk_gb: What `auto` may keep on disk, in GB of 1e9 bytes; nine tenths of what is free
             where None.
-        memory_gb: What `auto` may hold in memory for the fused way; what is free where None.
-        augment: Changes the training images at random; needs the fused way, or views.
+        memory_gb: What `auto` may hold in memory for the fused mode; what is free where None.
+        augment: Changes the training images at random; needs the fused mode, or views.
     """
 
     seeds: tuple[NonNegativeInt, ...] = (0,)

@@ -5,16 +5,16 @@ import pytest
 
 from offramp.data.augment import Augment
 from offramp.errors import PlanError
-from offramp.training.way import (
+from offramp.training.mode import (
     FILE,
     Allowed,
-    How,
+    Mode,
     Needs,
-    Way,
-    choose_way,
-    recall_way,
-    remember_way,
+    choose_mode,
+    recall_mode,
+    remember_mode,
 )
+from offramp.training.settings import How
 
 NEEDS = Needs(disk=7_000_000_000, memory=3_000_000_000)
 FRESH, STORED = Augment(flip=True), Augment(flip=True, views=3)
@@ -34,36 +34,36 @@ def gigabytes(disk: float, memory: float) -> Allowed:
 def test_auto_caches_where_the_disk_allows_it(
     disk: float, memory: float, how: How, reason: str
 ) -> None:
-    way = choose_way("auto", NEEDS, gigabytes(disk, memory), None)
-    assert way.how == how
-    assert reason in way.reason
+    mode = choose_mode("auto", NEEDS, gigabytes(disk, memory), None)
+    assert mode.how == how
+    assert reason in mode.reason
 
 
 def test_auto_says_what_to_do_where_neither_disk_nor_memory_is_enough() -> None:
     with pytest.raises(PlanError, match=r"3 GB of memory, where 2.9 GB are allowed. Train fewer"):
-        choose_way("auto", NEEDS, gigabytes(6, 2.9), None)
+        choose_mode("auto", NEEDS, gigabytes(6, 2.9), None)
 
 
 @pytest.mark.parametrize("how", ["cached", "fused"])
-def test_a_way_that_is_asked_for_is_taken_whatever_is_allowed(how: How) -> None:
-    assert choose_way(how, NEEDS, gigabytes(0, 0), STORED).how == how
+def test_a_mode_that_is_asked_for_is_taken_whatever_is_allowed(how: How) -> None:
+    assert choose_mode(how, NEEDS, gigabytes(0, 0), STORED).how == how
 
 
 def test_fresh_views_are_never_cached() -> None:
-    assert choose_way("auto", NEEDS, gigabytes(99, 99), FRESH).how == "fused"
-    assert choose_way("auto", NEEDS, gigabytes(99, 99), STORED).how == "cached"
+    assert choose_mode("auto", NEEDS, gigabytes(99, 99), FRESH).how == "fused"
+    assert choose_mode("auto", NEEDS, gigabytes(99, 99), STORED).how == "cached"
     with pytest.raises(PlanError, match="views=4"):
-        choose_way("cached", NEEDS, gigabytes(99, 99), FRESH)
+        choose_mode("cached", NEEDS, gigabytes(99, 99), FRESH)
 
 
-def test_a_way_once_taken_is_remembered_for_the_same_job_alone(tmp_path: Path) -> None:
+def test_a_mode_once_taken_is_remembered_for_the_same_job_alone(tmp_path: Path) -> None:
     job = {"bytes": 3, "cuts": ["a"]}
-    assert recall_way(tmp_path, job) is None
-    remember_way(tmp_path, job, Way("fused", "because"))
-    assert recall_way(tmp_path, job) == Way("fused", "because")
-    assert recall_way(tmp_path, job | {"bytes": 4}) is None
+    assert recall_mode(tmp_path, job) is None
+    remember_mode(tmp_path, job, Mode("fused", "because"))
+    assert recall_mode(tmp_path, job) == Mode("fused", "because")
+    assert recall_mode(tmp_path, job | {"bytes": 4}) is None
     (tmp_path / FILE).write_text(json.dumps({"how": "fused"})[:-3])
-    assert recall_way(tmp_path, job) is None
+    assert recall_mode(tmp_path, job) is None
 
 
 def test_what_is_allowed_is_asked_of_the_machine_where_not_given(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from offramp.backbones.staged import StagedBackbone, cut
+from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.branches import ConvBranch, SLViT
 from offramp.data import as_samples
 from offramp.errors import BundleError, DataError, PlanError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
 from offramp.training import fit_branches
-from offramp.training.classifier_wise import best_per_cut
+from offramp.training.fit import best_per_cut
 
 Images = tuple[Tensor, Tensor]
 Fit = Callable[..., MultiExit]
@@ -157,8 +157,10 @@ def test_a_further_seed_and_cut_train_without_repeating_the_others(
     events: list[str] = []
     more = fit(out=tmp_path, progress=count_learning(events))
     assert all_same(more, fit())
-    assert {what for what in events if what.startswith("2:")} == {
-        f"2: epoch {epoch}/3, 2 branches" for epoch in (1, 2, 3)
+    assert {what for what in events if "at '2'" in what} == {
+        f"training 6 branches: {label} at '2', seed 5, epoch {epoch}/3"
+        for label in (spec.label() for spec in branches["2"])
+        for epoch in (1, 2, 3)
     }
 
 
@@ -207,7 +209,7 @@ def test_a_damaged_state_is_trained_again(
     fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = fit(out=tmp_path)
-    path = sorted(tmp_path.glob("state/*/*.safetensors"))[0]
+    path = sorted(tmp_path.glob("state/*.safetensors"))[0]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -272,8 +274,9 @@ def test_bf16_trains_close_to_fp32(fit: Fit) -> None:
         assert all(v.dtype != torch.bfloat16 for v in trial.branch.state_dict().values())
 
 
-def test_training_that_diverges_says_what_to_change(fit: Fit) -> None:
-    with pytest.raises(DataError, match=r"seed 3: the validation loss is nan.*standardise"):
+def test_training_that_always_diverges_says_what_to_change(fit: Fit) -> None:
+    text = r"no branch could be trained: .*seed 3: diverged in epoch 1; .*standardise"
+    with pytest.raises(DataError, match=text):
         fit(lr=1e30, epochs=2)
 
 
@@ -306,3 +309,29 @@ def test_training_on_cuda_repeats_and_comes_near_the_cpu(fit: Fit) -> None:
         loss = trial.history[0].train_loss
         assert loss == pytest.approx(cpu[name].history[0].train_loss, rel=0.2)
     fit(device="cuda", precision="bf16")
+
+
+def test_no_name_of_a_cut_leads_out_of_the_folder(
+    backbone: StagedBackbone, train: Images, tmp_path: Path
+) -> None:
+    names = ["../../x", "/etc/x", "X", "x", "a" * 300, "con", "a b:c|d"]
+    places = ["0", "1", "2", "3", "4", "5", "6"]
+    cuts = [Cut(name, after=(place,)) for name, place in zip(names, places, strict=True)]
+    wild = cut(backbone.original, cuts, train[0][:2])
+    out = tmp_path / "here" / "run"
+    model = fit_branches(
+        wild,
+        {name: [ConvBranch(layers=0, pool="global", hidden=3)] for name in names},
+        train,
+        train,
+        seeds=[0],
+        out=out,
+        epochs=1,
+    )
+    assert {trial.cut for trial in model.trials} == set(names)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert [path.name for path in out.parent.iterdir()] == ["run"]
+    folders = [path.parent for path in out.rglob("events.out.tfevents.*")]
+    assert len(folders) == len(names)
+    assert len({str(folder).lower() for folder in folders}) == len(names)
+    assert all(len(path.relative_to(out).parts) <= 5 for path in out.rglob("*"))

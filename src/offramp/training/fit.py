@@ -1,0 +1,303 @@
+"""Fitting: every branch is trained on its own, on taps of a frozen backbone."""
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+
+from offramp.backbones.staged import StagedBackbone
+from offramp.branches import BranchSpec
+from offramp.data.augment import views_of
+from offramp.data.samples import Samples
+from offramp.errors import DataError
+from offramp.features import Executor, FeatureCache, LiveTaps, start_executor
+from offramp.multiexit.model import MultiExit
+from offramp.multiexit.trial import Failed, Trial
+from offramp.progress import Progress, silent
+from offramp.storage.atomic import make_folder
+from offramp.task import Task
+from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
+from offramp.training.learner import TrialName
+from offramp.training.lockstep import Report, Setup
+from offramp.training.mode import Mode, Needs, mode_in
+from offramp.training.objective import Objective
+from offramp.training.settings import TrainOptions, TrainSettings, read_settings
+from offramp.training.state import curves_folder, state_path
+from offramp.training.supply import LiveSupply
+from offramp.training.units import (
+    Recipe,
+    Resources,
+    StoredTaps,
+    TrainTrials,
+    TrialFiles,
+    train_all,
+)
+
+Results = tuple[Trial | Failed, ...]
+_log = logging.getLogger(__name__)
+
+
+def fit_branches(
+    backbone: StagedBackbone,
+    branches: Mapping[str, Sequence[BranchSpec]],
+    train: Any,
+    val: Any,
+    *,
+    seeds: Iterable[int],
+    out: str | Path | None = None,
+    task: Task = "classification",
+    device: str = "cpu",
+    threads: int | None = None,
+    tensorboard: bool = True,
+    progress: Progress = silent,
+    **options: Unpack[TrainOptions],
+) -> MultiExit:
+    """Train branches on taps of a frozen backbone.
+
+    Images run through the backbone as far as the last cut that has a branch: each once, its taps
+    kept on disk, or batch by batch for all branches at once (`how`). Every branch
+    has its own Adam, plateau, early stopping and random streams, so its weights do not depend on
+    which others train beside it. Killed at any moment, the same call resumes and ends in the same
+    weights. A branch whose training fails (it diverges, or its code raises) ends no other: it is in
+    `failed` with the reason, and a cut where all have failed has no exit.
+
+    Args:
+        backbone: Left as it is, bit for bit.
+        branches: For each cut by its name, the settings of the branches to try there.
+        train: A map-style data set of (input or tuple of inputs, label), or a pair of arrays.
+        val: The same; decides learning rate, stopping and which branch is chosen.
+        seeds: Each trains every branch once.
+        out: Keeps cache, state and curves; None is a temporary folder.
+        task: Labels are class numbers, or values.
+        device: cpu, cuda or mps, where taps are computed and branches trained.
+        threads: Branches that train at once on the CPU, each on one core; as many as torch has
+            threads where None. No bit of a result depends on it.
+        tensorboard: Write curves to `out`/tensorboard.
+        progress: Called after each batch, by whichever thread took it.
+        options: Fields of TrainSettings, such as how="cached", "fused" or "auto".
+
+    Returns:
+        The model with the branch of best validation score at each cut (the lower loss, then the
+        first, where scores are equal), all trials, and those that failed.
+
+    Raises:
+        PlanError: A setting is wrong, or the mode asked for is not possible.
+        CutError: A cut is unknown.
+        ShapeError: Data or branch do not fit the backbone.
+        DataError: Labels, values or disk space do not allow training, or every branch failed.
+    """
+    settings = read_settings(seeds, options)
+    objective = Objective(task, settings.regression_loss)
+    place = check_device(device)
+    probes = check_branches(backbone, branches, objective)
+    sets = [
+        check_split(data, what, backbone, objective)
+        for what, data in (("training", train), ("validation", val))
+    ]
+    recipe = Recipe(settings, task, backbone.num_outputs, str(place))
+    with _folder(out) as root, start_executor(threads, place) as executor:
+        curves = root if tensorboard and out is not None else None
+        fit = _Fit(backbone, branches, probes, recipe, root, curves, executor, progress)
+        results = fit.run(*sets)
+    trials = [result for result in results if isinstance(result, Trial)]
+    failed = [result for result in results if isinstance(result, Failed)]
+    _report_failures(trials, failed, settings)
+    return MultiExit(backbone, best_per_cut(trials), trials, failed=failed, task=task)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """One call of `fit_branches`, its arguments checked."""
+
+    backbone: StagedBackbone
+    branches: Mapping[str, Sequence[BranchSpec]]
+    probes: Probes
+    recipe: Recipe
+    root: Path
+    curves: Path | None
+    executor: Executor
+    progress: Progress
+
+    def run(self, train: Split, validation: Split) -> Results:
+        """Choose the mode, get the taps, and train every branch on them."""
+        shapes = [shape for cut in self.cuts for shape in self.backbone.tap_shapes[cut]]
+        num_params = sum(found.num_params for found in self.probes.values())
+        samples = len(train.targets), len(validation.targets)
+        settings, ahead = self.recipe.settings, self.executor.ahead
+        needs = Needs.of(shapes, num_params, samples, settings, ahead)
+        mode = mode_in(self.root, self.cuts, needs, settings)
+        self.progress(str(mode), 1, 1)
+        report = Report(
+            self.progress,
+            len(self.probes) * len(settings.seeds),
+            settings.epochs * len(train.targets),
+        )
+        with report.guard():
+            run = self._cached if mode.how == "cached" else self._fused
+            return run(train, validation, mode, report)
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Those with branches, in graph order."""
+        return tuple(cut for cut in self.backbone.cuts if cut in self.branches)
+
+    def _cached(self, train: Split, validation: Split, mode: Mode, report: Report) -> Results:
+        """Units of work on taps from the disk, those with the longest steps first."""
+        augment = self.recipe.settings.augment
+        samples = train.samples if augment is None else views_of(train.samples, augment)
+        stored = self._cache(train.what, samples, None)
+        judged = self._cache(validation.what, validation.samples, stored)
+        together = torch.device(self.recipe.device).type != "cpu"
+        units = [
+            TrainTrials(
+                self.recipe,
+                cut,
+                self.backbone.features(cut),
+                StoredTaps(stored.folder, train.targets.numpy()),
+                StoredTaps(judged.folder, validation.targets.numpy()),
+                trials,
+            )
+            for cut in self.cuts
+            for trials in self._groups(cut, [stored.origin, judged.origin], mode, together)
+        ]
+        order = sorted(range(len(units)), key=lambda place: -self._flops(units[place].trials))
+        resources = Resources({stored.folder: stored, judged.folder: judged}, report)
+        results = self.executor.all([units[place] for place in order], resources)
+        found = dict(zip(order, results, strict=True))
+        return tuple(result for place in range(len(units)) for result in found[place])
+
+    def _fused(self, train: Split, validation: Split, mode: Mode, report: Report) -> Results:
+        """All branches in lockstep on what the backbone gives batch by batch."""
+        settings, samples = self.recipe.settings, train.samples
+        live = LiveTaps.of(
+            self.backbone,
+            samples if settings.augment is None else views_of(samples, settings.augment),
+            self.root / "cache",
+            cuts=self.cuts,
+            statistics=any(found.standardised for found in self.probes.values()),
+            dtype=settings.cache_dtype,
+            device=torch.device(self.recipe.device),
+            workers=self.executor,
+            progress=self._of(train.what),
+        )
+        origins = [live.origin, validation.samples.content_key]
+        trials = [
+            files
+            for cut in self.cuts
+            for [files] in self._groups(cut, origins, mode, together=False)
+        ]
+        longest_first = sorted(trials, key=lambda files: -self._flops([files]))
+        learners = {
+            self.recipe.learner(
+                files.name,
+                self.backbone.features(files.name.cut),
+                live.statistics(files.name.cut) if live.known else (),
+            ): files
+            for files in longest_first
+        }
+        setup = Setup(
+            LiveSupply(live, samples, train.targets, settings.augment),
+            LiveSupply(live, validation.samples, validation.targets),
+            settings,
+            self.executor,
+            report,
+        )
+        results = train_all(learners, setup)
+        found = {id(files): result for files, result in zip(longest_first, results, strict=True)}
+        return tuple(found[id(files)] for files in trials)
+
+    def _cache(self, what: str, samples: Samples, scales_of: FeatureCache | None) -> FeatureCache:
+        return FeatureCache.of(
+            self.backbone,
+            samples,
+            self.root / "cache",
+            cuts=self.cuts,
+            scales_of=scales_of,
+            dtype=self.recipe.settings.cache_dtype,
+            device=self.recipe.device,
+            threads=self.executor.count,
+            progress=self._of(what),
+        )
+
+    def _of(self, what: str) -> Progress:
+        return lambda step, *counts: self.progress(f"{step} of {what} data", *counts)
+
+    def _groups(
+        self, cut: str, origins: Sequence[Any], mode: Mode, together: bool
+    ) -> list[tuple[TrialFiles, ...]]:
+        """The branches at a cut, alone or all together."""
+        [place] = [place for place in self.backbone.places if place.name == cut]
+        given = {
+            "offramp": version("offramp"),
+            "how": mode.how,
+            "place": repr(place),
+            "taps": origins,
+            "settings": self.recipe.settings.per_trial(),
+            "task": self.recipe.task,
+            "num_outputs": self.recipe.num_outputs,
+        }
+        trials = [
+            TrialFiles(
+                name,
+                state_path(self.root, name, given),
+                None if self.curves is None else curves_folder(self.curves, name),
+            )
+            for spec in self.branches[cut]
+            for name in (TrialName(cut, spec, seed) for seed in self.recipe.settings.seeds)
+        ]
+        return [tuple(trials)] if together else [(files,) for files in trials]
+
+    def _flops(self, trials: Sequence[TrialFiles]) -> int:
+        """Of one sample through all of these branches."""
+        return sum(self.probes[files.name.cut, files.name.spec.label()].flops for files in trials)
+
+
+def _report_failures(
+    trials: Sequence[Trial], failed: Sequence[Failed], settings: TrainSettings
+) -> None:
+    """Warn of branches that failed and of cuts without an exit.
+
+    Raises:
+        DataError: No branch was trained.
+    """
+    diverged = any("diverged" in each.reason for each in failed)
+    advice = (
+        f"Against divergence use a lower lr than {settings.lr:g}, or standardise=True in the "
+        "settings of the branch."
+    ) * diverged
+    if not trials:
+        listed = "; ".join(map(str, failed))
+        raise DataError(f"no branch could be trained: {listed}. {advice}".rstrip())
+    if failed:
+        _log.warning("Training failed for %s. %s", "; ".join(map(str, failed)), advice)
+    for cut in sorted({each.cut for each in failed} - {trial.cut for trial in trials}):
+        _log.warning("All branches at %r failed, so the model has no exit there.", cut)
+
+
+def best_per_cut(trials: Sequence[Trial]) -> dict[str, Trial]:
+    """Best trial of each cut by validation score; the lower loss, then the first, breaks a tie."""
+    best: dict[str, Trial] = {}
+    for trial in trials:
+        other = best.get(trial.cut)
+        if other is None or _rank(trial) > _rank(other):
+            best[trial.cut] = trial
+    return best
+
+
+def _rank(trial: Trial) -> tuple[float, float]:
+    return trial.validation_score, -trial.validation_loss
+
+
+@contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield make_folder(Path(out))
+    else:
+        with tempfile.TemporaryDirectory(prefix="offramp-") as folder:
+            yield Path(folder)

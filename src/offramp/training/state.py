@@ -1,0 +1,169 @@
+"""State: what is kept on disk of a branch while it trains, so that a killed run can resume.
+
+Tensors are stored as safetensors with the rest as JSON in the header, under a digest of both, so
+that nothing is unpickled and a damaged file is recognised. No name that a user chose becomes a
+path: state files are named by a digest, folders of curves by `safe_name`.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from offramp.errors import BundleError, DataError
+from offramp.multiexit.trial import Epoch
+from offramp.storage.atomic import make_folder, replacing
+from offramp.training.learner import Learner, Tensors, TrialName
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_log = logging.getLogger(__name__)
+
+
+class State:
+    """State file of one branch and, where wanted, its TensorBoard curves."""
+
+    def __init__(self, path: Path, curves: Path | None = None) -> None:
+        self.path, self._folder = path, curves
+        self._curves: Curves | None = None
+
+    def resume(self, learner: Learner) -> None:
+        """Give the learner the state that was saved, if there is one, and open its curves."""
+        load_state(self.path, learner)
+        if self._folder is not None:
+            self._curves = Curves(self._folder, learner.history)
+
+    def record(self, learner: Learner) -> None:
+        """Save the learner's state after an epoch.
+
+        Raises:
+            DataError: The disk takes no more; the earlier state stays.
+        """
+        save_state(self.path, learner)
+        if self._curves is not None and learner.failure is None:
+            self._curves.write(learner.history[-1])
+
+    def close(self) -> None:
+        """Finish the curves."""
+        if self._curves is not None:
+            self._curves.close()
+
+
+def state_path(root: Path, name: TrialName, given: Mapping[str, Any]) -> Path:
+    """File under a key of the branch's name and of all else that decides its result.
+
+    A changed plan, data set or weight gives another key, so no state is taken for another's.
+    """
+    content = json.dumps([given, name.stream], sort_keys=True)
+    return root / "state" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
+
+
+def curves_folder(root: Path, name: TrialName) -> Path:
+    """Where TensorBoard finds a branch's curves."""
+    parts = safe_name(name.cut), safe_name(name.spec.label()), f"seed{name.seed}"
+    return root.joinpath("tensorboard", *parts)
+
+
+def safe_name(text: str) -> str:
+    """A file name for any text, also where case does not count; different texts, different names.
+
+    Lower-case letters, digits and `._-` stay. Where anything else was replaced, or the name is
+    long or reserved, 16 hex digits of the text's SHA-256 follow.
+    """
+    plain = re.sub(r"[^a-z0-9._-]", "_", text.lower())[:60].strip(".")
+    if plain == text != "" and not _RESERVED.fullmatch(plain):
+        return plain
+    return f"{plain or '_'}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+class Curves:
+    """Writes one scalar per epoch and figure to TensorBoard.
+
+    A killed run may have written more than it saved, or less, so opening them drops what is there
+    and writes the saved history.
+    """
+
+    def __init__(self, folder: Path, history: Sequence[Epoch]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # here: takes two seconds to import
+
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._writer = SummaryWriter(str(folder))
+        for epoch in history:
+            self.write(epoch)
+
+    def write(self, epoch: Epoch) -> None:
+        """Add one epoch."""
+        figures = asdict(epoch)
+        step = figures.pop("epoch")
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+
+
+def save_state(path: Path, learner: Learner) -> None:
+    """Replace what was saved of a learner.
+
+    Raises:
+        DataError: The disk takes no more; the earlier state stays.
+    """
+    tensors, scalars = learner.state()
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    about = {"branch": str(learner.name), "sha256": _digest(tensors, scalars), "scalars": scalars}
+    make_folder(path.parent)
+    try:
+        with replacing(path) as temporary:
+            save_file(
+                tensors, temporary, {"state": json.dumps(about)}
+            )  # several would be unordered
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"the training state {path} cannot be written: {error}. Free some space there and run "
+            "the same command again: it resumes from the last state that was saved."
+        ) from error
+
+
+def load_state(path: Path, learner: Learner) -> bool:
+    """Give a learner the state that was saved, if it is whole; say whether there was one."""
+    for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        leftover.unlink()  # of a run that was killed while writing
+    if not path.exists():
+        return False
+    try:
+        tensors, scalars = _read(path)
+    except BundleError as error:
+        _log.warning("%s %s is trained again from its start.", error, learner.name)
+        return False
+    learner.restore(tensors, scalars)
+    return True
+
+
+def _read(path: Path) -> tuple[Tensors, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(f"the training state {path} cannot be read: {error}.") from error
+    scalars: str = about["scalars"]
+    if about["sha256"] != _digest(tensors, scalars):
+        raise BundleError(f"the training state {path} is damaged: its SHA-256 differs.")
+    return tensors, scalars
+
+
+def _digest(tensors: Tensors, scalars: str) -> str:
+    digest = hashlib.sha256(scalars.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().numpy().data)
+    return digest.hexdigest()
