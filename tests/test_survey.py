@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from offramp.branches import ConvBranch, SLViT
+from offramp.cli import app
 from offramp.compute import count_params
 from offramp.errors import CutError, PlanError
 from offramp.spec import FeatureShape
@@ -43,6 +45,7 @@ def test_rows_tell_name_aliases_shape_liveness_flops_patches_and_branches() -> N
         "aliases": ["drop"],
         "kind": "module",
         "shape": [3, 12, 8],
+        "axes": ["batch", "channels", "height", "width"],
         "live_tensors": 1,
         "live_bytes": 4 * 3 * 12 * 8,
         "flops_share": 0.25,
@@ -66,6 +69,51 @@ def test_suggestions_are_nearest_to_their_shares_with_few_live_tensors_on_ties()
     found = survey(Steps(), torch.zeros(1, 3, 12, 8))
     assert [cut.place.name for cut in found.suggest([0.26, 0.5, 0.7]).cuts] == ["a", "b", "add"]
     assert [cut.place.name for cut in found.suggest([0.24, 0.26]).cuts] == ["a", "b"]
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.skip = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Identity())
+        self.dense = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(self.a(x).relu()) + self.skip(x)
+        result: Tensor = y + self.dense(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return result
+
+
+class Blocks(nn.Module):
+    """Maps in both orders of axes, inner activations, and block ends near every share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block() for _ in range(8)))
+        self.top = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.top(self.blocks(x).mean((2, 3)))
+        return result
+
+
+def test_suggestions_prefer_ends_of_blocks() -> None:
+    found = survey(Blocks(), torch.zeros(1, 4, 8, 12))
+    for shares in ([0.25, 0.5, 0.75], [0.27], [0.47, 0.6]):
+        assert all(
+            cut.place.name.count(".") == 1 and cut.place.ends_block
+            for cut in found.suggest(shares).cuts
+        )
+
+
+def test_maps_with_channels_last_have_neither_patches_nor_branches() -> None:
+    found = survey(Blocks(), torch.zeros(1, 4, 8, 12))
+    rows = {cut.place.name: cut for cut in found.cuts}
+    dense = rows["blocks.2.dense"]
+    assert dense.place.axes == ("batch", "height", "width", "channels")
+    assert (dense.patches, dense.branch_params) == ((), {})
+    assert rows["blocks.2"].patches == (1, 2, 4)
+    assert "not a map: batch x height x width x channels" in str(found)
 
 
 def test_suggestions_need_a_map_that_a_patch_divides() -> None:
@@ -105,6 +153,31 @@ def test_a_python_file_stands_in_for_a_name_and_suggest_takes_a_count_or_shares(
     chosen = survey_backbone(None, place, ["3x6x5"], "0.5,.3")
     assert [cut.place.name for cut in chosen.cuts] == ["0", "1"]
     assert json.loads(json.dumps(chosen.as_json()))["input"] == "3x6x5"
+
+
+LEAF = """
+from torch import nn
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 3, 1), Odd(), nn.Conv2d(3, 3, 1))
+"""
+
+
+def test_leaves_are_kept_whole(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(LEAF)
+    place = f"{tmp_path / 'net.py'}:make"
+    with pytest.raises(CutError, match="Odd"):
+        survey_backbone(None, place, ["3x6x5"])
+    found = survey_backbone(None, place, ["3x6x5"], leaves=["Odd"])
+    assert [cut.place.name for cut in found.cuts] == ["0", "1"]
+    result = CliRunner().invoke(
+        app, ["cuts", "--backbone", place, "--input", "3x6x5", "--leaf", "Odd", "--json"]
+    )
+    assert [row["name"] for row in json.loads(result.stdout)["cuts"]] == ["0", "1"]
 
 
 def test_the_table_names_every_place_and_branch() -> None:

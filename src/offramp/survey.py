@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +13,9 @@ from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.compute import count_params
 from offramp.errors import PlanError, ShapeError
 from offramp.spec import FeatureShape
+
+_NEARLY = 0.05
+"""Shares of the FLOPs this near to the best count as equally good for a suggestion."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class SurveyedPlace:
             "aliases": list(place.aliases),
             "kind": place.kind,
             "shape": list(place.shape),
+            "axes": list(place.axes),
             "live_tensors": place.live_tensors,
             "live_bytes": place.live_bytes,
             "flops_share": place.flops_share,
@@ -66,7 +69,9 @@ class Survey:
         """Only the places nearest to these shares of the FLOPs, one for each.
 
         Only maps that a patch divides into at least 2x2 patches count. Each place is taken once,
-        no two of them with the same FLOPs; on ties fewer live tensors win, then the later place.
+        no two of them with the same FLOPs. Among places at nearly the same share (5 % of the
+        network's FLOPs apart) the ends of blocks win, then the nearest; on ties fewer live
+        tensors, then the later place.
 
         Raises:
             PlanError: A share is not between 0 and 1, or there are fewer such places.
@@ -82,7 +87,7 @@ class Survey:
                     "maps that a patch divides, with FLOPs of their own. Ask for fewer, or give a "
                     "larger input."
                 )
-            best = min(left, key=partial(_distance, share=share))
+            best = _nearest(left, share)
             left = [cut for cut in left if cut.place.flops != best.place.flops]
             chosen.append(best)
         return replace(self, cuts=tuple(cut for cut in self.cuts if cut in chosen))
@@ -145,6 +150,7 @@ def survey_backbone(
     backbone_file: str | None,
     inputs: Sequence[str],
     suggest: str | None = None,
+    leaves: Sequence[str] = (),
 ) -> Survey:
     """Survey a backbone by name, as `offramp cuts` does; no weights are loaded.
 
@@ -153,6 +159,7 @@ def survey_backbone(
         backbone_file: `path/to/file.py:function` in its place.
         inputs: `CxHxW` of each input.
         suggest: How many places to pick, at even shares of the FLOPs, or the shares: `0.2,0.5`.
+        leaves: Names of module classes to keep whole, as in `cut`.
 
     Raises:
         PlanError: An argument is wrong.
@@ -163,7 +170,7 @@ def survey_backbone(
     shares = None if suggest is None else _shares(suggest)
     sample = tuple(torch.zeros(1, *_shape(text)) for text in inputs)
     model = architecture(name or PYTHON, backbone_file=backbone_file)
-    found = survey(model, sample, name=backbone_file or name)
+    found = survey(model, sample, name=backbone_file or name, leaves=leaves)
     return found if shares is None else found.suggest(shares)
 
 
@@ -196,8 +203,14 @@ def _defaults(features: FeatureShape) -> list[BranchSpec]:
     return [*(SLViT(patch=patch) for patch in patches[-1:]), ConvBranch()]
 
 
-def _distance(cut: SurveyedPlace, *, share: float) -> tuple[float, int]:
-    return (abs(cut.place.flops_share - share), cut.place.live_tensors)
+def _nearest(cuts: Sequence[SurveyedPlace], share: float) -> SurveyedPlace:
+    apart = [abs(cut.place.flops_share - share) for cut in cuts]
+    near = [
+        (not cut.place.ends_block, distance, cut.place.live_tensors, index)
+        for index, (cut, distance) in enumerate(zip(cuts, apart, strict=True))
+        if distance <= min(apart) + _NEARLY
+    ]
+    return cuts[min(near)[-1]]
 
 
 def _shares(text: str) -> list[float]:
@@ -226,9 +239,14 @@ def _by(shape: Sequence[int]) -> str:
 
 def _row(cut: SurveyedPlace, width: int) -> str:
     place = cut.place
-    branches = ", ".join(f"{name} {size:,}" for name, size in cut.branch_params.items())
-    patches = " ".join(map(str, cut.patches)) or "-"
     return (
         f"{place.name:<{width}}  {_by(place.shape):>12}  {place.flops_share:>6.1%}  "
-        f"{place.live_tensors:>4}  {place.live_bytes:>10,}  {patches}; {branches or '-'}"
+        f"{place.live_tensors:>4}  {place.live_bytes:>10,}  {_what_fits(cut)}"
     )
+
+
+def _what_fits(cut: SurveyedPlace) -> str:
+    if cut.place.features is None:
+        return f"not a map: {' x '.join(cut.place.axes)}"
+    branches = ", ".join(f"{name} {size:,}" for name, size in cut.branch_params.items())
+    return f"{' '.join(map(str, cut.patches)) or '-'}; {branches or '-'}"

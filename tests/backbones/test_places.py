@@ -61,3 +61,54 @@ def test_places_are_in_graph_order_each_tensor_once_input_and_answer_left_out() 
 def test_densenet201_carries_up_to_49_tensors() -> None:
     found = places(architecture("torchvision:densenet201"), torch.zeros(1, 3, 32, 32))
     assert max(place.live_tensors for place in found) == 49
+
+
+class Attends(nn.Module):
+    """A convolution before torch's own transformer layer, whose fast path hides its products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 32, batch_first=True)
+        self.top = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.conv(x).flatten(2).transpose(1, 2)
+        logits: Tensor = self.top(self.layer(tokens).mean(1))
+        return logits
+
+
+def test_shares_count_what_torch_s_attention_layers_multiply() -> None:
+    model, sample = Attends().eval(), torch.zeros(1, 3, 6, 7)
+    listing = list_places(model, sample)
+    assert listing.total_flops == count_flops(model, (sample,))
+    (conv,) = (place for place in listing.places if place.name == "conv")
+    assert conv.flops == 2 * 8 * 3 * 9 * 42
+    assert conv.flops_share < 0.3
+
+
+def test_the_end_of_a_block_is_where_a_container_ends_and_nothing_else_is_alive() -> None:
+    found = {place.name: place for place in places(Residual(), torch.zeros(1, 3, 6, 7))}
+    assert {name for name, place in found.items() if place.ends_block} == {"blocks.0", "blocks"}
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.skip = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.b(self.a(x).relu()) + self.skip(x)
+        return result
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(Block(), Block())
+        self.top = nn.Conv2d(3, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.top(self.blocks(x)).mean((2, 3))
+        return logits

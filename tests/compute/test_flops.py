@@ -1,5 +1,7 @@
 import copy
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from offramp.backbones.zoo import architecture
 from offramp.branches import ConvBranch, SLViT
 from offramp.compute import FlopCounter, count_flops
 from offramp.errors import PlanError
@@ -174,6 +177,115 @@ def test_on_an_slvit_it_is_torchs_count_and_the_fused_attention_that_older_torch
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     missed = 0 if kernel in flop_registry else 2 * 3 * 99 * 99 * (5 + 5)
     assert count_flops(branch, (IMAGE,)) == theirs.get_total_flops() + missed
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("torchvision:resnet18", 64),
+        ("torchvision:mobilenet_v3_small", 64),
+        ("torchvision:shufflenet_v2_x0_5", 64),
+        ("timm:test_convnext", 64),
+        ("timm:test_efficientnet_gn", 64),
+        ("timm:test_vit", 160),
+        ("timm:test_byobnet", 64),
+    ],
+)
+def test_whole_networks_cost_what_torch_counts(name: str, size: int) -> None:
+    model, images = architecture(name), torch.zeros(1, 3, size, size)
+    with FlopCounterMode(display=False) as theirs, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(images)
+    assert count_flops(model, (images,)) == theirs.get_total_flops()
+
+
+RECURRENT = [
+    nn.LSTM(6, 4, num_layers=2, bidirectional=True),
+    nn.LSTM(6, 4, proj_size=3, batch_first=True),
+    nn.GRU(6, 4, num_layers=2),
+    nn.RNN(6, 4),
+    nn.RNN(6, 4, nonlinearity="relu", bias=False),
+]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("layer", RECURRENT, ids=str)
+def test_a_recurrent_layer_meets_every_weight_at_every_step(layer: nn.Module) -> None:
+    steps = torch.zeros(5, 2, 6)
+    expected = 2 * 5 * 2 * sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+    assert count_flops(layer, (steps,)) == expected
+    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with mode(), FlopCounter() as counter:
+            layer(steps)
+        assert counter.total == expected
+    on_meta, nothing = copy.deepcopy(layer).to("meta"), steps.to("meta")
+    with FlopCounterMode(display=False) as theirs:
+        on_meta(nothing)
+    assert count_flops(on_meta, (nothing,)) == theirs.get_total_flops() == expected
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU])
+def test_sequences_of_several_lengths_cost_their_steps(make: type[nn.LSTM | nn.GRU]) -> None:
+    layer = make(6, 4)
+    packed = nn.utils.rnn.pack_sequence([torch.zeros(5, 6), torch.zeros(3, 6)])
+    with torch.inference_mode(), FlopCounter() as counter:
+        layer(packed)
+    assert counter.total == 2 * 8 * sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+
+
+class Holds(nn.Module):
+    """Tensors that are neither parameters nor buffers, one of them made by a calculation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(9, 9)
+        self.plain = torch.ones(9, 5)
+        self.listed = [torch.ones(5), {"deep": torch.ones(5)}]
+        self.made = self.dense.weight * 2
+        self.cache: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.cache["last"] = x
+        shift, scale = self.listed
+        assert isinstance(scale, dict)
+        result: Tensor = (self.dense(x) @ self.made) @ self.plain * scale["deep"] + shift
+        return result
+
+
+def test_a_module_may_hold_plain_tensors() -> None:
+    model = Holds()
+    assert count_flops(model, (IMAGE,)) == 2 * 6 * 11 * (81 + 81 + 45)
+    assert model.cache == {}
+    with torch.no_grad():
+        model(IMAGE)
+    assert count_flops(model, (IMAGE,)) == 2 * 6 * 11 * (81 + 81 + 45)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_weights_under_an_old_style_norm_can_be_counted(norm: Callable[..., nn.Module]) -> None:
+    layer = norm(nn.Linear(9, 5))
+    power_iteration = 2 * (9 * 5 + 5) if norm is nn.utils.spectral_norm else 0
+    assert count_flops(layer, (IMAGE,)) == 2 * 6 * 11 * 9 * 5 + power_iteration
+
+
+def test_a_module_that_looks_at_values_is_counted_on_zeros() -> None:
+    looks = Calls(lambda c, x: c(x * 2) if x.sum().item() > 3 else c(c(x)), nn.Linear(9, 9))
+    assert count_flops(looks, (IMAGE + 1,)) == 2 * 2 * 6 * 11 * 81
+    with pytest.raises(RuntimeError):  # on meta there are no values to see
+        count_flops(looks.to("meta"), (IMAGE,))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_int8_layers_cost_what_they_replace() -> None:
+    quantization: Any = torch.ao.quantization
+    dense = quantization.quantize_dynamic(nn.Sequential(nn.Linear(9, 5), nn.ReLU()))
+    assert count_flops(dense, (IMAGE,)) == 2 * 6 * 11 * 9 * 5
+    layers = nn.Conv2d(6, 10, 3, groups=2), nn.ReLU()
+    network: Any = nn.Sequential(quantization.QuantStub(), *layers, quantization.DeQuantStub())
+    network.qconfig = quantization.default_qconfig
+    prepared = quantization.prepare(network.eval())
+    prepared(IMAGE)
+    assert count_flops(quantization.convert(prepared), (IMAGE,)) == 2 * 9 * 7 * 10 * 3 * 9
 
 
 def test_nothing_of_a_user_model_changes() -> None:

@@ -84,3 +84,25 @@ def test_arrays_of_numpy_do_as_well(fit: Fit, train: Images) -> None:
     as_numpy = (train[0].numpy(), train[1].numpy().astype(np.int16))
     one, other = fit(train=train), fit(train=as_numpy)
     assert torch.equal(one(train[0]), other(train[0]))
+
+
+class Windows(nn.Module):
+    """Folds windows of the picture into the batch, as window attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.top = nn.Conv2d(3, 7, 1), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h = x.shape[0], x.shape[2]
+        rows = self.conv(x).unflatten(2, (h // 4, 4)).transpose(1, 2).flatten(0, 1) * 2
+        logits: Tensor = self.top(rows.mean((2, 3)).unflatten(0, (b, h // 4)).mean(1))
+        return logits
+
+
+def test_windows_in_the_batch_axis_are_refused(train: Images) -> None:
+    from offramp.training import fit_branches
+
+    backbone = cut(Windows(), ["mul"], train[0][:2])
+    with pytest.raises(CutError, match=r"\(3, 7, 4, 8\) for one sample and \(9, 7, 4, 8\) for 3"):
+        fit_branches(backbone, {"mul": [ConvBranch()]}, train, train, seeds=[0])

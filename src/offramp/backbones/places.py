@@ -1,17 +1,15 @@
 """All places where a backbone can be cut, with what a single cut there carries and costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, fx, nn
 
 from offramp.backbones.analysis import Analysis, analyse, as_tuple
+from offramp.backbones.axes import MAP, Axes, Rehearsed, rehearse_graph
 from offramp.backbones.leaves import find_leaves
 from offramp.backbones.partition import Flow, extracted_from
-from offramp.backbones.values import Interpreter
-from offramp.compute import FlopCounter
 from offramp.spec import FeatureShape
 
 
@@ -23,7 +21,9 @@ class Place:
         name: The shortest module path that means it, else its node's name.
         aliases: Its other names.
         kind: Which of the two the name is.
-        shape: Without the batch axis.
+        shape: Without the first axis, which is the batch at most places.
+        axes: What each axis means, the first one too.
+        ends_block: Whether a module that holds others ends here and nothing else stays alive.
         live_tensors: How many tensors one cut there carries.
         live_bytes: Their size for one sample.
         flops: What must run for it (2mac), for one sample.
@@ -34,6 +34,8 @@ class Place:
     aliases: tuple[str, ...]
     kind: Literal["module", "node"]
     shape: tuple[int, ...]
+    axes: Axes
+    ends_block: bool
     live_tensors: int
     live_bytes: int
     flops: int
@@ -41,8 +43,8 @@ class Place:
 
     @property
     def features(self) -> FeatureShape | None:
-        """The shape as a feature map; None where it is none."""
-        return FeatureShape(*self.shape) if len(self.shape) == 3 else None
+        """The shape as a feature map; None where it is not one."""
+        return FeatureShape(*self.shape) if self.axes == MAP else None
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ def list_places(
     inputs = tuple(tensor[:1] for tensor in as_tuple(sample))
     analysis = analyse(model, inputs, find_leaves(model, leaves))
     reach = _Reach(analysis.flow)
-    flops = _node_flops(analysis, inputs)
-    total = sum(flops.values())
+    seen = rehearse_graph(analysis, inputs)
+    total = sum(seen.flops.values())
     found = [
-        _place(node, names, analysis, reach, flops)
+        _place(node, names, analysis, reach, seen)
         for node, names in _names_by_node(analysis).items()
         if reach.runs_something(node)
     ]
@@ -106,23 +108,30 @@ def _place(
     names: Sequence[str],
     analysis: Analysis,
     reach: "_Reach",
-    flops: Mapping[fx.Node, int],
+    seen: Rehearsed,
 ) -> tuple[int, Place]:
     modules = analysis.names.modules
     name, *aliases = sorted(names, key=lambda each: (each not in modules, len(each), each))
     live = reach.live_after(node)
-    spent = sum(flops[each] for each in flops if reach.needs(node, each))
-    total = sum(flops.values())
+    spent = sum(flops for each, flops in seen.flops.items() if reach.needs(node, each))
+    total = sum(seen.flops.values())
     return reach.order[node], Place(
         name=name,
         aliases=tuple(aliases),
         kind="module" if name in modules else "node",
         shape=analysis.values[node].shape[1:],
+        axes=seen.axes[node],
+        ends_block=len(live) == 1 and any(_holds_modules(analysis, each) for each in names),
         live_tensors=len(live),
         live_bytes=sum(analysis.values[each].num_bytes for each in live),
         flops=spent,
         flops_share=spent / total if total else 0.0,
     )
+
+
+def _holds_modules(analysis: Analysis, name: str) -> bool:
+    held = analysis.root.get_submodule(name) if name in analysis.names.modules else None
+    return held is not None and any(True for _ in held.children())
 
 
 class _Reach:
@@ -167,30 +176,3 @@ class _Reach:
             for tensor, readers in self._readers.items()
             if done >> self.order[tensor] & 1 and readers & ~done
         ]
-
-
-def _node_flops(analysis: Analysis, inputs: tuple[Tensor, ...]) -> dict[fx.Node, int]:
-    """FLOPs of each node that has any."""
-    counting = _Counting(analysis.root, analysis.graph)
-    with torch.no_grad():
-        counting.run(*(tensor.clone() for tensor in inputs))
-    return counting.flops
-
-
-class _Counting(Interpreter):
-    """Interpreter that counts each node on its own."""
-
-    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
-        super().__init__(root, graph=graph)
-        self.flops: dict[fx.Node, int] = {}
-
-    def run(self, *args: Any, **kwargs: Any) -> Any:
-        with FlopCounter() as self._counter:
-            return super().run(*args, **kwargs)
-
-    def run_node(self, n: fx.Node) -> Any:
-        before = self._counter.total
-        result = super().run_node(n)
-        if self._counter.total > before:
-            self.flops[n] = self._counter.total - before
-        return result

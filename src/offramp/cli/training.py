@@ -60,6 +60,10 @@ def cuts(
         str | None,
         typer.Option(help="How many cuts to pick, or shares of the FLOPs such as 0.2,0.5."),
     ] = None,
+    leaf: Annotated[
+        list[str] | None,
+        typer.Option(help="Class of modules to keep whole where tracing fails; repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the places where a backbone can be cut, with their shapes and costs."""
@@ -70,7 +74,8 @@ def cuts(
     check_usage("--suggest", suggest or "3", r"\d+|\d*\.\d+(,\d*\.\d+)*", "3, or 0.2,0.5")
     from offramp.survey import survey_backbone
 
-    show(survey_backbone(backbone, backbone_file, size or ["3x224x224"], suggest), as_json)
+    inputs = size or ["3x224x224"]
+    show(survey_backbone(backbone, backbone_file, inputs, suggest, leaf or ()), as_json)
 
 
 def train(

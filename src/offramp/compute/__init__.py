@@ -3,6 +3,7 @@
 from offramp.compute.device import device_name, wait_for
 from offramp.compute.flops import FlopCounter, count_flops
 from offramp.compute.parameters import count_params
+from offramp.compute.rehearsal import rehearse
 from offramp.compute.streams import random_stream, seeded
 from offramp.compute.switches import torch_switches
 
@@ -12,6 +13,7 @@ __all__ = [
     "count_params",
     "device_name",
     "random_stream",
+    "rehearse",
     "seeded",
     "torch_switches",
     "wait_for",

@@ -1,22 +1,19 @@
 """Counts the FLOPs of a torch module by watching its operators on tensors without values."""
 
-import copy
 from contextlib import ExitStack
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Self, get_args
 
-import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from offramp.compute.formulas import ATTENTION, BIASES, PRODUCTS, PROFILED
-from offramp.compute.switches import torch_switches
+from offramp.compute.rehearsal import rehearse
 from offramp.cost import Convention
 from offramp.errors import PlanError
 
@@ -110,9 +107,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
 def count_flops(module: nn.Module, inputs: tuple[Any, ...], convention: Convention = "2mac") -> int:
     """FLOPs of `module(*inputs)` in evaluation mode.
 
-    Nothing is computed and the module stays as it is: a copy runs on tensors without values.
-    Inputs may be on any device, and may be nested tuples of tensors, as a stage takes them. Give
-    them batch 1 for the cost of one sample.
+    Nothing is computed and the module stays as it is: a copy runs on tensors without values, or on
+    zeros where the module has to see values. Inputs may be on any device, and may be nested tuples
+    of tensors, as a stage takes them. Give them batch 1 for the cost of one sample.
 
     `2mac` is twice the multiply-adds of convolutions, dense layers, matrix products and attention.
     `paper` is the TensorFlow profiler's count on a Keras graph (section 4.4): these without an
@@ -122,29 +119,10 @@ def count_flops(module: nn.Module, inputs: tuple[Any, ...], convention: Conventi
     Raises:
         PlanError: The convention is unknown.
     """
-    with (
-        torch_switches(mha_fastpath=False),  # else a fused layer hides what it multiplies
-        torch.inference_mode(),  # here whole operators are seen, bias and all
-        FakeTensorMode(allow_non_fake_inputs=True) as valueless,
-    ):
-        twin = _twin(module, valueless)
-        device = next((p.device for p in twin.parameters()), None)
-        arguments = tree_map(lambda value: _like(value, device), inputs)
-        with FlopCounter(convention) as counter:
-            twin(*arguments)
+    return rehearse(module, inputs, partial(_count, convention=convention))
+
+
+def _count(twin: nn.Module, inputs: tuple[Any, ...], convention: Convention) -> int:
+    with FlopCounter(convention) as counter:
+        twin(*inputs)
     return counter.total
-
-
-def _twin(module: nn.Module, valueless: FakeTensorMode) -> nn.Module:
-    """A copy in evaluation mode whose parameters and buffers have no values."""
-    tensors = [*module.parameters(), *module.buffers()]
-    memo = {id(tensor): valueless.from_tensor(tensor) for tensor in tensors}
-    return copy.deepcopy(module, memo).eval()
-
-
-def _like(value: Any, device: torch.device | None) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return torch.empty_strided(
-        value.shape, value.stride(), dtype=value.dtype, device=device or value.device
-    )

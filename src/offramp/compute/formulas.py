@@ -52,6 +52,34 @@ def _attention(args: Sequence[Any], out: Any) -> int:
     return int(2 * pairs * (query.shape[-1] + value.shape[-1]))
 
 
+def _recurrent(args: Sequence[Any], out: Any) -> int:
+    """Layers of LSTM, GRU or RNN: every weight matrix meets every step of every sequence once.
+
+    Arguments are (steps, state, weights, has_biases, ...), or, for sequences of several lengths,
+    (packed steps, lengths, state, weights, ...).
+    """
+    weights = args[2] if isinstance(args[3], bool) else args[3]
+    return _per_step(args[0], [weight for weight in weights if weight.ndim == 2])
+
+
+def _recurrent_on_gpu(args: Sequence[Any], out: Any) -> int:
+    return _per_step(args[0], [weight for weight in args[1] if weight.ndim == 2])
+
+
+def _recurrent_on_cpu(args: Sequence[Any], out: Any) -> int:
+    """One layer in one direction: weights of the input and of the state."""
+    return _per_step(args[0], args[1:3])
+
+
+def _per_step(steps: Tensor, weights: Sequence[Tensor]) -> int:
+    return 2 * prod(steps.shape[:-1]) * sum(weight.numel() for weight in weights)
+
+
+def _int8_convolution(args: Sequence[Any], out: Tensor) -> int:
+    weight: Tensor = args[1].unpack()[0]
+    return _convolution([None, weight], out)
+
+
 _FUSED_ATTENTION = (
     "scaled_dot_product_attention",
     "_scaled_dot_product_attention_math",
@@ -62,6 +90,8 @@ _FUSED_ATTENTION = (
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_fused_attention_overrideable",
 )
+
+_INT8_LINEAR = ("linear", "linear_relu", "linear_dynamic", "linear_relu_dynamic")
 
 ATTENTION: Mapping[str, Formula] = {f"aten.{name}": _attention for name in _FUSED_ATTENTION}
 """Attention in one operator, whatever the device picks."""
@@ -83,8 +113,13 @@ PRODUCTS: Mapping[str, Formula] = {
     "aten.addmv": _added_product,
     "aten.baddbmm": _added_product,
     "aten.addbmm": _summed_products,
+    **{f"aten.{kind}": _recurrent for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
+    "aten._cudnn_rnn": _recurrent_on_gpu,
+    "aten.mkldnn_rnn_layer": _recurrent_on_cpu,
+    **{f"quantized.{name}": _linear for name in _INT8_LINEAR},
+    **{f"quantized.conv{n}d{then}": _int8_convolution for n in (1, 2, 3) for then in ("", "_relu")},
 }
-"""Multiply-adds, two FLOPs each: convolutions and dense layers."""
+"""Multiply-adds, two FLOPs each: convolutions, dense and recurrent layers, int8 ones too."""
 
 
 def _bias_of_third(args: Sequence[Any], out: Tensor) -> int:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from offramp.backbones.axes import check_taps
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec, branch_kinds, key
 from offramp.branches.kinds import check_spec
@@ -63,7 +64,7 @@ def check_branches(
 
     Raises:
         PlanError: There are none, one is not a branch's settings, or two cannot be told apart.
-        CutError: A cut is unknown.
+        CutError: A cut is unknown, or its tap is not a batch of samples or maps.
         ShapeError: A branch does not fit its tap, or the backbone's answer does not fit the task.
     """
     _check_outputs(backbone, objective)
@@ -73,6 +74,7 @@ def check_branches(
         for spec in specs:
             check_spec(spec)
         _check_distinct(cut, specs)
+    check_taps(backbone, branches)
     branch_kinds({type(spec) for specs in branches.values() for spec in specs})
     return {
         (cut, spec.label()): probe(spec, backbone.features(cut), backbone.num_outputs)

@@ -1,0 +1,250 @@
+"""What each axis of a tensor in a backbone means: batch, channels, height, width.
+
+Nothing in a tensor says so. The graph runs on tensors without values for one sample, for three, and
+for inputs twice as high or twice as wide; the axes that change with one of these are that one's.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+
+from offramp.backbones.analysis import Analysis
+from offramp.backbones.staged import StagedBackbone
+from offramp.backbones.values import Interpreter
+from offramp.compute import FlopCounter, rehearse
+from offramp.errors import CutError
+
+Axis = Literal["batch", "channels", "height", "width", "positions", "windows", "other", "unknown"]
+"""`positions` is height and width in one axis, `windows` the batch and something else in one."""
+
+Axes = tuple[Axis, ...]
+
+MAP: Axes = ("batch", "channels", "height", "width")
+"""The axes of a feature map, which is what branches read."""
+
+Shape = tuple[int, ...]
+K = TypeVar("K")
+
+_SAMPLES = 3
+_LAYERS_ON_MAPS = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.BatchNorm2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+)
+_FUNCTIONS_ON_MAPS = (
+    F.conv2d,
+    F.max_pool2d,
+    F.avg_pool2d,
+    F.adaptive_avg_pool2d,
+    F.adaptive_max_pool2d,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Rehearsed:
+    """What running a graph without values showed.
+
+    Attributes:
+        flops: Of each node that has any (2mac), for one sample.
+        axes: Of each node that gave one tensor.
+    """
+
+    flops: Mapping[fx.Node, int]
+    axes: Mapping[fx.Node, Axes]
+
+
+def rehearse_graph(analysis: Analysis, inputs: tuple[Tensor, ...]) -> Rehearsed:
+    """FLOPs and axes of every node of a graph, for inputs of one sample."""
+
+    def run(root: nn.Module, given: tuple[Any, ...]) -> tuple[Mapping[fx.Node, int], _Shapes[Any]]:
+        measure = partial(_shapes_in_graph, root, analysis)
+        with _NormsPass():
+            with FlopCounter() as counter:
+                first = _Recorder(root, analysis.graph, counter)
+                first.run(*_copies(given))
+            return first.flops, _compare(first.shapes, measure, given)
+
+    flops, shapes = rehearse(analysis.root, inputs, run)
+    return Rehearsed(
+        flops,
+        {
+            node: shapes.axes(node, on_maps=_is_beside_a_layer_on_maps(node, analysis.root))
+            for node in shapes.single
+        },
+    )
+
+
+def check_taps(backbone: StagedBackbone, cuts: Iterable[str]) -> None:
+    """Refuse taps that no branch can read sample by sample, or as a map.
+
+    Raises:
+        CutError: A tap at one of `cuts` does not have the batch as its first axis, or is a map
+            with its channels last.
+    """
+
+    def run(stages: nn.Module, given: tuple[Any, ...]) -> _Shapes[tuple[str, int]]:
+        measure = partial(_shapes_of_taps, stages, backbone.cuts)
+        with _NormsPass():
+            return _compare(measure(given), measure, given)
+
+    sample = tuple(torch.zeros(1, *shape) for shape in backbone.input_shapes)
+    shapes = rehearse(backbone.stages, sample, run)
+    for name in cuts:
+        for index, place in enumerate(backbone.places[backbone.cuts.index(name)].taps):
+            _check_tap(name, place, shapes, (name, index))
+
+
+def _check_tap(name: str, place: str, shapes: "_Shapes[K]", key: K) -> None:
+    axes, shape = shapes.axes(key), shapes.single[key]
+    if axes[0] != "batch":
+        several = shapes.several.get(key)
+        grown = "" if several is None else f" and {several} for {_SAMPLES}"
+        raise CutError(
+            f"Cut {name!r}: {place!r} has shape {shape} for one sample{grown}, so its rows are not "
+            "samples, and no branch can read it. Cut where the first axis is the batch, such as "
+            "at the end of a block; `offramp cuts` lists the axes of every place."
+        )
+    if axes == ("batch", "height", "width", "channels"):
+        raise CutError(
+            f"Cut {name!r}: {place!r} is a map with its channels last, {shape} for one sample, and "
+            "branches read channels x height x width. Cut where the channels come first; "
+            "`offramp cuts` lists the axes of every place."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Shapes(Generic[K]):
+    """Shapes of the same tensors for different inputs; absent where the model did not get there."""
+
+    single: Mapping[K, Shape]
+    several: Mapping[K, Shape]
+    taller: Sequence[Mapping[K, Shape]]
+    wider: Sequence[Mapping[K, Shape]]
+
+    def axes(self, key: K, *, on_maps: bool = False) -> Axes:
+        """The axes of one tensor; `on_maps` says that a layer reads or gives it as a map."""
+        found = [self._axis(key, index) for index in range(len(self.single[key]))]
+        if found.count("other") == 1 and "unknown" not in found:
+            found[found.index("other")] = "channels"
+        fits = len(found) == len(MAP) and all(
+            axis in (wanted, "other", "unknown") for axis, wanted in zip(found, MAP, strict=True)
+        )
+        return MAP if on_maps and fits and found[0] == "batch" else tuple(found)
+
+    def _axis(self, key: K, index: int) -> Axis:
+        size = self.single[key][index]
+        tall, wide = self._changes(self.taller, key, index), self._changes(self.wider, key, index)
+        rows = self._changes([self.several], key, index)
+        if rows or (rows is None and index == 0):
+            alone = size == 1 and (rows is None or self.several[key][index] == _SAMPLES)
+            return "batch" if alone and not tall and not wide else "windows"
+        if tall or wide:
+            return "positions" if tall and wide else "height" if tall else "width"
+        return "unknown" if tall is None or wide is None else "other"
+
+    def _changes(self, runs: Sequence[Mapping[K, Shape]], key: K, index: int) -> bool | None:
+        """Whether the size differs in any of `runs`; None where none of them tells."""
+        shape = self.single[key]
+        others = [each[key] for each in runs if len(each.get(key, ())) == len(shape)]
+        return any(other[index] != shape[index] for other in others) if others else None
+
+
+def _compare(
+    single: Mapping[K, Shape],
+    measure: Callable[[tuple[Tensor, ...]], Mapping[K, Shape]],
+    inputs: tuple[Tensor, ...],
+) -> _Shapes[K]:
+    """Measure again for several samples, and with each image in turn twice as high or wide."""
+    images = [index for index, each in enumerate(inputs) if each.ndim == len(MAP)]
+
+    def stretched(axis: int) -> list[Mapping[K, Shape]]:
+        return [
+            measure(tuple(_repeated(t, axis, 2) if i == image else t for i, t in enumerate(inputs)))
+            for image in images
+        ]
+
+    several = measure(tuple(_repeated(each, 0, _SAMPLES) for each in inputs))
+    return _Shapes(single, several, stretched(2), stretched(3))
+
+
+def _repeated(tensor: Tensor, axis: int, times: int) -> Tensor:
+    shape = [times * size if i == axis else size for i, size in enumerate(tensor.shape)]
+    return tensor.new_zeros(shape)
+
+
+def _copies(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor.clone() for tensor in inputs)  # the model may change them in place
+
+
+def _shapes_in_graph(
+    root: nn.Module, analysis: Analysis, inputs: tuple[Tensor, ...]
+) -> Mapping[fx.Node, Shape]:
+    """Shapes as far as the model takes such inputs."""
+    recorder = _Recorder(root, analysis.graph)
+    with suppress(Exception):
+        recorder.run(*_copies(inputs))
+    return recorder.shapes
+
+
+def _shapes_of_taps(
+    stages: nn.Module, cuts: Sequence[str], inputs: tuple[Tensor, ...]
+) -> Mapping[tuple[str, int], Shape]:
+    """Shapes of the taps as far as the stages take such inputs."""
+    shapes: dict[tuple[str, int], Shape] = {}
+    live = _copies(inputs)
+    with suppress(Exception):
+        for cut, stage in zip(cuts, stages.children(), strict=False):
+            live, taps = stage(live)
+            shapes |= {(cut, index): tuple(tap.shape) for index, tap in enumerate(taps)}
+    return shapes
+
+
+class _NormsPass(TorchFunctionMode):
+    """Lets batch norms return what they are given: the shape stays, and they take most time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is F.batch_norm and args else func(*args, **(kwargs or {}))
+
+
+class _Recorder(Interpreter):
+    """Interpreter that keeps each tensor's shape, and with a counter each node's FLOPs."""
+
+    def __init__(
+        self, root: nn.Module, graph: fx.Graph, counter: FlopCounter | None = None
+    ) -> None:
+        super().__init__(root, graph=graph)
+        self.shapes: dict[fx.Node, Shape] = {}
+        self.flops: dict[fx.Node, int] = {}
+        self._counter = counter
+
+    def run_node(self, n: fx.Node) -> Any:
+        before = self._counter.total if self._counter else 0
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.shapes[n] = tuple(result.shape)
+        if self._counter and self._counter.total > before:
+            self.flops[n] = self._counter.total - before
+        return result
+
+
+def _is_beside_a_layer_on_maps(node: fx.Node, root: nn.Module) -> bool:
+    """Whether the node is a layer such as a convolution, or is read by one."""
+    readers = [user for user in node.users if user.args and user.args[0] is node]
+    return any(_works_on_maps(each, root) for each in (node, *readers))
+
+
+def _works_on_maps(node: fx.Node, root: nn.Module) -> bool:
+    if node.op == "call_module":
+        return isinstance(root.get_submodule(str(node.target)), _LAYERS_ON_MAPS)
+    return node.op == "call_function" and node.target in _FUNCTIONS_ON_MAPS
