@@ -31,7 +31,7 @@ def made_up(seed: int) -> ExitOutputs:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
-    with changing(folder, RUN, {"task": "classification"}) as staged:
+    with changing(folder, RUN, {"class_names": ["cat", "dog", "owl", "eel"]}) as staged:
         for seed, split in enumerate(("calibration", "test")):
             made_up(seed).save(staged / "outputs" / f"{split}.npz")
     return folder
@@ -40,6 +40,15 @@ def run(tmp_path: Path) -> Path:
 def calibrate(run: Path, budget: int) -> None:
     done = CliRunner().invoke(app, ["calibrate", str(run), "--budget", str(budget)])
     assert done.exit_code == 0, done.exception
+
+
+def test_parts_of_a_promise_have_the_names_of_the_classes(run: Path) -> None:
+    words = ["calibrate", str(run), "--max-drop", "0.5", "--within", "class"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.exception
+    assert {"class cat", "class dog", "class owl", "class eel"} <= {
+        line[:9] for line in done.stdout.splitlines()
+    }
 
 
 def test_a_killed_calibration_leaves_the_old_policy_or_the_new(

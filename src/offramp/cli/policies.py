@@ -15,7 +15,7 @@ from offramp.errors import OfframpError, PlanError
 
 if TYPE_CHECKING:
     from offramp.calibration import Calibration
-    from offramp.outputs import ExitOutputs
+    from offramp.evaluation.quality import Quality
     from offramp.policy import ExitPolicy
 
 Outputs = Annotated[Path, typer.Argument(help="A run folder, or one of its outputs/*.npz.")]
@@ -94,7 +94,7 @@ def calibrate(
     menu = PolicyMenu.of(policies, request.limits) if request.is_menu else None
     path = save_policy(out, outputs, menu or policies[0])
     declined = () if menu is None else menu.declined
-    show(Fitted(found, tuple(policies), path, _test_rows(outputs), declined), as_json)
+    show(Fitted(found, tuple(policies), path, _test_quality(outputs, policies), declined), as_json)
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,15 @@ class Fitted:
     calibrations: "tuple[Calibration, ...]"
     policies: "tuple[ExitPolicy, ...]"
     path: Path
-    test: "ExitOutputs | None"
+    test: "Quality | None"
     declined: tuple[float, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        judged = self._judged()
         return {
             "policies": [policy.as_json() for policy in self.policies],
             "calibrations": [each.as_json() for each in self.calibrations],
-            "test": None if judged is None else [each.as_json() for each in judged.policies],
+            "test": self.test and [each.as_json() for each in self.test.policies],
             "declined": list(self.declined),
             "file": str(self.path),
         }
@@ -121,21 +120,13 @@ class Fitted:
     def __str__(self) -> str:
         texts = list(map(str, self.calibrations or self.policies))
         texts += [f"not certified, so not on the menu: {limit:g}" for limit in self.declined]
-        judged = self._judged()
-        if judged is not None:
-            texts.append(str(judged.policy_table()))
-            for policy, table in zip(self.policies, judged.part_tables(), strict=False):
+        if self.test is not None:
+            texts.append(str(self.test.policy_table()))
+            for policy, table in zip(self.policies, self.test.part_tables(), strict=False):
                 if policy.promise is not None and policy.promise.within:
                     texts.append(str(table))
-            texts.append(f"These on the {judged.samples} samples of the run's test split.")
+            texts.append(f"These on the {self.test.samples} samples of the run's test split.")
         return "\n\n".join([*texts, f"written: {self.path}"])
-
-    def _judged(self) -> Any:
-        from offramp.evaluation.quality import quality
-
-        if self.test is None:
-            return None
-        return quality(self.test, _named(self.policies))
 
 
 def simulate(
@@ -244,10 +235,19 @@ def _policies(path: Path | None, outputs: Path) -> "tuple[ExitPolicy, ...]":
     return load_policies(path)
 
 
-def _test_rows(outputs: Path) -> "ExitOutputs | None":
+def _test_quality(outputs: Path, policies: "Sequence[ExitPolicy]") -> "Quality | None":
+    """What policies do on the test split of a run, by the names of its classes."""
+    from offramp.evaluation.quality import quality
     from offramp.outputs import ExitOutputs
+    from offramp.storage.folder import read_folder
+    from offramp.storage.manifest import RUN
 
-    return ExitOutputs.load(outputs_file(outputs)) if outputs.is_dir() else None
+    if not outputs.is_dir():
+        return None
+    name = "outputs/test.npz"
+    run = read_folder(outputs, RUN, [name])
+    rows = ExitOutputs.load(run.files[name])
+    return quality(rows, _named(policies), class_names=run.manifest["class_names"])
 
 
 def _named(policies: "Sequence[ExitPolicy]") -> "dict[str, ExitPolicy]":
