@@ -63,7 +63,7 @@ def main() -> int:
 
     seconds = in_turns(images, rounds, args.threads)
     row = judged(images, seconds, args.seed)
-    print(told(row), flush=True)
+    print(in_words(row), flush=True)
     if args.json is not None:
         facts = {
             "machine": environment("cpu", threads=torch.get_num_threads()),
@@ -159,7 +159,7 @@ def ratio(
     return {"median": median, "low": float(low), "high": float(high)}
 
 
-def told(row: dict[str, Any]) -> str:
+def in_words(row: dict[str, Any]) -> str:
     """One line for the terminal."""
     rates, found = row["images_per_second"], row["ratio"]
     return (

@@ -72,7 +72,7 @@ def test_the_statistics_are_those_of_the_taps_as_read(tmp_path: Path) -> None:
     )
 
 
-def test_the_file_is_as_large_as_foretold(tmp_path: Path) -> None:
+def test_the_file_is_as_large_as_its_samples_together(tmp_path: Path) -> None:
     tap = stored(tmp_path, torch.ones(11, 7, 6, 4), "float16")
     assert (tap.folder / tap.meta.file).stat().st_size == tap.meta.num_bytes == 11 * 7 * 6 * 4 * 2
     assert bytes_per_sample((7, 6, 4), "float32") == 7 * 6 * 4 * 4
@@ -117,7 +117,7 @@ def test_rounding_in_memory_is_writing_and_reading_back_bit_for_bit(
     assert torch.equal(taps, before)
 
 
-def test_rounding_in_memory_names_the_sample_that_it_was_told() -> None:
+def test_rounding_in_memory_names_the_sample_by_its_place_in_the_data_set() -> None:
     form = TapFormat("here", (7, 6, 4), torch.full((7,), 2.0), "float16")
     taps = torch.ones(3, 7, 6, 4)
     taps[1, 3, 5, 2] = 2e6

@@ -123,13 +123,7 @@ class FeatureCache:
             if index is None or not is_unchanged(layout.folder, index):
                 with start_executor(threads, place) as executor:
                     make = _Make(backbone, dataset, layout, scales_of, executor, place, progress)
-                    make.whole(key, parts)
-                index = read_index(layout.folder, key)
-        if index is None:
-            raise BundleError(
-                f"the cache {layout.folder} changed while it was opened. Leave the folder alone "
-                "while it is in use, and try again."
-            )
+                    index = make.whole(key, parts)
         stored = {
             name: tuple(StoredTap(layout.folder, tap) for tap in taps)
             for name, taps in index.taps.items()
@@ -223,7 +217,7 @@ class _Make:
     device: torch.device
     progress: Progress
 
-    def whole(self, key: str, parts: dict[str, Any]) -> None:
+    def whole(self, key: str, parts: dict[str, Any]) -> Index:
         draft = Draft.found(self.layout, key, self.executor, self.progress)
         self._log(draft)
         if draft is None or draft.missing:
@@ -234,7 +228,7 @@ class _Make:
             draft = draft or Draft.begin(self.layout, key, self._scales(source))
             self._extract(draft, source)
         with _full_disk_explained(draft):
-            draft.finish(parts)
+            return draft.finish(parts)
 
     def _scales(self, source: TapSource) -> Scales:
         if self.scales_of is not None:

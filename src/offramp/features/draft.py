@@ -46,7 +46,7 @@ from offramp.features.store import (
 from offramp.features.taps import CacheDtype, bytes_per_sample
 from offramp.progress import Progress
 from offramp.spec import Spec
-from offramp.storage.atomic import make_folder
+from offramp.storage.atomic import write_bytes
 
 SHARD_BYTES = 64 << 20
 SHARD_SAMPLES = 1024
@@ -192,9 +192,8 @@ class Draft:
     def begin(cls, layout: Layout, key: str, scales: Scales) -> Self:
         """Start an empty one in the place of whatever the folder holds."""
         shutil.rmtree(layout.folder, ignore_errors=True)
-        make_folder(layout.folder)
         listed = {name: [scale.tolist() for scale in taps] for name, taps in scales.items()}
-        (layout.folder / SHARDS).write_bytes(sealed({"key": key, "scales": listed}))
+        write_bytes(layout.folder / SHARDS, sealed({"key": key, "scales": listed}))
         return cls(layout, key, scales)
 
     @classmethod
@@ -252,8 +251,8 @@ class Draft:
         lines.flush()
         self.done, self.last = self.done + 1, record
 
-    def finish(self, parts: dict[str, Any]) -> None:
-        """Flush everything to the disk, then write the index."""
+    def finish(self, parts: dict[str, Any]) -> Index:
+        """Flush everything to the disk, then write the index and give it."""
         folder, files = self.layout.folder, self.layout.files
         if self.seen is None:
             _settle(folder / SHARDS, None)
@@ -266,6 +265,7 @@ class Draft:
         )
         write_index(folder, index)
         remember(folder, self.seen or stats(folder, [SHARDS, *files]))
+        return index
 
     def _taps(self) -> dict[str, tuple[TapMeta, ...]]:
         moments = self.last.known() if self.last else ()

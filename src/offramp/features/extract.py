@@ -167,12 +167,12 @@ def extract(
     size, total = resources.source.batch_size, len(resources.dataset)
     with closing(resources.stream(rows)) as found:
 
-        def told() -> Iterator[Pieces]:
+        def reported() -> Iterator[Pieces]:
             for pieces, done in found:
                 progress("taps", units[0].first + done, total)
                 yield pieces
 
-        passes = told()
+        passes = reported()
         for unit in units:
             yield Shard.of(islice(passes, -(-(unit.stop - unit.first) // size)))
 
