@@ -41,7 +41,7 @@ image, label = data.test[0]
 with torch.inference_mode():
     for name, answer in model.walk(image[None]):
         surest, guess = answer.softmax(-1).max(-1)
-        print(f"{name}: {data.class_names[int(guess)]}, {float(surest):.0%} sure")
+        print(f"{name}: {data.target_names[int(guess)]}, {float(surest):.0%} sure")
         if surest >= 0.9:
             break
-print(f"it is: {data.class_names[label]}")
+print(f"it is: {data.target_names[label]}")

@@ -9,7 +9,6 @@ from offramp.branches import ConvBranch
 from offramp.data import Splits, as_samples
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
-from offramp.preprocess import ImagePreprocess
 from offramp.run.measure import Resources, collect_trials, measure_splits
 from offramp.run.plan import EvaluatePlan
 
@@ -52,7 +51,7 @@ def arrays(count: int) -> tuple[tuple[NDArray[np.float32], ...], NDArray[np.int6
 @pytest.fixture
 def splits() -> Splits:
     parts = {name: as_samples(arrays(count)) for name, count in COUNTS.items()}
-    return Splits.of(parts, tuple("abc"), ImagePreprocess(height=8, width=6))
+    return Splits.of(parts, target_names=tuple("abc"))
 
 
 def test_each_split_runs_through_the_backbone_once(model: MultiExit, splits: Splits) -> None:

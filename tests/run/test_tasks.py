@@ -8,7 +8,6 @@ import pytest
 
 from offramp.data import Splits, as_samples
 from offramp.errors import ShapeError
-from offramp.preprocess import ImagePreprocess
 from offramp.run.plan import Plan
 from offramp.run.results import RunResult, load_result
 from offramp.run.steps import evaluate, train
@@ -61,7 +60,7 @@ def splits(task: str) -> Splits:
         labels = values if task == "regression" else classes
         parts[name] = as_samples(((left, right), labels))
     names = () if task == "regression" else ("ant", "bee", "cow")
-    return Splits.of(parts, names, ImagePreprocess(height=8, width=6))
+    return Splits.of(parts, target_names=names)
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ class Source(ABC):
     """Whether several threads may read at once."""
     finite: bool = False
     """Whether every value is finite by construction."""
+    may_fail: bool = False
+    """Whether samples lie in files that may turn out to be damaged."""
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -1,27 +1,34 @@
 """The four splits a data kind loads: train, validation, calibration and test."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from offramp.data.samples import Samples
-from offramp.preprocess import ImagePreprocess
+from offramp.errors import DataError, OfframpError
+from offramp.preprocess import Preprocess
+from offramp.progress import Progress, silent
+from offramp.task import Task
 
 LIMIT_SEED = 0
 SPLIT_NAMES = ("train", "validation", "calibration", "test")
+_NAMED = 5  # an error names so many samples and counts the others
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Labelled images in four parts that share no image.
+    """Samples in four parts that share none.
 
     Attributes:
         train: Trains the branches.
         validation: Stops training early and picks the best branch.
         calibration: Sets exit thresholds; seen by no training step.
         test: Read once, for the final table.
-        class_names: One name per class number.
-        preprocess: The same for all four.
+        target_names: One name per class number, or the name of the value for regression.
+        inputs: What prepares each input of a sample, the same for all four; empty where samples
+            come prepared.
+        task: What the targets are.
+        origin: Where the data lies, for messages.
         skipped: Files that could not be read and were left out, with the reason.
     """
 
@@ -29,26 +36,58 @@ class Splits:
     validation: Samples
     calibration: Samples
     test: Samples
-    class_names: tuple[str, ...]
-    preprocess: ImagePreprocess
+    target_names: tuple[str, ...]
+    inputs: tuple[Preprocess, ...] = ()
+    task: Task = "classification"
+    origin: str = ""
     skipped: tuple[str, ...] = ()
 
     @classmethod
-    def of(
-        cls,
-        parts: Mapping[str, Samples],
-        class_names: tuple[str, ...],
-        preprocess: ImagePreprocess,
-        skipped: tuple[str, ...] = (),
-    ) -> Self:
-        """Splits from a mapping of split name to images."""
+    def of(cls, parts: Mapping[str, Samples], **facts: Any) -> Self:
+        """Splits from a mapping of split name to samples; `facts` are the other attributes."""
         train, validation, calibration, test = (parts[name] for name in SPLIT_NAMES)
-        return cls(train, validation, calibration, test, class_names, preprocess, skipped)
+        return cls(train, validation, calibration, test, **facts)
 
     def named(self) -> dict[str, Samples]:
-        """Images of each split by its name, in order."""
+        """Samples of each split by its name, in order."""
         parts = (self.train, self.validation, self.calibration, self.test)
         return dict(zip(SPLIT_NAMES, parts, strict=True))
+
+    def check(self, progress: Progress = silent) -> None:
+        """Read every sample once that lies in a file, so that all bad ones are known at once.
+
+        Raises:
+            DataError: Files cannot be read or have changed since they were loaded; it names some.
+        """
+        in_files = [s for s in self.named().values() if s.source.may_fail]
+        total, done = sum(map(len, in_files)), 0
+        faults: list[str] = []
+        for samples in in_files:
+            for row in range(len(samples)):
+                progress("checking files", done, total)
+                done += 1
+                try:
+                    samples.read([row])
+                except OfframpError as error:
+                    name = row if samples.ids is None else samples.ids[row]
+                    faults.append(f"{name}: {error.__cause__ or error}")
+        progress("checking files", total, total)
+        refuse_unreadable(faults, total, self.origin)
+
+
+def refuse_unreadable(faults: Sequence[str], total: int, origin: str) -> None:
+    """Refuse files that cannot be read, of which `faults` has one line each.
+
+    Raises:
+        DataError: There are any; it names the first few.
+    """
+    if faults:
+        more = f"\n  and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+        raise DataError(
+            f"{len(faults)} of {total} files in {origin} cannot be read:\n  "
+            + "\n  ".join(faults[:_NAMED])
+            + f"{more}\nRepair or remove them, or leave them out with `on_corrupt: skip`."
+        )
 
 
 def thinned(samples: Samples, limit: int | None) -> Samples:

@@ -10,10 +10,10 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field, PositiveInt, model_validator
 
-from offramp.errors import ShapeError
+from offramp.errors import DataError, ShapeError
 from offramp.spec import Spec
 
 _FILTERS = {
@@ -35,9 +35,14 @@ def decode_image(content: bytes) -> Image.Image:
     Colour profiles are ignored: pixel values are taken as they are stored.
 
     Raises:
-        Exception: Pillow's decoders raise many kinds for a file that is damaged or not a picture.
+        DataError: The content is not that of a picture.
+        Exception: It is damaged; Pillow's decoders raise many kinds.
     """
-    with Image.open(io.BytesIO(content)) as picture:
+    try:
+        picture = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise DataError("its content is not a picture of a known format") from error
+    with picture:
         picture.load()
         return ImageOps.exif_transpose(picture)
 

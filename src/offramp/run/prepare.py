@@ -72,8 +72,8 @@ def prepare(plan: Plan, backbone_file: str | None = None, splits: Splits | None 
         OfframpError: One mistake as itself; several as one PlanError that lists them all.
     """
     mistakes = _Mistakes()
-    splits = splits or mistakes.attempt("data", plan.data.load)
     module = mistakes.attempt("backbone", lambda: build_backbone(plan, backbone_file))
+    splits = splits or mistakes.attempt("data", partial(plan.data.load, check=False))
     backbone = None
     if module is not None:
         backbone = _cut_all(plan, module, _sample(plan, splits), mistakes)
@@ -84,7 +84,8 @@ def prepare(plan: Plan, backbone_file: str | None = None, splits: Splits | None 
     mistakes.raise_if_any()
     if backbone is None or splits is None:
         raise PlanError("the plan gave neither a backbone nor an error; report this as a bug")
-    info = ModelInfo(backbone_facts(plan, backbone_file), splits.preprocess, splits.class_names)
+    preprocess = splits.inputs[0] if splits.inputs else None
+    info = ModelInfo(backbone_facts(plan, backbone_file), preprocess, splits.target_names)
     return Prepared(backbone, splits, info)
 
 
@@ -92,8 +93,7 @@ def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...]:
     """Inputs as the data gives them, or as the plan says where the data cannot be loaded."""
     if splits is not None:
         return tuple(torch.zeros(1, *shape) for shape in splits.train.input_shapes)
-    shape = plan.data.preprocess
-    return (torch.zeros(1, shape.channels, shape.height, shape.width),)
+    return (torch.zeros(1, *plan.data.preprocess.shape),)
 
 
 def _check_targets(
@@ -102,7 +102,7 @@ def _check_targets(
     """Labels against outputs, before any work; `fit_branches` checks values of a regression."""
     if plan.task == "classification":
         labels = np.concatenate([samples.targets for samples in splits.named().values()])
-        names, outputs = splits.class_names, backbone.num_outputs
+        names, outputs = splits.target_names, backbone.num_outputs
         mistakes.attempt("data", partial(check_labels, labels, outputs, names))
 
 

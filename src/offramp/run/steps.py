@@ -1,5 +1,6 @@
 """A plan to a run folder: the order of the steps. After a stop anywhere, the same call resumes."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from offramp.training.checks import check_device
 
 WORK = "work"
 """Folder of the cache and of the training state; may be deleted once the run is done."""
+CHECKED = "checked.json"
+"""In it, keys of the data whose files were all found readable."""
 
 
 def train(
@@ -66,10 +69,11 @@ def train(
     if is_stored(folder):
         result = load_result(folder, backbone_file)
         _check_same_plan(folder, result.plan, plan)
-        _check_same_data(folder, result.data_keys, splits or plan.data.load())
+        _check_same_data(folder, result.data_keys, splits or plan.data.load(check=False))
         result.model.to(device)
         return result
     prepared = prepare(plan, backbone_file, splits)
+    _check_files(prepared.splits, folder / WORK, progress)
     started = clock()
     with torch_switches(threads=threads), _claim(folder, plan):
         model = fit_branches(
@@ -109,7 +113,7 @@ def evaluate(
     check_device(device)
     folder = Path(folder)
     run = load_run(folder, backbone_file)
-    data = splits or run.plan.data.load()
+    data = splits or run.plan.data.load(check=False)
     _check_same_data(folder, run.data_keys, data)
     resources = Resources(device, progress, clock)
     with torch_switches(threads=threads):
@@ -126,7 +130,8 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
     try:
         yield
     except OfframpError as error:
-        if not claimed and (isinstance(error, PlanError) or not (folder / WORK).exists()):
+        worked = any(found.name != CHECKED for found in (folder / WORK).glob("*"))
+        if not claimed and (isinstance(error, PlanError) or not worked):
             path.unlink()
         raise
 
@@ -152,6 +157,16 @@ def _check_same_data(folder: Path, stored: Mapping[str, str], splits: Splits) ->
             f"{folder} holds a finished run, but the {', '.join(changed)} data of its plan have "
             "changed since. Choose another --out to train on the new data, or delete that folder."
         )
+
+
+def _check_files(splits: Splits, work: Path, progress: Progress) -> None:
+    """Find all damaged files before training starts; a resumed run knows that they are good."""
+    keys = json.dumps(data_keys(splits)).encode()
+    known = work / CHECKED
+    if known.exists() and known.read_bytes() == keys:
+        return
+    splits.check(progress)
+    write_bytes(make_folder(work) / CHECKED, keys)
 
 
 def _evaluate(

@@ -158,7 +158,7 @@ def test_the_package_ships_four_splits_of_ten_classes(splits: Splits) -> None:
     assert {name: len(images) for name, images in splits.named().items()} == {
         "train": 8000, "validation": 2000, "calibration": 5000, "test": 2000,
     }  # fmt: skip
-    assert len(splits.class_names) == 10
+    assert len(splits.target_names) == 10
     for images in splits.named().values():
         assert sorted(set(images.targets.tolist())) == list(range(10))
 

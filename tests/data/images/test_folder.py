@@ -61,7 +61,7 @@ def _truncate(path: Path) -> None:
 
 def test_a_folder_gives_its_splits_classes_and_names(split: Path) -> None:
     splits = _load(split).load()
-    assert splits.class_names == CLASSES
+    assert splits.target_names == CLASSES
     assert splits.skipped == ()
     for name, images in splits.named().items():
         assert images.targets.tolist() == [0, 0, 1, 1, 2, 2]
@@ -74,7 +74,7 @@ def test_pixels_come_from_the_file_through_the_preprocessing(split: Path) -> Non
     splits = _load(split).load()
     values, label = splits.test[4]
     with Image.open(split / "test/cow/a.png") as picture:
-        np.testing.assert_array_equal(values.numpy(), splits.preprocess(picture))
+        np.testing.assert_array_equal(values.numpy(), splits.inputs[0](picture))
     assert label == 2
     assert values.shape == (3, 8, 8)
 
@@ -114,16 +114,14 @@ def test_a_picture_on_its_side_is_turned_upright(split: Path) -> None:
 
 def test_a_truncated_picture_is_fatal_and_named(split: Path) -> None:
     _truncate(split / "calibration/bee/b.JPG")
-    with pytest.raises(
-        DataError, match=r"1 of 24 images .*\n  calibration/bee/b\.JPG: .*truncated"
-    ):
+    with pytest.raises(DataError, match=r"1 of 24 files .*\n  calibration/bee/b\.JPG: .*truncated"):
         _load(split).load()
 
 
 def test_the_error_names_five_bad_files_and_counts_the_others(split: Path) -> None:
     for path in [*split.glob("*/ant/a.png"), *split.glob("*/bee/a.png")]:
         path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"8 of 24 images[\s\S]*and 3 more\n.*on_corrupt: skip"):
+    with pytest.raises(DataError, match=r"8 of 24 files[\s\S]*and 3 more\n.*on_corrupt: skip"):
         _load(split).load()
 
 
@@ -235,7 +233,9 @@ def test_a_limit_takes_every_class(split: Path, limit: int) -> None:
 def test_loading_counts_the_files(split: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     _load(split).load(lambda *state: seen.append(state))
-    assert seen == [("reading images", done, 24) for done in range(25)]
+    assert seen == [
+        (what, done, 24) for what in ("reading images", "checking files") for done in range(25)
+    ]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 12])

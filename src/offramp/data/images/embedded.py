@@ -77,7 +77,12 @@ class FashionMNIST(Spec):
         drawn, class_names = read_drawn(SHIPPED, self.root and self.root.expanduser())
         parts = {name: self._images(part) for name, part in drawn.items()}
         progress("reading images", 1, 1)
-        return Splits.of(parts, class_names, self.preprocess)
+        return Splits.of(
+            parts,
+            target_names=class_names,
+            inputs=(self.preprocess,),
+            origin=str(self.root or SHIPPED),
+        )
 
     def _images(self, drawn: Drawn) -> Samples:
         whole = labelled_pictures(drawn.images, drawn.labels, self.preprocess, ids=drawn.ids)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,13 @@ from pydantic import Field, PositiveInt, model_validator
 
 from offramp.data.images.layout import ImageFile, list_split, list_unsplit
 from offramp.data.images.pictures import labelled_pictures
-from offramp.data.splits import SPLIT_NAMES, Splits, thinned
+from offramp.data.splits import SPLIT_NAMES, Splits, refuse_unreadable, thinned
 from offramp.errors import DataError
 from offramp.preprocess import Deviation, ImagePreprocess, Mean, decode_image
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
 _log = logging.getLogger(__name__)
-_NAMED = 5  # an error names so many files and counts the others
 
 
 class RandomSplit(Spec):
@@ -106,12 +105,11 @@ class ImageFolder(Spec):
         )
 
     def load(self, progress: Progress = silent, *, check: bool = True) -> Splits:
-        """Hash every file; pictures are decoded whenever they are read.
+        """List and hash every file; pictures are decoded whenever they are read.
 
         Args:
             progress: Told after each file.
-            check: Decode every file now, so that all bad ones are known before they are used.
-                Where they are to be skipped, that is always done.
+            check: Decode every picture once now, see `Splits.check`.
 
         Raises:
             DataError: The layout is wrong, classes differ between splits, a file cannot be read
@@ -119,8 +117,7 @@ class ImageFolder(Spec):
         """
         root = self.root.expanduser()
         listed = list_split(root) if self.split is None else list_unsplit(root)
-        decode = check or self.on_corrupt == "skip"
-        files, digests, skipped = self._readable(root, listed, decode, progress)
+        files, digests, skipped = self._hashed(root, listed, progress)
         names = [file.split for file in files]
         splits = np.array(names) if self.split is None else self.split.draw(digests)
         class_names = tuple(sorted({file.class_name for file in listed}))
@@ -131,42 +128,46 @@ class ImageFolder(Spec):
         ids = np.array([file.path.relative_to(root).as_posix() for file in files])
         pictures = ImageFiles(tuple(file.path for file in files), digests)
         images = labelled_pictures(pictures, labels, self.preprocess, ids=ids)
-        parts = {
-            name: thinned(images.subset(np.flatnonzero(splits == name)), self.limit)
-            for name in SPLIT_NAMES
-        }
-        return Splits.of(parts, class_names, self.preprocess, skipped)
+        found = Splits.of(
+            {
+                name: thinned(images.subset(np.flatnonzero(splits == name)), self.limit)
+                for name in SPLIT_NAMES
+            },
+            target_names=class_names,
+            inputs=(self.preprocess,),
+            origin=str(root),
+            skipped=skipped,
+        )
+        if check and self.on_corrupt == "raise":
+            found.check(progress)
+        return found
 
-    def _readable(
-        self, root: Path, files: Sequence[ImageFile], decode: bool, progress: Progress
+    def _hashed(
+        self, root: Path, files: Sequence[ImageFile], progress: Progress
     ) -> tuple[list[ImageFile], NDArray[np.str_], tuple[str, ...]]:
-        """The files that can be read, SHA-256 of each, and a line on each of the others."""
+        """The files to use, SHA-256 of each, and a line on each that is skipped."""
         good: list[tuple[ImageFile, str]] = []
         faults: list[str] = []
         for done, file in enumerate(files):
             progress("reading images", done, len(files))
             try:
-                content = file.path.read_bytes()
-                if decode:
-                    self.preprocess.resize(decode_image(content))
-                good.append((file, hashlib.sha256(content).hexdigest()))
+                good.append((file, self._digest(file.path)))
             except Exception as error:  # pillow's decoders raise many kinds
                 faults.append(f"{file.path.relative_to(root).as_posix()}: {error}")
         progress("reading images", len(files), len(files))
-        self._refuse_or_warn(root, faults, len(files))
+        if self.on_corrupt == "raise":
+            refuse_unreadable(faults, len(files), str(root))
+        for fault in faults:
+            _log.warning("left out, since it cannot be read: %s", fault)
         kept = [file for file, _ in good]
         return kept, np.array([digest for _, digest in good], np.str_), tuple(faults)
 
-    def _refuse_or_warn(self, root: Path, faults: Sequence[str], num_files: int) -> None:
-        if faults and self.on_corrupt == "raise":
-            more = f"\n  and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-            raise DataError(
-                f"{len(faults)} of {num_files} images in {root} cannot be read:\n  "
-                + "\n  ".join(faults[:_NAMED])
-                + f"{more}\nRepair or remove them, or leave them out with `on_corrupt: skip`."
-            )
-        for fault in faults:
-            _log.warning("left out, since it cannot be read: %s", fault)
+    def _digest(self, path: Path) -> str:
+        """SHA-256 of a file, which is decoded first where bad ones are to be skipped."""
+        content = path.read_bytes()
+        if self.on_corrupt == "skip":
+            self.preprocess.resize(decode_image(content))
+        return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +177,8 @@ class ImageFiles:
     Attributes:
         digests: (N,) SHA-256 of each file when the folder was loaded.
     """
+
+    in_files: ClassVar[bool] = True
 
     paths: tuple[Path, ...]
     digests: NDArray[np.str_]

@@ -21,6 +21,10 @@ class Pictures(Protocol):
     def digests(self) -> NDArray[np.str_]:
         """(N,) SHA-256 of each picture's raw content."""
 
+    @property
+    def in_files(self) -> bool:
+        """Whether pictures are decoded from files when they are read."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Image.Image | NDArray[np.uint8]: ...
@@ -28,6 +32,8 @@ class Pictures(Protocol):
 
 class PictureArray:
     """Pictures in memory: uint8 (N, H, W) or (N, H, W, C)."""
+
+    in_files = False
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels
@@ -64,6 +70,7 @@ class PictureSource(Source):
                 f"{len(pictures)} pictures come with {len(targets)} labels. Give one each."
             )
         self.pictures, self.preprocess, self._targets = pictures, preprocess, targets
+        self.may_fail = pictures.in_files
 
     def __len__(self) -> int:
         return len(self._targets)
