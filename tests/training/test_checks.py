@@ -67,8 +67,44 @@ def test_the_split_of_a_wrong_label_is_named(fit: Fit, train: Images) -> None:
 
 
 def test_a_regression_needs_a_backbone_with_one_output(fit: Fit) -> None:
-    with pytest.raises(ShapeError, match=r"answers \(4,\) per sample, and regression needs \(1,\)"):
+    with pytest.raises(
+        ShapeError, match=r"answers \(4,\) per sample, and regression needs \(1,\) or one"
+    ):
         fit(task="regression")
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_backbone_of_another_precision_cuts_but_does_not_train(
+    train: Images, precision: torch.dtype
+) -> None:
+    from offramp.training import fit_branches
+
+    images = train[0].to(precision)
+    net = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Flatten(), nn.Linear(420, 4)).to(precision).eval()
+    backbone = cut(net, ["0"], images[:2])
+    with torch.no_grad():
+        assert torch.equal(backbone(images), net.requires_grad_(False)(images))
+    with pytest.raises(CutError, match=rf"{precision}, and branches train on float32.*float\(\)"):
+        fit_branches(backbone, {"0": [ConvBranch()]}, train, train, seeds=[0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        (nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 3)), r"\(B, 4, 94\).*one spatial axis"),
+        (nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Conv3d(3, 4, 1)), r"\(B, 4, 1, 12, 8\).*three"),
+    ],
+)
+def test_maps_of_sound_and_video_are_refused_where_a_branch_would_read_them(
+    train: Images, layer: nn.Module, told: str
+) -> None:
+    from offramp.training import fit_branches
+
+    net = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(4))
+    net(train[0][:2])
+    backbone = cut(net, ["0"], train[0][:2])
+    with pytest.raises(ShapeError, match=told):
+        fit_branches(backbone, {"0": [ConvBranch()]}, train, train, seeds=[0])
 
 
 def test_a_backbone_that_answers_with_a_map_is_refused(train: Images) -> None:

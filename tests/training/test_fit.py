@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -252,6 +253,29 @@ def test_values_are_learned_with_the_loss_asked_for(train: Images, validation: I
     best = histories[0][0]
     assert best.validation_score == pytest.approx(-best.validation_loss)
     assert histories[0] != histories[1]
+
+
+def test_one_value_per_sample_without_an_axis_is_a_regression(
+    train: Images, validation: Images, tmp_path: Path
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 7, 3), nn.ReLU(), nn.Flatten(), nn.Linear(420, 1), nn.Flatten(0)
+        ).eval()
+    backbone = cut(net, ["1"], train[0][:2])
+    assert backbone(train[0]).shape == net(train[0]).shape == (41,)
+    assert (backbone.output_shape, backbone.num_outputs) == ((), 1)
+    data = [(images, labels * 1.5) for images, labels in (train, validation)]
+    model = fit_branches(
+        backbone, {"1": [ConvBranch(filters=3)]}, *data, seeds=[0], epochs=1, task="regression"
+    )
+    assert model(train[0]).shape == (2, 41, 1)
+    outputs = model.collect(data[0])
+    assert outputs.outputs.shape == (2, 41, 1)
+    np.testing.assert_allclose(outputs.outputs[1, :, 0], net(train[0]).detach(), rtol=1e-5)
+    model.save(tmp_path)
+    assert MultiExit.load(tmp_path, net)(train[0]).shape == (2, 41, 1)
 
 
 def test_a_predictor_is_trained_beside_its_branch(

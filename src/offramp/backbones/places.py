@@ -88,7 +88,8 @@ def list_places(
         if reach.runs_something(node)
     ]
     found.sort(key=lambda pair: pair[0])
-    num_outputs = analysis.values[analysis.answer].shape[-1]
+    shape = analysis.values[analysis.answer].shape
+    num_outputs = shape[-1] if len(shape) > 1 else 1
     return Listing(tuple(place for _, place in found), total, num_outputs)
 
 

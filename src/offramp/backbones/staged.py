@@ -50,7 +50,8 @@ class StagedBackbone(nn.Module):
         places: The cuts in graph order, each with places and taps.
         tap_shapes: Shapes of each cut's taps, by its name.
         input_shapes: Shapes of the inputs, without the batch axis.
-        output_shape: Shape of the answer, without the batch axis.
+        output_shape: Shape of the answer, without the batch axis; () where it is one value.
+        dtypes: Of the inputs, of every tap, and of the answer, as on the sample.
         leaves: Qualified names of the module classes that were kept whole.
     """
 
@@ -76,6 +77,9 @@ class StagedBackbone(nn.Module):
         }
         self.input_shapes = tuple(tuple(tensor.shape[1:]) for tensor in sample)
         self.output_shape = values[analysis.answer].shape[1:]
+        read = [*(node for taps in parts.taps for node in taps), analysis.answer]
+        given = [tensor.dtype for tensor in sample] + [values[node].dtype for node in read]
+        self.dtypes = tuple(dtype for dtype in given if dtype is not None)
         first = tuple(tensor[:1].clone() for tensor in sample)
         self._kept = _Kept(original, analysis.fingerprint, first, _precision(self))
         self.eval()
@@ -93,7 +97,7 @@ class StagedBackbone(nn.Module):
     @property
     def num_outputs(self) -> int:
         """Size of the answer's last axis: classes, or values in regression."""
-        return self.output_shape[-1]
+        return self.output_shape[-1] if self.output_shape else 1
 
     def features(self, cut: str) -> TapShape | tuple[TapShape, ...]:
         """What a branch at `cut` is built for: its tap's shape, or all of them if it has several.

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import CutError
@@ -19,6 +20,7 @@ class Value:
     Attributes:
         kind: What sort of value it is.
         shape: Of a tensor, batch included; otherwise empty.
+        dtype: Of a tensor; otherwise None.
         num_bytes: Size of a tensor's elements.
         storages: Numbers of the memory blocks that its tensors lie in.
         written: Numbers of the memory blocks that running the node changed.
@@ -31,6 +33,7 @@ class Value:
 
     kind: Kind
     shape: tuple[int, ...]
+    dtype: torch.dtype | None
     num_bytes: int
     storages: frozenset[int]
     written: frozenset[int]
@@ -149,6 +152,7 @@ class _Observer(Interpreter):
         return Value(
             kind=_kind(node, result),
             shape=() if tensor is None else tuple(tensor.shape),
+            dtype=None if tensor is None else tensor.dtype,
             num_bytes=0 if tensor is None else tensor.numel() * tensor.element_size(),
             storages=blocks,
             written=written,

@@ -16,6 +16,12 @@ STD_FLOOR = 0.01
 """Least deviation of a channel when standardising, as a share of the mean over channels."""
 
 
+_AXES = {
+    2: ", which is tokens or a map with one spatial axis, as of sound",
+    4: ", a map with three spatial axes, as of video",
+}
+
+
 def one_map(taps: TapShapes, branch: str) -> FeatureShape:
     """The only tap, which must be a map; `branch` names the kind in the error.
 
@@ -27,8 +33,9 @@ def one_map(taps: TapShapes, branch: str) -> FeatureShape:
     if all(isinstance(size, int) for size in taps):
         shape = ", ".join(["B", *map(str, taps)])
         raise ShapeError(
-            f"{branch} branch needs a 4-D map (B, C, H, W); this tap is ({shape}). "
-            "Cut where the backbone still has a feature map, `offramp cuts` lists such places."
+            f"{branch} branch needs a 4-D map (B, C, H, W); this tap is ({shape})"
+            f"{_AXES.get(len(taps), '')}. Cut where the backbone still has a feature map, "
+            "`offramp cuts` lists such places."
         )
     if len(taps) != 1:
         raise ShapeError(

@@ -127,7 +127,7 @@ class MultiExit(nn.Module):
             live, taps = stage(live)
             if name in self.chosen:
                 yield name, self.chosen[name].answer(taps)[0]
-        yield FINAL, live[0]
+        yield FINAL, _columns(live[0])
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Answers of all exits: (E, B, K)."""
@@ -237,7 +237,7 @@ class MultiExit(nn.Module):
                         by_branch[index, rows] = _as_rows(answer)
                         if prediction is not None:
                             scores[index, rows] = _as_rows(score_of(prediction, self.task))
-                final[rows] = _as_rows(live[0])
+                final[rows] = _as_rows(_columns(live[0]))
                 done = rows.stop
                 progress(f"answers on {what}", done, count)
         return Answers(tuple(trials), by_branch, scores, final)
@@ -338,6 +338,11 @@ def _evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
 
 def _branch_flops(backbone: StagedBackbone, trial: Trial) -> int:
     return count_flops(trial.branch, backbone.zero_taps(trial.cut))
+
+
+def _columns(answer: Tensor) -> Tensor:
+    """A backbone's answer as (B, K), also where it is one value per sample, (B,)."""
+    return answer if answer.ndim > 1 else answer.unsqueeze(1)
 
 
 def _as_rows(answer: Tensor) -> NDArray[np.float32]:

@@ -64,7 +64,8 @@ def check_branches(
 
     Raises:
         PlanError: There are none, one is not a branch's settings, or two cannot be told apart.
-        CutError: A cut is unknown, or its tap is not a batch of samples or maps.
+        CutError: A cut is unknown, its tap is not a batch of samples or maps, or the backbone is
+            not float32 at its edges and taps.
         ShapeError: A branch does not fit its tap, or the backbone's answer does not fit the task.
     """
     _check_outputs(backbone, objective)
@@ -106,14 +107,25 @@ def _targets(labels: NDArray[Any], num_outputs: int, objective: Objective) -> Te
 
 
 def _check_outputs(backbone: StagedBackbone, objective: Objective) -> None:
+    _check_precision(backbone)
     shape = backbone.output_shape
-    if len(shape) == 1 and (objective.task == "classification" or shape == (1,)):
+    fits = len(shape) == 1 if objective.task == "classification" else shape in ((), (1,))
+    if fits:
         return
-    wanted = "(classes,)" if objective.task == "classification" else "(1,)"
+    wanted = "(classes,)" if objective.task == "classification" else "(1,) or one value"
     raise ShapeError(
         f"the backbone answers {tuple(shape)} per sample, and {objective.task} needs {wanted}. "
         "Cut a backbone with such a top, or choose the other task."
     )
+
+
+def _check_precision(backbone: StagedBackbone) -> None:
+    other = sorted({str(d) for d in backbone.dtypes if d.is_floating_point and d != torch.float32})
+    if other:
+        raise CutError(
+            f"the backbone takes or gives {', '.join(other)}, and branches train on float32. Cut "
+            "model.float() with a float32 sample, or convert at the model's first and last layer."
+        )
 
 
 def _check_cut(cut: str, known: Sequence[str]) -> None:
