@@ -11,7 +11,7 @@ Dependence: the same for streams in which each answer is repeated, with and with
 in so many answers; and in how many of them the watch warned.
 
 Delays: the first answer already comes from the shifted mix, or the first one after 20,000 that
-did not. References are drawn anew each time. The aim is a median of at most 2,000 answers from
+did not. Each has a new reference. The aim is a median of at most 2,000 answers from
 5,000 reference samples on, in every mix; `50/50` and the middle exit are the hardest.
 """
 
@@ -81,7 +81,7 @@ def main() -> int:
     args = parser.parse_args()
     streams, answers = (20, 5000) if args.smoke else (args.streams, args.answers)
     draws = 20 if args.smoke else 400
-    began = time.perf_counter()
+    started = time.perf_counter()
     with ProcessPoolExecutor(args.workers) as pool:
         alarms = list(pool.map(partial(null_alarms, answers, args.rate), range(streams)))
         false = false_alarms(alarms, answers, args.rate)
@@ -100,7 +100,7 @@ def main() -> int:
                     waits = np.array(list(pool.map(delay, range(draws))))
                     delays.append(judged(mix, reference, after, waits))
                     print(delay_told(delays[-1]), flush=True)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")
     if args.json is not None:
         record = {

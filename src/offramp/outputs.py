@@ -43,7 +43,7 @@ class ExitOutputs:
         names: (E,) one name per exit; `exit 0`, `exit 1`, ..., `final` when left out.
         stage_ms: (E,) measured milliseconds of each stage; with `branch_ms` or not at all.
         branch_ms: (E,) measured milliseconds of each branch.
-        scores: (E, N) float64, larger when surer, where an engine gives its own.
+        scores: (E, N) float64, larger when more confident, where an engine gives its own.
         ids: (N,) text that names the samples; repeats are allowed.
         groups: (N,) text or integers that divide the samples into groups, which `within` speaks of.
         clusters: (N,) text or integers; samples of one source (a track, a speaker) share one and

@@ -61,7 +61,7 @@ def test_how_answers_are_divided_into_calls_does_not_matter() -> None:
 
 
 def test_money_is_on_average_what_it_was_without_drift() -> None:
-    """Stakes that began, one on average; what has not begun yet is not counted."""
+    """Stakes that started, one on average; what has not started yet is not counted."""
     random = np.random.default_rng(0)
     money = []
     for seed in range(1500):

@@ -87,8 +87,8 @@ def test_a_branch_more_expensive_than_the_backbone_must_beat_the_final_layer(
     make_trials: Make,
 ) -> None:
     shares = {("first", "slvit", "slvit"): [0.8], ("second", "slvit", "slvit"): [0.85]}
-    dear = make_trials(shares, branch_flops=[2_000, 200_000])
-    assert [r.practical for r in compare(dear).rows] == [True, False]
+    expensive = make_trials(shares, branch_flops=[2_000, 200_000])
+    assert [r.practical for r in compare(expensive).rows] == [True, False]
 
 
 def test_differences_are_means_of_pairs_with_the_same_seed(trials: TrialOutputs) -> None:

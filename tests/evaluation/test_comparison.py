@@ -70,9 +70,9 @@ def test_each_rival_is_one_sentence(trials: TrialOutputs) -> None:
     def rival(name: str, flops: int) -> Rival:
         return Rival.measured(name, trials.final, trials.labels, flops=flops, resolution=9)
 
-    text = compare(trials, [rival("dear", 33_000), rival("cheap", 10_000)]).verdict()[-2:]
+    text = compare(trials, [rival("large", 33_000), rival("cheap", 10_000)]).verdict()[-2:]
     assert text[0].startswith(
-        "The most expensive exits within the cost of the static rival dear (33,000 FLOPs), "
+        "The most expensive exits within the cost of the static rival large (33,000 FLOPs), "
         "minus it: SL-ViT at second -10.00 points ["
     )
     assert "; CNN at first -35.00 points [" in text[0]

@@ -50,7 +50,7 @@ def test_no_choice_of_exits_does_better_and_the_points_are_reached(
 
 
 @given(st.integers(0, 10_000), MEASURES)
-def test_dearer_is_better_and_brings_ever_less(seed: int, measure: Measure) -> None:
+def test_more_cost_is_better_and_brings_less_and_less(seed: int, measure: Measure) -> None:
     found = curve(drawn(seed, measure, 23), measure)
     costs, values = np.diff(found.cost_share), np.diff(found.value)
     assert (costs > 0).all()

@@ -16,7 +16,7 @@ def drawn(seed: int, requests: int, gap: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def in_turn(arrivals: np.ndarray, exits: np.ndarray) -> list[tuple[float, float]]:
-    """When each request begins and ends, by the plainest loop there is."""
+    """When each request starts and ends, by the plainest loop there is."""
     free, spans = 0.0, []
     for arrival, exit in zip(arrivals, exits, strict=True):
         start = max(arrival, free)

@@ -90,7 +90,7 @@ class Monitor:
         return found
 
     def _ranks(self, hits: NDArray[np.bool_], upto: Counts) -> Floats:
-        """Where each answer stands among the reference and all up to it, 0 to 1, (N,)."""
+        """Rank of each answer among the reference and all up to it, 0 to 1, (N,)."""
         bag = self.reference + upto  # (N, E), the answer itself included
         upper = np.cumsum(bag, axis=1)
         ranks = upper[hits] - self.random.random(len(hits)) * bag[hits]

@@ -32,7 +32,7 @@ class Alarm:
         kind: What changed.
         name: The exit whose share moved most; `disagreement` for the other kind.
         reference_share: Its share in the reference, 0 to 1.
-        share: Its share of the answers since the change began.
+        share: Its share of the answers since the change.
         since: Answers before the change, as estimated.
         answers: Answers seen at the alarm; for disagreement, shadow answers.
         e_value: Evidence against the reference: without drift it ever gets this large with a
@@ -128,7 +128,7 @@ class Watch:
 
         Args:
             exits: (N,) numbers of the exits that fired, in the order of the answers. Answers that
-                a deadline cut short are left out, for they tell of load.
+                a deadline cut short are left out, since they show load, not drift.
             disagree: (M,) whether each shadow answer differed: of answers picked at random, the
                 whole network was run as well. Their number may be any.
 

@@ -67,21 +67,22 @@ def mean_interval(values: Floats, units: Units, bounds: Bounds) -> Interval:
     variance follows from how far each unit's sum is from its share (Cochran 1977, section 6.4).
     For independent losses of -1, 0 and 1 this is the interval of Bonett and Price (2012).
     Otherwise the reach is Student's t of the effective number of units (Kish 1965) less one, as
-    few units tell their own spread badly. Without bounds nothing is added.
+    few units estimate their own spread badly. Without bounds nothing is added. Less than two
+    effective units show nothing but the bounds.
     """
     (sums,), sizes = _over_units(values[np.newaxis], units)
-    count, effective = len(sizes), float(sizes.sum() ** 2 / (sizes**2).sum())
+    low, high = bounds or (-math.inf, math.inf)
+    effective = float(sizes.sum() ** 2 / (sizes**2).sum())
     independent = units is None and bounds is not None
-    if not independent and count == 1:
-        return Interval(*bounds) if bounds is not None else Interval(-math.inf, math.inf)
-    correction = count / (count - 1) if bounds is None else 1.0
+    if not independent and effective < 2:  # about one unit, whose spread is unknown
+        return Interval(low, high)
+    correction = len(sizes) / (len(sizes) - 1) if bounds is None else 1.0
     if bounds is not None:
         made_up = np.full(2, sizes.mean())
         sums, sizes = np.append(sums, made_up * bounds), np.append(sizes, made_up)
     centre = float(sums.sum() / sizes.sum())
     variance = correction * float(((sums - centre * sizes) ** 2).sum() / sizes.sum() ** 2)
     quantile = _NORMAL if independent else float(stdtrit(effective - 1, (1 + CONFIDENCE) / 2))
-    low, high = bounds or (-math.inf, math.inf)
     mean, reach = float(values.mean()), quantile * math.sqrt(variance)
     return Interval(min(mean, max(low, centre - reach)), max(mean, min(high, centre + reach)))
 

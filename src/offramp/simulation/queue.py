@@ -15,9 +15,9 @@ class Served:
     """What became of each request, in the order of service.
 
     Attributes:
-        exits: (N,) the exit that answers; -1 where the server refuses, for no exit is in time.
-        starts_ms: (N,) when service begins.
-        ends_ms: (N,) when it ends; where refused, when it began.
+        exits: (N,) the exit that answers; -1 where the server refuses, since no exit is in time.
+        starts_ms: (N,) when service starts.
+        ends_ms: (N,) when it ends; where refused, when it started.
     """
 
     exits: NDArray[np.int64]

@@ -19,11 +19,11 @@ class SimulationRow:
     Attributes:
         name: What answers.
         value: Accuracy over all requests, 0 to 1, where a missed one counts as wrong; for a
-            regression the mean absolute error, where a missed one counts as answered blindly,
+            regression the mean absolute error, where a missed one counts as answered
             with the median of the labels.
         value_in_time: Over those answered in time; None if there are none.
         missed: Share of requests without an answer at the deadline, 0 to 1.
-        refused: Share that the server did not begin, for no exit was expected in time.
+        refused: Share that the server refused, since no exit was expected to be in time.
         p50_ms: Median response time, from sending to the answer's arrival, over all requests;
             a refused one never gets an answer, so its time is infinite.
         p95_ms: The 95th percentile.
@@ -112,15 +112,16 @@ class Simulation:
         return [row.name, self.measure.text(row.value), in_time, f"{100 * row.missed:.2f}"]
 
     def _foot(self) -> str:
-        blind = (
+        unanswered = (
             "counts as wrong"
             if self.measure.higher_is_better
             else "counts as the median of the labels"
         )
         return (
             f"{self.requests} requests, deadline {self.deadline_ms:g} ms after sending; one that "
-            f"misses it {blind}. Times are over all requests; - is no answer. Exits are shares of "
-            f"all requests; what is missing to 100 % was refused.{self._overloaded()}"
+            f"misses it {unanswered}. Times are over all requests; - is no answer. Exits are "
+            "shares of all requests; what is missing to 100 % was refused."
+            f"{self._overloaded()}"
         )
 
     def _overloaded(self) -> str:

@@ -47,9 +47,9 @@ def simulate(
 
     Requests ask about samples of `outputs`, drawn with replacement. One server takes them in the
     order in which they reach it; an answer takes the measured times of its stages and of the
-    branches that run on the way. Each policy is there twice: as it is, and by the deadline, where
-    a stage is not begun that would end too late; then the last exit in time answers, if need be
-    one that never fires, and a request that no exit answers in time is refused at once.
+    branches before it. Each policy has two rows: as it is, and by the deadline, where no stage
+    starts that would end too late. There the last exit in time answers, even one that never
+    fires, and a request that no exit can answer in time is refused at once.
 
     Args:
         outputs: With `stage_ms` and `branch_ms`.
@@ -59,8 +59,8 @@ def simulate(
         uplink: How long requests take to the server, which is part of the deadline.
         downlink: How long answers take back.
         requests: How many are sent.
-        reserve: By the deadline, the server keeps as much time for the way back as this share of
-            the downlink times needs, 0 to 1.
+        reserve: By the deadline, the server leaves enough time for this share of the downlinks,
+            0 to 1.
         seed: Of samples, arrivals and transmission times; all rows see the same.
         clock: Seconds, for `Simulation.seconds`.
 
@@ -70,7 +70,7 @@ def simulate(
         PlanError: A number out of range, times that overflow, a menu in place of its policies, or
             a policy named as another row.
     """
-    began = clock()
+    started = clock()
     _check(deadline_ms, reserve)
     _check_counts(requests, seed)
     _check_policies(policies)
@@ -94,7 +94,7 @@ def simulate(
         requests=requests,
         deadline_ms=deadline_ms,
         settings=settings,
-        seconds=clock() - began,
+        seconds=clock() - started,
     )
 
 
@@ -108,7 +108,7 @@ def _check(deadline_ms: float, reserve: float) -> None:
 def _check_counts(requests: int, seed: int) -> None:
     if not isinstance(requests, Integral) or requests < 1:
         raise PlanError(
-            f"requests={requests!r}: send at least 1, a whole number; tails need some 10,000."
+            f"requests={requests!r}: it must be a whole number from 1; tails need about 10,000."
         )
     if not isinstance(seed, Integral) or seed < 0:
         raise PlanError(f"seed={seed!r} must be a whole number from 0.")
@@ -170,7 +170,7 @@ class _Inputs:
         p50, p95, p99 = np.quantile(response, [0.5, 0.95, 0.99], method="higher").tolist()
         return SimulationRow(
             name=name,
-            value=float(np.where(missed, self._blind(), values).mean()),
+            value=float(np.where(missed, self._unanswered(), values).mean()),
             value_in_time=None if missed.all() else float(values[~missed].mean()),
             missed=float(missed.mean()),
             refused=float(refused.mean()),
@@ -188,10 +188,10 @@ class _Inputs:
         each = measure.values(self.outputs.outputs, self.outputs.labels)  # (E, samples)
         return each[exits, self.traffic.samples]
 
-    def _blind(self) -> Floats:
+    def _unanswered(self) -> Floats:
         """What a request without an answer counts for, (N,)."""
         if self.outputs.task == "classification":
             return np.zeros(len(self.traffic.samples))
         labels = self.outputs.labels.astype(np.float64)
-        blind: Floats = np.abs(labels - np.median(labels))[self.traffic.samples]
-        return blind
+        error: Floats = np.abs(labels - np.median(labels))[self.traffic.samples]
+        return error

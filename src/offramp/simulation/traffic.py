@@ -1,4 +1,4 @@
-"""Traffic: when clients send requests, how long these and their answers are on the way."""
+"""Traffic: when clients send requests, how long they and their answers travel."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -46,7 +46,7 @@ class Poisson(Spec):
 
 
 class Bursts(Spec):
-    """Bursts that begin at random (exponential gaps) and may overlap.
+    """Bursts that start at random (exponential gaps) and may overlap.
 
     Attributes:
         per_second: Requests per second, on average over bursts and pauses.
@@ -63,8 +63,8 @@ class Bursts(Spec):
         """When each request is sent, ascending, (N,)."""
         bursts = -(-requests // self.burst_size)
         between_ms = 1000.0 * self.burst_size / self.per_second
-        begins = np.cumsum(random.standard_exponential(bursts)) * between_ms
-        times = begins[:, np.newaxis] + self.gap_ms * np.arange(self.burst_size)
+        starts = np.cumsum(random.standard_exponential(bursts)) * between_ms
+        times = starts[:, np.newaxis] + self.gap_ms * np.arange(self.burst_size)
         return np.sort(times.ravel()[:requests])
 
 
@@ -183,7 +183,7 @@ def drawn_traffic(
         back = downlink.draw_ms(requests, of_downlinks)
         _check_times(arrivals=(arrivals, sent), uplink=(uplink, reach))
         _check_times(downlink=(downlink, reach + back))
-    order = np.argsort(reach, kind="stable")  # one that is faster on the way comes first
+    order = np.argsort(reach, kind="stable")  # a faster one overtakes
     return Traffic(
         samples=of_samples.integers(samples, size=requests)[order],
         sent_ms=sent[order],
