@@ -191,7 +191,7 @@ FeatureCache.of(backbone, few, sys.argv[1], progress=lambda *event: print("not k
 resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 done = []
 FeatureCache.of(backbone, images, sys.argv[1], progress=lambda *event: done.append(event[:2]))
-print("resumed at", done[0])
+print("resumed:", *done[:2])
 """
 
 
@@ -207,7 +207,7 @@ def test_a_write_that_fails_is_one_clear_error_and_keeps_what_is_whole(tmp_path:
     assert "File too large. It needs 2.52 MB: free that much" in first
     assert "What was written of it is removed. Other caches are untouched." in first
     assert "The taps of the first 1024 samples are kept in" in second
-    assert last == "resumed at ('taps', 1040)"
+    assert last == "resumed: ('check of the taps', 1024) ('taps', 1040)"
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(
