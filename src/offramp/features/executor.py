@@ -9,8 +9,9 @@ numbers, specs) with `run(resources) -> result`. What holds for every executor, 
 
 - A unit can be pickled. `run` is a function of the unit and of what its resources stand for
   (a backbone, a data set); it keeps no state, so it may be run again, or on another machine.
-- Results come in the order of the units, each unit is run on one core, and at most `ahead` of
-  them are started before the caller has taken their results.
+- Results come in the order of the units, and each unit is run on one core. `run` starts at most
+  `ahead` of them before the caller has taken their results, for results that are large; `all`
+  keeps every worker busy, for results that are small.
 - An exception of one unit reaches the caller in that unit's place. Units before it have given
   their results; units after it are cancelled when the executor closes. A unit whose failure must
   not stop the others returns it as a value.

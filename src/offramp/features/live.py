@@ -59,7 +59,7 @@ class LiveTaps:
         statistics: bool,
         dtype: CacheDtype,
         device: torch.device,
-        workers: Executor,
+        executor: Executor,
         progress: Progress,
     ) -> Self:
         """Look at the training data for the scales, or read from `root` what was found before.
@@ -74,7 +74,7 @@ class LiveTaps:
         parts = key_parts(backbone, data, wanted, None, dtype, device)
         key = digest_of(parts)
         path = make_folder(root) / f"{key[:16]}-statistics.json"
-        source = TapSource.of(backbone, wanted, device, workers)
+        source = TapSource.of(backbone, wanted, device, executor)
         scales, known = _read(path, key) or (None, None)
         if scales is None or (statistics and known is None):
             scales = scales or find_scales(source, data, dtype, progress)

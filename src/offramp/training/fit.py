@@ -183,7 +183,7 @@ class _Fit:
             statistics=any(found.standardised for found in self.probes.values()),
             dtype=settings.cache_dtype,
             device=torch.device(self.recipe.device),
-            workers=self.executor,
+            executor=self.executor,
             progress=self._of(train.what),
         )
         origins = [live.origin, validation.samples.content_key]
