@@ -13,6 +13,7 @@ from promises.pool import Floats, Judged, Pool, Thresholds
 
 LEVELS = 96
 ROUNDS = 6
+MANY = 7  # early exits; of more, a smaller part of all moves is tried
 Exits = tuple[int, ...]
 Limit = Callable[[Floats, Floats], NDArray[np.bool_]]
 """From the drop and the share of unequal rows of many policies to which of them count."""
@@ -77,7 +78,8 @@ def best(pool: Pool, limit: Limit) -> Found | None:
     """
     nothing: Thresholds = (None,) * pool.num_early
     coarse = Levels.coarse(pool)
-    alone = [_moved(pool, nothing, (exit,), coarse, limit) for exit in range(pool.num_early)]
+    first = range(0, pool.num_early, 1 if pool.num_early <= MANY else 4)
+    alone = [_moved(pool, nothing, (exit,), coarse, limit) for exit in first]
     tops = [_climbed(pool, start, coarse, limit) for start in dict.fromkeys((nothing, *alone))]
     top = max(tops, key=lambda each: pool.judge(each).saved)
     top = _climbed(pool, top, coarse.finer(pool, top), limit)
@@ -86,7 +88,9 @@ def best(pool: Pool, limit: Limit) -> Found | None:
 
 
 def _climbed(pool: Pool, here: Thresholds, levels: Levels, limit: Limit) -> Thresholds:
-    blocks: list[Exits] = list(combinations(range(pool.num_early), 2)) or [(0,)]
+    apart = pool.num_early if pool.num_early <= MANY else 1  # of many exits only neighbours
+    pairs = combinations(range(pool.num_early), 2)
+    blocks: list[Exits] = [pair for pair in pairs if pair[1] - pair[0] <= apart] or [(0,)]
     for _ in range(ROUNDS):
         before = here
         for block in blocks:

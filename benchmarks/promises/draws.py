@@ -14,17 +14,18 @@ from offramp.errors import NoPolicyError
 from offramp.outputs import ExitOutputs
 from offramp.policy.promise import Method
 from promises.pool import Pool, Thresholds
-from promises.rivals import Replay, in_sample_greedy
+from promises.rivals import Replay, hoeffding_bentkus, in_sample_greedy
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Wish:
+class Asked:
     """What a method is asked for.
 
     Attributes:
-        method: `ltt` and `ucb` are offramp's; `greedy` and `earlyon` promise nothing.
+        method: `ltt` and `ucb` are offramp's, `hb` is plain fixed-sequence testing; `greedy` and
+            `earlyon` promise nothing.
         delta: How often the promise may be broken; None for methods without one.
     """
 
@@ -56,14 +57,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one wish came to on one draw; drop and saving are on the whole pool.
+    """What one asked came to on one draw; drop and saving are on the whole pool.
 
     Attributes:
         issued: Whether there is a policy with an early exit.
         samples: That carried the promise, where there is one.
     """
 
-    wish: Wish
+    asked: Asked
     issued: bool
     drop: float
     saved: float
@@ -72,7 +73,7 @@ class Outcome:
 
 
 def outcomes(task: Task, clock: Clock = time.perf_counter) -> list[Outcome]:
-    """Every wish on every draw of a task."""
+    """Every asked on every draw of a task."""
     torch.set_num_threads(1)
     pool = _pool(task.pool, task.outputs)
     return [found for draw in task.draws for found in _of_draw(task, pool, draw, clock)]
@@ -80,7 +81,7 @@ def outcomes(task: Task, clock: Clock = time.perf_counter) -> list[Outcome]:
 
 def _of_draw(task: Task, pool: Pool, draw: int, clock: Clock) -> Iterator[Outcome]:
     rng = np.random.default_rng([task.seed, task.rows, draw])
-    drawn = pool.drawn(rng.integers(len(pool), size=task.rows))
+    drawn = pool.draw(task.rows, rng)
     _ = drawn.scores, drawn.losses  # not part of anybody's time
     for method, delta in task.methods:
         started = clock()
@@ -89,8 +90,8 @@ def _of_draw(task: Task, pool: Pool, draw: int, clock: Clock) -> Iterator[Outcom
         for max_drop, (thresholds, samples) in found.items():
             judged = pool.judge(thresholds)
             issued = any(threshold is not None for threshold in thresholds)
-            wish = Wish(method, max_drop, delta)
-            yield Outcome(wish, issued, judged.drop, judged.saved, samples, seconds)
+            asked = Asked(method, max_drop, delta)
+            yield Outcome(asked, issued, judged.drop, judged.saved, samples, seconds)
 
 
 Answers = dict[float, tuple[Thresholds, int]]
@@ -102,6 +103,9 @@ def answered(
     """Thresholds that a method chooses for each drop, and on how many samples it tested them."""
     if method == "greedy":
         return {drop: (in_sample_greedy(drawn, drop), 0) for drop in max_drops}
+    if method == "hb":
+        level = delta or 0.0
+        return {drop: (hoeffding_bentkus(drawn, drop, level, seed), 0) for drop in max_drops}
     if method == "earlyon":
         exits, _, classes = drawn.outputs.outputs.shape
         replay = _replay(exits, classes)
@@ -141,7 +145,7 @@ def _replay(exits: int, classes: int) -> Replay:
 
 @dataclass(frozen=True)
 class Tally:
-    """What one wish came to over all draws of one size from a pool.
+    """What one asked came to over all draws of one size from a pool.
 
     Attributes:
         issued: Draws with a policy.
@@ -153,7 +157,7 @@ class Tally:
     """
 
     rows: int
-    wish: Wish
+    asked: Asked
     draws: int
     issued: int
     broken: int
@@ -163,15 +167,15 @@ class Tally:
     seconds: float
 
 
-def tallied(rows: int, wish: Wish, found: Sequence[Outcome]) -> Tally:
-    """Counts and means of one wish's outcomes."""
+def tallied(rows: int, asked: Asked, found: Sequence[Outcome]) -> Tally:
+    """Counts and means of one asked's outcomes."""
     issued = [each for each in found if each.issued]
     return Tally(
         rows,
-        wish,
+        asked,
         len(found),
         len(issued),
-        sum(each.drop > wish.max_drop for each in issued),
+        sum(each.drop > asked.max_drop for each in issued),
         float(np.mean([each.drop for each in issued])) if issued else 0.0,
         float(np.mean([each.saved for each in issued])) if issued else 0.0,
         int(np.median([each.samples for each in issued])) if issued else 0,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp import cost
+from offramp.calibration.roles import clusters_of
 from offramp.outputs import ExitOutputs
 from offramp.policy import SCORES, leaving
 
@@ -77,14 +78,40 @@ class Pool:
         saved = float(shares @ self.saving(thresholds))
         return Judged(float(losses.mean()), float((losses != 0).mean()), saved)
 
-    def drawn(self, rows: NDArray[np.int64]) -> "Pool":
-        """A calibration set of these rows."""
+    @cached_property
+    def clusters(self) -> NDArray[np.int64] | None:
+        """Cluster of each row, (N,); None where all rows are independent."""
+        return clusters_of(self.outputs)
+
+    def draw(self, num: int, rng: np.random.Generator) -> "Pool":
+        """A calibration set of about so many rows, drawn with replacement cluster by cluster."""
+        if self.clusters is None:
+            return self.drawn(rng.integers(len(self), size=num))
+        first = np.unique(self._by_cluster[1], return_index=True)[1]
+        ends = np.append(first[1:], len(self))
+        chosen = rng.integers(len(first), size=round(num * len(first) / len(self)))
+        rows = [self._by_cluster[0][first[each] : ends[each]] for each in chosen]
+        numbers = np.repeat(np.arange(len(chosen)), [len(each) for each in rows])
+        return self.drawn(np.concatenate(rows), numbers)
+
+    @cached_property
+    def _by_cluster(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows sorted by cluster, and their clusters."""
+        clusters = self.clusters if self.clusters is not None else np.arange(len(self))
+        rows = np.argsort(clusters, kind="stable")
+        return rows, clusters[rows]
+
+    def drawn(self, rows: NDArray[np.int64], clusters: NDArray[np.int64] | None = None) -> "Pool":
+        """A calibration set of these rows; a cluster drawn twice is two clusters."""
+        ids = None if clusters is None or self.outputs.ids is None else clusters.astype(str)
         outputs = ExitOutputs(
             outputs=self.outputs.outputs[:, rows],
             labels=self.outputs.labels[rows],
             stage_flops=self.outputs.stage_flops,
             branch_flops=self.outputs.branch_flops,
             names=self.outputs.names,
+            ids=ids,
+            clusters=None if ids is not None else clusters,
         )
         return Pool(self.name, outputs)
 

@@ -1,5 +1,6 @@
 """Simulated populations: logits of several exits on samples whose difficulty the exits share."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -85,6 +86,44 @@ def stairs(rows: int, rng: Random) -> ExitOutputs:
     return exits_of(logits[:, order], np.zeros(rows, np.int64))
 
 
+def twelve_exits(rows: int, rng: Random) -> ExitOutputs:
+    """Twelve early exits: more thresholds than a few samples can tell apart."""
+    labels = rng.integers(CLASSES, size=rows)
+    return exits_of(graded(labels, np.linspace(1.4, 2.6, 13).tolist(), rng), labels)
+
+
+def clusters_of_5(rows: int, rng: Random) -> ExitOutputs:
+    """Five rows of one source share their class and how hard they are."""
+    return _clustered(np.full(rows // 5, 5), rng)
+
+
+def clusters_of_20(rows: int, rng: Random) -> ExitOutputs:
+    """Twenty rows of one source share their class and how hard they are."""
+    return _clustered(np.full(rows // 20, 20), rng)
+
+
+def clusters_of_1_to_20(rows: int, rng: Random) -> ExitOutputs:
+    """Sources of 1, 2, 5 or 20 rows; the large ones are harder."""
+    return _clustered(rng.choice([1, 2, 5, 20], rows // 7), rng, harder=0.05)
+
+
+def equal_ids(rows: int, rng: Random) -> ExitOutputs:
+    """Every sample five times under one id: what a set drawn with replacement looks like."""
+    once = well_behaved(rows // 5, rng)
+    times = np.repeat(np.arange(rows // 5), 5)
+    return dataclasses.replace(
+        once, outputs=once.outputs[:, times], labels=once.labels[times], ids=times.astype(str)
+    )
+
+
+def _clustered(sizes: Labels, rng: Random, harder: float = 0.0) -> ExitOutputs:
+    cluster = np.repeat(np.arange(len(sizes)), sizes)
+    labels = rng.integers(CLASSES, size=len(sizes))[cluster]
+    hardness = (rng.normal(size=len(sizes)) + harder * sizes)[cluster]
+    logits = graded(labels, (1.7, 2.1, 2.4, 2.6), rng, hardness)
+    return dataclasses.replace(exits_of(logits, labels), clusters=cluster)
+
+
 SIMULATED: Mapping[str, Callable[[int, Random], ExitOutputs]] = MappingProxyType(
     {
         population.__name__.replace("_", " "): population
@@ -95,15 +134,23 @@ SIMULATED: Mapping[str, Callable[[int, Random], ExitOutputs]] = MappingProxyType
             many_exits,
             never_good_enough,
             stairs,
+            twelve_exits,
+            clusters_of_5,
+            clusters_of_20,
+            clusters_of_1_to_20,
+            equal_ids,
         )
     }
 )
 
 
-def graded(labels: Labels, abilities: Sequence[float], rng: Random) -> Floats:
+def graded(
+    labels: Labels, abilities: Sequence[float], rng: Random, hardness: Floats | None = None
+) -> Floats:
     """Logits (E, N, K): one difficulty per sample, one ability per exit, noise shared in part."""
     rows = len(labels)
-    margins = np.array(abilities)[:, None] - 0.9 * rng.normal(size=rows)
+    hardness = rng.normal(size=rows) if hardness is None else hardness
+    margins = np.array(abilities)[:, None] - 0.9 * hardness
     margins += 0.3 * rng.normal(size=margins.shape)
     logits = 0.35 * rng.normal(size=(rows, CLASSES))
     logits = logits + 0.25 * rng.normal(size=(len(abilities), rows, CLASSES))

@@ -1,15 +1,20 @@
-"""Rivals: how thresholds are set without a promise, on the same outputs."""
+"""Rivals: other ways to set thresholds on the same outputs, most of them without a promise."""
 
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import xlogy
+from scipy.stats import binom
 from torch import Tensor, nn
 
+from offramp.policy import leaving
 from promises.pool import Floats, Pool, Thresholds
 
 STEPS = 100
+ORDER_SHARE = 0.3  # as in offramp's calibrate
 
 
 def in_sample_greedy(drawn: Pool, max_drop: float) -> Thresholds:
@@ -39,6 +44,38 @@ def _lowered(scores: Floats, losses: Floats, left: float) -> tuple[float | None,
     beyond = np.flatnonzero(added > left + 1e-12)
     steps = int(beyond[0]) if len(beyond) else len(levels)
     return (float(levels[steps - 1]), float(added[steps - 1])) if steps else (None, 0.0)
+
+
+def hoeffding_bentkus(drawn: Pool, max_drop: float, delta: float, seed: int) -> Thresholds:
+    """Plain fixed-sequence testing (Learn then Test, Angelopoulos et al. 2021).
+
+    Candidates are 101 thresholds common to all exits, in the order of their risk on 30 % of the
+    rows; each is tested on the others by the Hoeffding-Bentkus bound of the share of rows that
+    only the last exit gets right, which is never less than the drop.
+    """
+    num = len(drawn)
+    order = np.random.default_rng(seed).random(num) < ORDER_SHARE
+    grid = np.unique(np.quantile(drawn.scores[:, order], np.linspace(0, 1, STEPS + 1)))[::-1]
+    every = [leaving(drawn.scores, [level] * drawn.num_early) for level in grid]
+    lost = np.array([drawn.losses[leaves, np.arange(num)] > 0 for leaves in every])
+    best: tuple[float, Thresholds] = (0.0, (None,) * drawn.num_early)
+    for place in np.argsort(lost[:, order].mean(axis=1), kind="stable"):
+        if _hoeffding_bentkus(lost[place, ~order], max_drop) > delta:
+            break
+        thresholds = (float(grid[place]),) * drawn.num_early
+        shares = np.bincount(every[place], minlength=drawn.num_early + 1) / num
+        best = max(best, (float(shares @ drawn.saving(thresholds)), thresholds))
+    return best[1]
+
+
+def _hoeffding_bentkus(lost: NDArray[np.bool_], limit: float) -> float:
+    """p-value that the chance of a loss is above the limit."""
+    num, count = len(lost), int(lost.sum())
+    mean = count / max(num, 1)
+    if mean >= limit:
+        return 1.0
+    apart = xlogy(mean, mean / limit) + xlogy(1 - mean, (1 - mean) / (1 - limit))
+    return float(min(np.exp(-num * apart), np.e * binom.cdf(count, num, limit)))
 
 
 def earlyon_is_installed() -> bool:

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from offramp.outputs import ExitOutputs
 from offramp.table import text_table
 from promises.best import best, certifiable, within
-from promises.draws import Tally
+from promises.draws import Outcome, Tally
 from promises.pool import Pool, oracle_saving
 
 SLACK = 0.99
@@ -19,7 +19,7 @@ ISSUED, OF_BEST, ENOUGH = 0.8, 0.7, 5000
 
 
 @dataclass(frozen=True)
-class Reach:
+class Attainable:
     """What can be saved on a pool within a drop.
 
     Attributes:
@@ -61,7 +61,7 @@ class Judgement:
     def as_json(self) -> dict[str, Any]:
         """One flat record; shares with six digits."""
         tally = asdict(self.tally)
-        record = {**tally.pop("wish"), **tally, "allowed": self.allowed}
+        record = {**tally.pop("asked"), **tally, "allowed": self.allowed}
         record |= {"certifiable": self.certifiable, "kept": self.kept, "useful": self.useful}
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in record.items()}
 
@@ -72,13 +72,13 @@ class PoolRecord:
 
     Attributes:
         accuracy: Of each exit.
-        reach: By drop.
+        attainable: By drop.
     """
 
     name: str
     rows: int
     accuracy: tuple[float, ...]
-    reach: dict[float, Reach]
+    attainable: dict[float, Attainable]
     judgements: tuple[Judgement, ...]
 
     @property
@@ -92,7 +92,7 @@ class PoolRecord:
             "name": self.name,
             "rows": self.rows,
             "accuracy": self.accuracy,
-            "reach": {str(drop): asdict(each) for drop, each in self.reach.items()},
+            "attainable": {str(drop): asdict(each) for drop, each in self.attainable.items()},
             "tallies": [each.as_json() for each in self.judgements],
         }
 
@@ -105,24 +105,26 @@ def most_broken(draws: int, delta: float) -> int:
 def recorded(name: str, outputs: Path, tallies: Sequence[Tally]) -> PoolRecord:
     """What the draws from a pool came to, beside what could be had."""
     pool = Pool(name, ExitOutputs.load(outputs))
-    reaches = {}
-    for drop in sorted({tally.wish.max_drop for tally in tallies}):
+    attainable = {}
+    for drop in sorted({tally.asked.max_drop for tally in tallies}):
         found = best(pool, within(drop))
-        reaches[drop] = Reach(found.judged.saved if found else 0.0, oracle_saving(pool, drop))
+        attainable[drop] = Attainable(
+            found.judged.saved if found else 0.0, oracle_saving(pool, drop)
+        )
     accuracy = tuple(pool.outputs.correct.mean(axis=1).tolist())
-    return PoolRecord(name, len(pool), accuracy, reaches, tuple(judged(pool, tallies)))
+    return PoolRecord(name, len(pool), accuracy, attainable, tuple(judged(pool, tallies)))
 
 
 def judged(pool: Pool, tallies: Sequence[Tally]) -> Iterator[Judgement]:
     """Each tally with what is claimed of it; the best policies are searched once."""
     known: dict[tuple[float, float, int], float | None] = {}
     for tally in tallies:
-        drop, delta = tally.wish.max_drop, tally.wish.delta
+        drop, delta = tally.asked.max_drop, tally.asked.delta
         if delta is None:
             yield Judgement(tally, None, None)
             continue
         saved, samples = None, tested(tally)
-        if samples >= ENOUGH:
+        if samples >= ENOUGH and usefulness_claimed(pool, tally):
             key = drop, delta, samples
             if key not in known:
                 found = best(pool, certifiable(drop, delta, samples))
@@ -131,22 +133,81 @@ def judged(pool: Pool, tallies: Sequence[Tally]) -> Iterator[Judgement]:
         yield Judgement(tally, most_broken(tally.draws, delta), saved)
 
 
+def usefulness_claimed(pool: Pool, tally: Tally) -> bool:
+    """Whether usefulness is claimed: of offramp's methods, where rows are independent."""
+    return tally.asked.method in ("ltt", "ucb") and pool.clusters is None
+
+
 def tested(tally: Tally) -> int:
     """Samples that tested thresholds; all rows where no policy was issued to say it."""
     return tally.samples if tally.issued else tally.rows
 
 
-def told(records: Sequence[PoolRecord]) -> str:
+@dataclass(frozen=True)
+class Pair:
+    """offramp's policies and a rival's on the same draws of one pool, where issued or not.
+
+    Attributes:
+        issued: Draws with a policy, ours and the rival's.
+        saved: Mean over all draws, 0 where no policy was issued.
+        gap: Mean of ours minus the rival's saving, draw by draw, and its 95 % half width.
+    """
+
+    pool: str
+    draws: int
+    issued: tuple[int, int]
+    saved: tuple[float, float]
+    gap: tuple[float, float]
+
+    @property
+    def holds(self) -> bool:
+        """Whether ours issues at least as often and saves at least as much, but for chance."""
+        return self.issued[0] >= self.issued[1] and self.gap[0] + self.gap[1] >= 0
+
+
+def paired(pool: str, ours: Sequence[Outcome], rival: Sequence[Outcome]) -> Pair:
+    """Outcomes of the same draws, in the same order, compared."""
+    saved = np.array([[each.saved if each.issued else 0.0 for each in o] for o in (ours, rival)])
+    gaps = saved[0] - saved[1]
+    half = 1.96 * float(gaps.std(ddof=1)) / np.sqrt(len(gaps)) if len(gaps) > 1 else np.inf
+    return Pair(
+        pool,
+        len(ours),
+        (sum(each.issued for each in ours), sum(each.issued for each in rival)),
+        (float(saved[0].mean()), float(saved[1].mean())),
+        (float(gaps.mean()), float(half)),
+    )
+
+
+def pairs_text(pairs: Sequence[Pair], what: str) -> str:
+    """One row per pool."""
+    head = [what, "draws", "issued", "rival", "saved %", "rival", "gap", "+-", "at least as good"]
+    rows = [
+        [
+            each.pool,
+            str(each.draws),
+            *map(str, each.issued),
+            *(f"{100 * value:.1f}" for value in (*each.saved, *each.gap)),
+            "yes" if each.holds else "no",
+        ]
+        for each in pairs
+    ]
+    return text_table(head, rows)
+
+
+def as_text(records: Sequence[PoolRecord]) -> str:
     """Tables for the terminal: each pool, all together, and what does not hold."""
-    return "\n\n".join([*map(_pool_told, records), _together(records), *_failures(records)])
+    return "\n\n".join([*map(_pool_text, records), _together(records), *_failures(records)])
 
 
 def _together(records: Sequence[PoolRecord]) -> str:
     every = [each.tally for record in records for each in record.judgements]
     head = ["all pools", "cases", "broken %", "most", "none %", "saved %", "ms"]
     rows = []
-    for method, delta in dict.fromkeys((tally.wish.method, tally.wish.delta) for tally in every):
-        own = [tally for tally in every if (tally.wish.method, tally.wish.delta) == (method, delta)]
+    for method, delta in dict.fromkeys((tally.asked.method, tally.asked.delta) for tally in every):
+        own = [
+            tally for tally in every if (tally.asked.method, tally.asked.delta) == (method, delta)
+        ]
         broken = [100 * tally.broken / tally.draws for tally in own]
         rows.append(
             [
@@ -162,10 +223,10 @@ def _together(records: Sequence[PoolRecord]) -> str:
     return text_table(head, rows)
 
 
-def _pool_told(record: PoolRecord) -> str:
+def _pool_text(record: PoolRecord) -> str:
     head = ["", "rows", "drop %", "delta %", "draws", "none", "broken %", "allowed %"]
     head += ["drop", "saved %", "of certifiable", "of family", "of oracle", "ms"]
-    rows = [_row(each, record.reach[each.tally.wish.max_drop]) for each in record.judgements]
+    rows = [_row(each, record.attainable[each.tally.asked.max_drop]) for each in record.judgements]
     right = ", ".join(f"{100 * value:.1f}" for value in record.accuracy)
     rows.sort(key=lambda row: (int(row[1]), float(row[2])))
     return (
@@ -173,13 +234,13 @@ def _pool_told(record: PoolRecord) -> str:
     )
 
 
-def _row(each: Judgement, reach: Reach) -> list[str]:
+def _row(each: Judgement, attainable: Attainable) -> list[str]:
     tally = each.tally
-    delta, draws = tally.wish.delta, tally.draws
+    delta, draws = tally.asked.delta, tally.draws
     return [
-        tally.wish.method,
+        tally.asked.method,
         str(tally.rows),
-        f"{100 * tally.wish.max_drop:g}",
+        f"{100 * tally.asked.max_drop:g}",
         "" if delta is None else f"{100 * delta:g}",
         str(draws),
         str(draws - tally.issued),
@@ -188,8 +249,8 @@ def _row(each: Judgement, reach: Reach) -> list[str]:
         f"{100 * tally.drop:.2f}",
         f"{100 * tally.saved:.1f}",
         _share(tally.saved, each.certifiable),
-        _share(tally.saved, reach.family),
-        _share(tally.saved, reach.oracle),
+        _share(tally.saved, attainable.family),
+        _share(tally.saved, attainable.oracle),
         f"{1000 * tally.seconds:.1f}",
     ]
 
@@ -203,4 +264,4 @@ def _failures(records: Sequence[PoolRecord]) -> Iterator[str]:
         for each in record.judgements:
             for held, what in ((each.kept, "broken too often"), (each.useful, "too timid")):
                 if not held:
-                    yield f"{record.name}, {each.tally.rows} rows, {each.tally.wish}: {what}"
+                    yield f"{record.name}, {each.tally.rows} rows, {each.tally.asked}: {what}"

@@ -91,7 +91,17 @@ def test_the_same_seed_gives_the_same_population_and_its_last_exit_is_best(name:
     one, two = (SIMULATED[name](2000, np.random.default_rng(1)) for _ in range(2))
     assert np.array_equal(one.outputs, two.outputs)
     right = one.correct.mean(axis=1)
-    assert right.argmax() == len(right) - 1
+    assert right[-1] == right.max()
+
+
+@pytest.mark.parametrize("name", ["clusters of 1 to 20", "equal ids"])
+def test_whole_clusters_are_drawn_and_one_drawn_twice_is_two(name: str) -> None:
+    pool = Pool(name, SIMULATED[name](700, np.random.default_rng(1)))
+    drawn = pool.draw(1400, np.random.default_rng(0))
+    assert pool.clusters is not None
+    assert drawn.clusters is not None
+    assert set(np.bincount(drawn.clusters)) <= set(np.bincount(pool.clusters))
+    assert 1000 < len(drawn) < 1800
 
 
 def test_a_drawn_set_repeats_rows_and_keeps_the_costs() -> None:

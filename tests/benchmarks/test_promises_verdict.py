@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
-from promises.draws import Outcome, Tally, Wish, tallied
+from promises.draws import Asked, Outcome, Tally, tallied
 from promises.pool import Pool
 from promises.populations import well_behaved
 from promises.verdict import Judgement, judged, most_broken
 
-LTT = Wish("ltt", 0.01, 0.05)
+LTT = Asked("ltt", 0.01, 0.05)
 
 
-def tally(issued: int = 1000, broken: int = 0, saved: float = 0.5, wish: Wish = LTT) -> Tally:
-    return Tally(7400, wish, 1000, issued, broken, 0.005, saved, 5180, 0.01)
+def tally(issued: int = 1000, broken: int = 0, saved: float = 0.5, asked: Asked = LTT) -> Tally:
+    return Tally(7400, asked, 1000, issued, broken, 0.005, saved, 5180, 0.01)
 
 
 def test_draws_are_counted_over_all_and_means_over_the_policies_issued() -> None:
@@ -45,7 +45,7 @@ def test_timid_is_who_issues_seldom_or_saves_little(
 def test_only_promises_on_enough_samples_are_held_against_the_best_policy() -> None:
     pool = Pool("pool", well_behaved(3000, np.random.default_rng(0)))
     few = Tally(2000, LTT, 10, 10, 0, 0.0, 0.5, 1400, 0.01)
-    greedy = tally(wish=Wish("greedy", 0.01, None))
+    greedy = tally(asked=Asked("greedy", 0.01, None))
     large, small, free = judged(pool, [tally(), few, greedy])
     assert large.certifiable is not None
     assert large.certifiable > 0.5

@@ -6,10 +6,12 @@ own where rows depend on each other in clusters.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from offramp.calibration.bounds import betting_p, binomial_p, difference_p
 from offramp.errors import PlanError
@@ -84,6 +86,9 @@ def _check(outputs: ExitOutputs, goal: Goal, loss_bound: float | None) -> None:
 
 class Evidence(Protocol):
     """What a sample of losses shows. A unit is a row, or a cluster of rows."""
+
+    def __hash__(self) -> int:
+        """Evidence does not change, so its bounds can be kept."""
 
     @property
     def num(self) -> int:
@@ -289,19 +294,24 @@ def needed(evidence: Evidence, limit: float, level: float) -> float:
     return high
 
 
+@lru_cache(maxsize=512)  # the limits of a menu share their bounds
 def upper_bound(evidence: Evidence, level: float) -> float:
     """The mean is above this, which is at least 0, with chance at most `level`.
 
-    The test inverted, by bisection.
+    The test inverted: where its p-value, which falls with the limit, passes the level.
     """
+
+    def above(limit: float) -> float:
+        return math.log(max(evidence.p_value(limit, level), 1e-300) / level)
+
+    most, close = evidence.most, _TIGHT * evidence.most
     low = max(0.0, evidence.estimate)
-    high = min(evidence.most, low + evidence.most / 100)
-    while high < evidence.most and evidence.p_value(high, level) > level:
-        low, high = high, min(evidence.most, 2 * high)
-    while high - low > _TIGHT * evidence.most:
-        middle = (low + high) / 2
-        low, high = (low, middle) if evidence.p_value(middle, level) <= level else (middle, high)
-    return high
+    high = min(most, low + most / 100)
+    while high < most and above(high) > 0:
+        low, high = high, min(most, 2 * high)
+    if above(low) <= 0 or above(high) > 0:
+        return low if above(low) <= 0 else most
+    return float(min(most, brentq(above, low, high, xtol=close, rtol=1e-6) + 2 * close))
 
 
 def _best_bet(spread: float, num: int, level: float) -> float:
