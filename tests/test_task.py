@@ -3,8 +3,15 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from offramp.errors import DataError
-from offramp.task import ACCURACY, MEAN_ABSOLUTE_ERROR, Task, check_labels, measure_of
+from offramp.errors import DataError, ShapeError
+from offramp.task import (
+    ACCURACY,
+    MEAN_ABSOLUTE_ERROR,
+    Task,
+    check_output_shape,
+    measure_of,
+    training_labels,
+)
 
 LABELS = np.arange(11) % 4
 
@@ -33,30 +40,48 @@ def test_a_difference_shows_its_sign_and_a_tiny_one_none_below_zero() -> None:
 
 
 def test_labels_must_fit_the_outputs() -> None:
-    check_labels(LABELS, 4, ("a", "b", "c", "d"))
+    training_labels(LABELS, 4, ("a", "b", "c", "d"))
     with pytest.raises(DataError, match=r"from 0 to 3, .* classes are 0 to 2: 2 of 11"):
-        check_labels(LABELS, 3)
+        training_labels(LABELS, 3)
     with pytest.raises(DataError, match="from -1 to 2"):
-        check_labels(LABELS - 1, 4)
+        training_labels(LABELS - 1, 4)
 
 
 def test_the_first_label_that_does_not_fit_is_named() -> None:
     with pytest.raises(DataError, match="the first is that of sample 2"):
-        check_labels(np.array([0, 1, 3, 2, 5]), 3)
+        training_labels(np.array([0, 1, 3, 2, 5]), 3)
 
 
 def test_class_names_must_be_as_many_as_the_outputs() -> None:
     with pytest.raises(DataError, match="3 classes but the model has 4 outputs"):
-        check_labels(LABELS, 4, ("a", "b", "c"))
+        training_labels(LABELS, 4, ("a", "b", "c"))
 
 
 def test_values_are_not_classes() -> None:
     with pytest.raises(DataError, match=r"fractions such as 0.5, .* task='regression'"):
-        check_labels(LABELS.astype(np.float32) + np.float32(0.5), 4)
-    check_labels(LABELS.astype(np.float32), 1, task="regression")
+        training_labels(LABELS.astype(np.float32) + np.float32(0.5), 4)
+    values = training_labels(LABELS.astype(np.float64), 1, ("people",), task="regression")
+    assert values.dtype == np.float32
 
 
 def test_probabilities_are_not_trained_on_yet() -> None:
     for task in get_args(Task):
         with pytest.raises(DataError, match="each label is 4 probabilities"):
-            check_labels(np.full((3, 4), 0.25, np.float32), 4, task=task)
+            training_labels(np.full((3, 4), 0.25, np.float32), 4, task=task)
+
+
+@pytest.mark.parametrize(
+    ("shape", "task", "wanted"),
+    [((3, 4), "classification", r"\(classes,\)"), ((2,), "regression", r"\(1,\)")],
+)
+def test_a_model_must_answer_in_the_shape_of_its_task(
+    shape: tuple[int, ...], task: Task, wanted: str
+) -> None:
+    check_output_shape((1,), task)
+    with pytest.raises(ShapeError, match=f"{task} needs {wanted}"):
+        check_output_shape(shape, task)
+
+
+def test_a_misspelt_task_is_refused_with_the_tasks_there_are() -> None:
+    with pytest.raises(ShapeError, match=r"task is 'regresion'; it must be one of .*'regression'"):
+        check_output_shape((1,), "regresion")  # type: ignore[arg-type]

@@ -86,6 +86,32 @@ def measure_of(task: Task) -> Measure:
     return ACCURACY if task == "classification" else MEAN_ABSOLUTE_ERROR
 
 
+def check_task(task: str) -> None:
+    """Refuse what is not a task.
+
+    Raises:
+        ShapeError: With the tasks there are.
+    """
+    if task not in get_args(Task):
+        raise ShapeError(f"task is {task!r}; it must be one of {list(get_args(Task))}.")
+
+
+def check_output_shape(shape: Sequence[int], task: Task) -> None:
+    """Refuse a model whose answer to one sample, of this shape, does not fit the task.
+
+    Raises:
+        ShapeError: There is no such task, or it needs another shape.
+    """
+    check_task(task)
+    if len(shape) == 1 if task == "classification" else tuple(shape) in ((), (1,)):
+        return
+    wanted = "(classes,)" if task == "classification" else "(1,) or one value"
+    raise ShapeError(
+        f"the backbone answers {tuple(shape)} per sample, and {task} needs {wanted}. "
+        "Cut a backbone with such a top, or choose the other task."
+    )
+
+
 def checked_labels(
     labels: ArrayLike, outputs: NDArray[np.float32], task: str
 ) -> NDArray[np.generic]:
@@ -94,34 +120,41 @@ def checked_labels(
     Raises:
         ShapeError: Labels, outputs and task do not fit together.
     """
-    if task not in get_args(Task):
-        raise ShapeError(f"task is {task!r}; it must be one of {list(get_args(Task))}.")
+    check_task(task)
     given = shaped("labels", np.asarray(labels), outputs.shape[-2:-1])
     if task == "regression":
         return _regression_labels(given, outputs.shape[-1])
     return _class_labels(given, outputs.shape[-1])
 
 
-def check_labels(
+def training_labels(
     labels: NDArray[Any],
     num_outputs: int,
-    class_names: Sequence[str] | None = None,
+    target_names: Sequence[str] | None = None,
     *,
     task: Task = "classification",
-) -> None:
-    """Refuse labels (N,) that a model with so many outputs cannot be trained on.
+) -> NDArray[Any]:
+    """Labels (N,) that a model with so many outputs is trained on: int64, or float32 for values.
+
+    Args:
+        labels: (N,) class numbers or values.
+        num_outputs: Of the model.
+        target_names: One per class, where they are known; not looked at for regression.
+        task: What the labels are.
 
     Raises:
         DataError: Labels are probabilities, or, for classification, not class numbers or outside
-            0..num_outputs - 1, or the class names are not `num_outputs` many.
+            0..num_outputs - 1, or the names are not `num_outputs` many.
     """
     if labels.ndim > 1:
         raise DataError(
             f"each label is {labels.shape[1]} probabilities, and training takes one class number "
             "or value per sample. Give the most probable class."
         )
-    if task == "classification":
-        _check_class_numbers(labels, num_outputs, class_names)
+    if task == "regression":
+        return labels.astype(np.float32, copy=False)
+    _check_class_numbers(labels, num_outputs, target_names)
+    return labels.astype(np.int64, copy=False)
 
 
 def _check_class_numbers(

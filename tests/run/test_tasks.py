@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from offramp.data import Splits, as_samples
-from offramp.errors import ShapeError
+from offramp.errors import PlanError, ShapeError
 from offramp.run.plan import Plan
 from offramp.run.results import RunResult, load_result
 from offramp.run.steps import evaluate, train
@@ -60,7 +60,7 @@ def splits(task: str) -> Splits:
         labels = values if task == "regression" else classes
         parts[name] = as_samples(((left, right), labels))
     names = () if task == "regression" else ("ant", "bee", "cow")
-    return Splits.of(parts, target_names=names)
+    return Splits.of(parts, target_names=names, task=task)
 
 
 @pytest.fixture
@@ -116,3 +116,13 @@ def test_the_model_of_a_regression_is_read_with_its_task(tmp_path: Path, file: P
     name = f"{file}:values"
     train(plan("regression"), tmp_path / "run", splits=splits("regression"), backbone_file=name)
     assert load_result(tmp_path / "run", name).model.task == "regression"
+
+
+def test_a_plan_of_another_task_than_its_data_is_refused(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(PlanError, match="task is classification, but its data is for regression"):
+        train(
+            plan("classification"),
+            tmp_path / "run",
+            splits=splits("regression"),
+            backbone_file=f"{file}:classes",
+        )

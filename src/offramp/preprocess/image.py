@@ -88,7 +88,7 @@ class ImagePreprocess(Spec):
         """Resize one image, a pillow image or (H, W) or (H, W, C): to (height, width, channels).
 
         Raises:
-            ShapeError: It is no uint8 array of an image's shape, or a picture of more than 8 bits.
+            ShapeError: It is not uint8 of an image's shape, or a picture of more than 8 bits.
         """
         picture = _as_picture(image)
         grey = self.channels == 1 or picture.mode == "L"  # grey to 3 channels: repeated at the end

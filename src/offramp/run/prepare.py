@@ -18,7 +18,7 @@ from offramp.errors import CutError, OfframpError, PlanError
 from offramp.multiexit.trial import ModelInfo
 from offramp.run.plan import Plan
 from offramp.storage.atomic import sha256_of
-from offramp.task import check_labels
+from offramp.task import check_output_shape, training_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +99,19 @@ def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...]:
 def _check_targets(
     plan: Plan, backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes
 ) -> None:
-    """Labels against outputs, before any work; `fit_branches` checks values of a regression."""
-    if plan.task == "classification":
-        labels = np.concatenate([samples.targets for samples in splits.named().values()])
-        names, outputs = splits.target_names, backbone.num_outputs
-        mistakes.attempt("data", partial(check_labels, labels, outputs, names))
+    """Labels against task and outputs, before any work."""
+    if plan.task != splits.task:
+        error = PlanError(
+            f"the plan's task is {plan.task}, but its data is for {splits.task}. Set `task: "
+            f"{splits.task}`, or give other data."
+        )
+        mistakes.found.append(("task", error))
+        return
+    fits = partial(check_output_shape, backbone.output_shape, plan.task)
+    mistakes.attempt("backbone", fits)
+    labels = np.concatenate([samples.targets for samples in splits.named().values()])
+    names, outputs = splits.target_names, backbone.num_outputs
+    mistakes.attempt("data", partial(training_labels, labels, outputs, names, task=plan.task))
 
 
 def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.backbones.axes import check_taps
@@ -16,9 +14,9 @@ from offramp.branches import BranchSpec, branch_kinds, key
 from offramp.branches.kinds import check_spec
 from offramp.branches.probe import Probe, probe
 from offramp.data import Samples, as_samples
-from offramp.errors import CutError, DataError, PlanError, ShapeError
+from offramp.errors import CutError, DataError, PlanError
 from offramp.features.source import check_shapes
-from offramp.task import check_labels
+from offramp.task import check_output_shape, training_labels
 from offramp.training.objective import Objective
 
 Probes = Mapping[tuple[str, str], Probe]
@@ -68,7 +66,8 @@ def check_branches(
             not float32 at its edges and taps.
         ShapeError: A branch does not fit its tap, or the backbone's answer does not fit the task.
     """
-    _check_outputs(backbone, objective)
+    _check_precision(backbone)
+    check_output_shape(backbone.output_shape, objective.task)
     _check_lists(backbone, branches)
     for cut, specs in branches.items():
         _check_cut(cut, backbone.cuts)
@@ -93,30 +92,11 @@ def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objec
     """
     try:
         dataset = as_samples(data)
-        targets = _targets(dataset.targets, backbone.num_outputs, objective)
+        labels = training_labels(dataset.targets, backbone.num_outputs, task=objective.task)
     except DataError as error:
         raise DataError(f"the {what} data cannot be used: {error}") from error
     check_shapes(dataset.input_shapes, backbone.input_shapes)
-    return Split(what, dataset, targets)
-
-
-def _targets(labels: NDArray[Any], num_outputs: int, objective: Objective) -> Tensor:
-    check_labels(labels, num_outputs, task=objective.task)
-    wanted = np.float32 if objective.task == "regression" else np.int64
-    return torch.from_numpy(labels.astype(wanted, copy=False))
-
-
-def _check_outputs(backbone: StagedBackbone, objective: Objective) -> None:
-    _check_precision(backbone)
-    shape = backbone.output_shape
-    fits = len(shape) == 1 if objective.task == "classification" else shape in ((), (1,))
-    if fits:
-        return
-    wanted = "(classes,)" if objective.task == "classification" else "(1,) or one value"
-    raise ShapeError(
-        f"the backbone answers {tuple(shape)} per sample, and {objective.task} needs {wanted}. "
-        "Cut a backbone with such a top, or choose the other task."
-    )
+    return Split(what, dataset, torch.from_numpy(labels))
 
 
 def _check_precision(backbone: StagedBackbone) -> None:

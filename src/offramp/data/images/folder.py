@@ -108,7 +108,7 @@ class ImageFolder(Spec):
         """List and hash every file; pictures are decoded whenever they are read.
 
         Args:
-            progress: Told after each file.
+            progress: Called after each file.
             check: Decode every picture once now, see `Splits.check`.
 
         Raises:
