@@ -1,11 +1,11 @@
 import pytest
 
-from offramp.table import scaled_flops, text_table
+from offramp.table import Table, scaled_costs, scaled_flops
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
-    table = text_table(["a", "long head"], [["wide cell", "1"], ["b", ""]])
-    assert table.splitlines() == [
+    table = Table(["a", "long head"], [["wide cell", "1"], ["b", ""]])
+    assert str(table).splitlines() == [
         "a          long head",
         "---------  ---------",
         "wide cell          1",
@@ -28,3 +28,13 @@ def test_the_largest_cost_sets_the_unit(flops: list[float], unit: str, texts: li
 
 def test_all_columns_share_the_unit() -> None:
     assert scaled_flops([9e8], [1.1e9]) == ("GFLOPs", [["0.90"], ["1.10"]])
+
+
+def test_text_has_the_title_and_leaves_out_what_only_a_page_shows() -> None:
+    table = Table(["a", "b", "c"], [["1", "2", "3"]], "Title", left=2, page_only=("b",))
+    assert str(table).splitlines() == ["Title", "a  c", "-  -", "1  3"]
+
+
+def test_milliseconds_are_not_scaled() -> None:
+    assert scaled_costs("ms", [1.234, 1e7]) == ("ms", ["1.23", "10000000.00"])
+    assert scaled_costs("flops", [5e7]) == ("MFLOPs", ["50.00"])

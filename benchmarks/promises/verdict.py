@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binom
 
 from offramp.outputs import ExitOutputs
-from offramp.table import text_table
+from offramp.table import Table
 from promises.best import best, certifiable, within
 from promises.draws import Outcome, Tally
 from promises.pool import Pool, oracle_saving
@@ -192,7 +192,7 @@ def pairs_text(pairs: Sequence[Pair], what: str) -> str:
         ]
         for each in pairs
     ]
-    return text_table(head, rows)
+    return str(Table(head, rows))
 
 
 def as_text(records: Sequence[PoolRecord]) -> str:
@@ -220,7 +220,7 @@ def _together(records: Sequence[PoolRecord]) -> str:
                 f"{1000 * np.mean([tally.seconds for tally in own]):.1f}",
             ]
         )
-    return text_table(head, rows)
+    return str(Table(head, rows))
 
 
 def _pool_text(record: PoolRecord) -> str:
@@ -229,9 +229,7 @@ def _pool_text(record: PoolRecord) -> str:
     rows = [_row(each, record.attainable[each.tally.asked.max_drop]) for each in record.judgements]
     right = ", ".join(f"{100 * value:.1f}" for value in record.accuracy)
     rows.sort(key=lambda row: (int(row[1]), float(row[2])))
-    return (
-        f"{record.name}: {record.rows:,} rows, exits right in {right} %\n{text_table(head, rows)}"
-    )
+    return f"{record.name}: {record.rows:,} rows, exits right in {right} %\n{Table(head, rows)}"
 
 
 def _row(each: Judgement, attainable: Attainable) -> list[str]:

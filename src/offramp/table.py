@@ -27,21 +27,16 @@ class Table:
     def __str__(self) -> str:
         shown = [place for place, head in enumerate(self.head) if head not in self.page_only]
         lines = [[line[place] for place in shown] for line in (self.head, *self.rows)]
-        text = text_table(lines[0], lines[1:], self.left)
-        return f"{self.title}\n{text}" if self.title else text
-
-
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows under a head, the first `left` columns to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, ["-" * width for width in widths])
+        text = [
+            "  ".join(
+                cell.ljust(width) if place < self.left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*([self.title] if self.title else []), *text])
 
 
 def scaled_flops(*columns: Sequence[float]) -> tuple[str, list[list[str]]]:

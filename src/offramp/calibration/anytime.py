@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from offramp import cost as costs
 from offramp.errors import DeadlineError
 from offramp.outputs import ExitOutputs, Unit
-from offramp.table import scaled_flops, text_table
+from offramp.table import Table, scaled_costs
 from offramp.task import Measure, measure_of
 
 
@@ -79,12 +79,7 @@ class AnytimePlan:
         }
 
     def __str__(self) -> str:
-        deadlines = [step.deadline for step in self.steps]
-        unit, [texts] = (
-            scaled_flops(deadlines)
-            if self.unit == "flops"
-            else ("ms", [[f"{deadline:.2f}" for deadline in deadlines]])
-        )
+        unit, texts = scaled_costs(self.unit, [step.deadline for step in self.steps])
         head = ["exit", f"from {unit}", self.measure.head]
         rows = [
             [step.name, text, self.measure.text(step.value)]
@@ -95,7 +90,7 @@ class AnytimePlan:
             if self.skipped
             else ""
         )
-        return f"{text_table(head, rows)}\n{self.samples} samples.{skipped}"
+        return f"{Table(head, rows)}\n{self.samples} samples.{skipped}"
 
 
 def anytime(outputs: ExitOutputs, cost: Unit = "ms", *, interruptible: bool = False) -> AnytimePlan:

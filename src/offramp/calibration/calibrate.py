@@ -22,7 +22,7 @@ from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.promise import Method, Promise, Within
 from offramp.policy.scores import Score, find_score
-from offramp.table import text_table
+from offramp.table import Table
 
 _SHOWN = 12
 
@@ -86,7 +86,7 @@ class Calibration:
         rows = [self._row(place) for place in self._shown()]
         used = ", ".join(f"{num} {role}" for role, num in self.num_samples.items() if num)
         return (
-            f"{text_table(head, rows, left=0)}\n"
+            f"{Table(head, rows, left=0)}\n"
             f"{self.num_certified} of {len(self.path)} candidates certified, {len(rows)} shown; "
             f"samples: {used}; the promise is carried by the {self.num_samples['test']} that "
             f"tested.\n{self._legend()}\n{self.policy}"
