@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
@@ -134,3 +135,16 @@ def test_a_model_that_cannot_be_copied_is_told_so() -> None:
     model.kept = (step for step in range(3))
     with pytest.raises(CutError, match=r"Conv2d cannot be copied .*generator.*__deepcopy__"):
         frozen_copy(model)
+
+
+def test_a_failure_in_torchvisions_own_code_names_its_line_and_not_torchs() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), torchvision.transforms.RandomErasing(1.0))
+    with pytest.raises(CutError) as caught:
+        trace(net, [torch.zeros(1, 3, 6, 6)])
+    assert "torchvision/transforms/transforms.py" in str(caught.value)
+    assert "fx/proxy.py" not in str(caught.value)
+
+
+def test_a_place_that_is_neither_a_name_nor_a_cut_is_refused() -> None:
+    with pytest.raises(CutError, match="after holds 2; it takes names"):
+        cut(nn.Conv2d(3, 4, 1), [2], torch.zeros(1, 3, 6, 4))  # type: ignore[list-item]

@@ -139,6 +139,56 @@ def shifted(x: Tensor, sizes: list[int]) -> Tensor:
     return x.roll(sizes[0], 2)
 
 
+class Packs(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
+        return x, (x * 2, 3)
+
+
+class Unpacks(nn.Module):
+    def forward(self, pack: tuple[Tensor, tuple[Tensor, int]]) -> Tensor:
+        return pack[0] + pack[1][0] * pack[1][1]
+
+
+class PassesAPack(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.packs, self.mid, self.unpacks = Packs(), nn.Conv2d(4, 4, 1), Unpacks()
+
+    def middle(self, x: Tensor) -> Tensor:
+        pack = self.packs(x)
+        joined: Tensor = self.mid(pack[0]) + self.unpacks(pack)
+        return joined
+
+
+class PassesSizes(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.mid = Tokens(), nn.Linear(4, 4)
+
+    def middle(self, x: Tensor) -> Tensor:
+        tokens, (height, width) = self.tokens(x)
+        joined: Tensor = self.mid(tokens).mT.reshape(-1, 4, height, width)
+        return joined
+
+
+class Tokens(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        return x.flatten(2).mT, (x.shape[2], x.shape[3])
+
+
+def test_a_nest_that_a_leaf_reads_whole_crosses_no_cut() -> None:
+    leaves = [Packs, Unpacks]
+    with pytest.raises(CutError, match=r"'mid' lies between packs, which gives a tuple of more"):
+        cut(PassesAPack(), ["mid"], IMAGES, leaves=leaves)
+    model = PassesAPack().requires_grad_(False)
+    assert torch.equal(cut(model, ["bn"], IMAGES, leaves=leaves)(OTHERS), model(OTHERS))
+
+
+def test_sizes_beside_a_tensor_cross_a_cut_where_they_are_traced() -> None:
+    model = PassesSizes().requires_grad_(False)
+    assert torch.equal(cut(model, ["mid"], IMAGES)(OTHERS), model(OTHERS))
+
+
 def asserts(self: Net, x: Tensor) -> Tensor:
     assert x.shape[1] == 4, "four channels"
     assert x.shape[0] > 0

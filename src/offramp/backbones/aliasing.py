@@ -33,9 +33,13 @@ class Hazards:
 def read_what_was_written(graph: fx.Graph, values: Mapping[fx.Node, Value]) -> Hazards:
     """Make later readers of a tensor changed in place read the node that changed it.
 
-    After this the graph's arrows tell the order of such operations, whatever stage they land in.
+    After this the graph's arrows give the order of such operations, whatever stage they land in.
     Where the change is seen through a view, an arrow cannot be drawn; those come back as hazards.
     """
+    # A reader behind the write must see the change, one before it must not; both hold as long as
+    # the model's own order is kept. A cut does not keep it: a later reader may land in an earlier
+    # stage than the write, since nothing in the graph says that it needs it. So the need is made
+    # explicit. In graph order, so that of two writes the reader ends at the second.
     order = {node: index for index, node in enumerate(graph.nodes)}
     writers = [node for node in graph.nodes if node in values and values[node].written]
     after: dict[fx.Node, set[fx.Node]] = {}
@@ -62,6 +66,8 @@ def make_out_of_place(root: nn.Module, node: fx.Node, name: str, hazards: Hazard
     Raises:
         CutError: There is no such form, or later operations need the changed input itself.
     """
+    # Out of place is the same program only if nobody reads the change under another name. Those
+    # who read it under this name were pointed at the node itself by read_what_was_written.
     if hazards.readers_of(node):
         raise _cannot(name, "and later operations read the change through a view")
     if node.op == "call_module":

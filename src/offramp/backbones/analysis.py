@@ -3,18 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, fx, nn
 
 from offramp.backbones.aliasing import Hazards, read_what_was_written
 from offramp.backbones.fingerprint import Fingerprint
 from offramp.backbones.names import Names, name_places
 from offramp.backbones.partition import Flow, unpack
-from offramp.backbones.reference import Reference, consult
+from offramp.backbones.reference import Reference, alone, consult
 from offramp.backbones.sized import SizedTracer
 from offramp.backbones.tracing import Traced, trace
 from offramp.backbones.values import Value, observe
-from offramp.compute import seeded
 from offramp.errors import CutError
 
 
@@ -47,7 +45,7 @@ class Analysis:
 
     @property
     def flow(self) -> Flow:
-        """Who needs whom in the graph as it is now."""
+        """Which node needs which in the graph as it is now."""
         return Flow(self.graph, self.values, self.hazards)
 
 
@@ -62,7 +60,7 @@ def analyse(
     """
     reference = consult(model, sample)
     root = reference.warm
-    with torch.inference_mode(False), torch.no_grad():  # tensors made there count no versions
+    with alone(sample):  # in inference mode tensors would count no versions
         traced, by_size = _traced(root, sample, leaves)
         fingerprint = Fingerprint.of(root, traced.graph)
         values = observe(root, traced.graph, sample)
@@ -83,8 +81,7 @@ def _traced(
     try:
         return trace(root, sample, leaves), False
     except CutError:
-        with seeded("trace"):
-            return trace(root, sample, leaves, SizedTracer), True
+        return trace(root, sample, leaves, SizedTracer), True
 
 
 def as_tuple(sample: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

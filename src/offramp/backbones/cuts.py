@@ -47,6 +47,12 @@ def spelled(after: Sequence[str | Cut] | Cut) -> list[Cut]:
     if isinstance(after, str | Cut):
         place = f"Cut({after.name!r}, ...)" if isinstance(after, Cut) else repr(after)
         raise CutError(f"after is a list of places, also for a single one: after=[{place}].")
+    given: Sequence[object] = after
+    if wrong := [place for place in given if not isinstance(place, str | Cut)]:
+        raise CutError(
+            f"after holds {wrong[0]!r}; it takes names of places and `Cut`s. `offramp cuts` lists "
+            "the places of a backbone."
+        )
     cuts = [Cut(place, (place,)) if isinstance(place, str) else place for place in after]
     return [Cut(each.name, each.after or each.taps, each.taps or each.after) for each in cuts]
 
@@ -118,7 +124,20 @@ def _end(analysis: Analysis, place: str) -> fx.Node:
 
 
 def divide(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> Partition:
-    """The graph in stages, one cut after another."""
+    """The graph in stages, one cut after another.
+
+    Raises:
+        CutError: Something that is not a tensor would have to cross a cut.
+    """
     ends = [[_end(analysis, place) for place in each.places] for each in cuts]
     taps = [tuple(_end(analysis, place) for place in each.taps) for each in cuts]
-    return partition(flow, ends, taps)
+    parts = partition(flow, ends, taps)
+    for each, live in zip(cuts, parts.live[1:], strict=True):
+        for node in live:
+            if analysis.values[node].kind == "pack":
+                raise CutError(
+                    f"Cut {each.name!r} lies between {analysis.node_names[node]}, which gives "
+                    f"{analysis.values[node].about} of more than tensors, and a later reader of "
+                    "the whole. Only tensors cross a cut: cut before the one or after the other."
+                )
+    return parts

@@ -32,7 +32,7 @@ class Partition:
 
 
 class Flow:
-    """Who needs whom in a graph: its arrows and the hidden ones of in-place operations."""
+    """Which node needs which in a graph: its arrows and the hidden ones of in-place operations."""
 
     def __init__(self, graph: fx.Graph, values: Mapping[fx.Node, Value], hazards: Hazards) -> None:
         self.values = values
@@ -84,6 +84,11 @@ def partition(
     """Divide a graph: a node runs in the first stage whose cut needs it, else in the last.
 
     `cuts` holds for each cut the nodes that its stage has to reach.
+
+    Why the stages then compose to the model: what a node needs runs in its own stage or an earlier
+    one (`_stages` takes whole sets of ancestors, so a need is never later than its reader), and a
+    tensor is live from the stage that made it up to the last one that reads it. Within a stage the
+    nodes keep the graph's order, which is the order in which the model ran them.
     """
     stage_of = _stages(flow, cuts)
     num_stages = len(cuts) + 1
@@ -107,6 +112,9 @@ def partition(
 
 
 def _stages(flow: Flow, cuts: Sequence[Iterable[fx.Node]]) -> dict[fx.Node, int]:
+    # Holds after each of the three loops: no node is in an earlier stage than what it needs. The
+    # first takes closed sets. The second moves an item of a tuple back, to the tuple, on which
+    # alone it depends. The third places what has no reader behind all that it reads.
     stage_of = dict.fromkeys(flow.inputs, -1)
     last = len(cuts)
     wanted = [*enumerate(cuts), (last, [flow.output])]
@@ -165,6 +173,8 @@ def _has_effect(flow: Flow, node: fx.Node) -> bool:
 def _live(
     flow: Flow, stage_of: Mapping[fx.Node, int], needed: Sequence[set[fx.Node]]
 ) -> tuple[tuple[fx.Node, ...], ...]:
+    # From the end: what enters a stage is what it or a later one reads and an earlier one made.
+    # Sizes and weights are never here, since read_by looks through them to the tensors behind.
     live: list[tuple[fx.Node, ...]] = []
     later: set[fx.Node] = set()
     for stage in range(len(needed) - 1, 0, -1):

@@ -5,8 +5,8 @@ the same kernels: torch picks another one for some matrix products where a weigh
 gradients, and the last bits move (6e-7 in timm's pit models). The user's own module never runs.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class Reference:
             group: Compare on the group too.
 
         Raises:
-            CutError: Names the cause where it can be told.
+            CutError: Names the cause where it can be found.
         """
         self._compare(stages, self.sample, self.answer)
         if group and self.group is not None:
@@ -133,7 +133,14 @@ _MIXED = (
 
 
 def run_alone(model: nn.Module, inputs: Sequence[Tensor], seed: int = 0) -> Any:
-    """Run a module without gradients, ambient autocast or any trace in torch's random states."""
+    """What a module gives for copies of the inputs, run `alone`."""
+    with alone(inputs, seed):
+        return model(*(tensor.detach().clone() for tensor in inputs))
+
+
+@contextmanager
+def alone(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[None]:
+    """Inside: no gradients, no inference mode or autocast of the caller's, random streams apart."""
     devices = {tensor.device for tensor in inputs}
     with ExitStack() as stack:
         for context in (torch.inference_mode(False), torch.no_grad()):
@@ -142,7 +149,7 @@ def run_alone(model: nn.Module, inputs: Sequence[Tensor], seed: int = 0) -> Any:
             stack.enter_context(seeded("cut", seed, device=device))
             if torch.amp.is_autocast_available(device.type):
                 stack.enter_context(torch.autocast(device.type, enabled=False))
-        return model(*(tensor.detach().clone() for tensor in inputs))
+        yield
 
 
 def _group(sample: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

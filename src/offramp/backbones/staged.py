@@ -23,7 +23,7 @@ from offramp.spec import FeatureShape, TapShape, dims
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """What a staged backbone remembers that is no part of its state, so not in its registry."""
+    """What a staged backbone remembers outside its state, and so outside its registry."""
 
     original: nn.Module
     fingerprint: Fingerprint

@@ -192,7 +192,7 @@ def input_names(model: nn.Module, num_inputs: int) -> list[str]:
         raise CutError(
             f"{type(model).__name__}.forward takes ({takes}), {required} of them required, but the "
             f"sample holds {num_inputs}. Give sample as a tuple in forward's order; an argument "
-            "that is no tensor needs a default, or a wrapper that sets it."
+            "that is not a tensor needs a default, or a wrapper that sets it."
         )
     return names
 

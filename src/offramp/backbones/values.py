@@ -44,7 +44,7 @@ class Value:
 
 
 def observe(root: nn.Module, graph: fx.Graph, sample: tuple[Tensor, ...]) -> dict[fx.Node, Value]:
-    """Run `graph` once on copies of `sample` and tell what every node gave and changed.
+    """Run `graph` once on copies of `sample`; what every node gave and changed.
 
     Raises:
         CutError: The run fails, or the model changes a buffer of its own in evaluation mode.
@@ -118,6 +118,10 @@ class _Observer(Interpreter):
         self._own = self._number([*root.parameters(), *root.buffers()], {})
 
     def run_node(self, n: fx.Node) -> Any:
+        # Torch counts the changes of a tensor's memory, for all views of it alike: a count that
+        # moved while a node ran means that the node wrote there, whichever name it did so by. Only
+        # what the node was given is looked at; a module that writes to its own buffer instead is
+        # found by observe.
         read = [t for node in n.all_input_nodes for t in flat_tensors(self.env[node])]
         versions = [_version(tensor) for tensor in read]
         result = super().run_node(n)
@@ -145,6 +149,9 @@ class _Observer(Interpreter):
         return numbers
 
     def _value(self, node: fx.Node, result: Any, written: frozenset[int]) -> Value:
+        # A node that gave back a tensor it was given, same memory and layout, names one tensor
+        # twice (same_as), unless it changed it meanwhile: then it is another value in the same
+        # place, and later readers of the old name read the new value (replaces).
         tensor = result if isinstance(result, Tensor) else None
         first = self._first_holder(node, tensor)
         blocks = frozenset(self._blocks[node].values())
