@@ -31,7 +31,7 @@ class Steps(nn.Module):
         return result
 
 
-def test_rows_tell_name_aliases_shape_liveness_flops_patches_and_branches() -> None:
+def test_rows_hold_name_aliases_shape_liveness_flops_patches_and_branches() -> None:
     found = survey(Steps(), torch.zeros(5, 3, 12, 8))
     assert found.total_flops == 4 * 2 * 3 * 3 * 9 * 12 * 8
     rows = {row["name"]: row for row in found.as_json()["cuts"]}
@@ -180,6 +180,16 @@ def test_leaves_are_kept_whole(tmp_path: Path) -> None:
     assert [row["name"] for row in json.loads(result.stdout)["cuts"]] == ["0", "1"]
 
 
+def test_named_cuts_and_what_the_weights_expect_are_listed() -> None:
+    found = survey_backbone("paper:resnet152", None, ["3x32x32"])
+    assert found.as_json()["named_cuts"]["paper:1"] == ["layer2.0.conv1"]
+    assert "named cuts: paper:1 (layer2.0.conv1), paper:2 (layer2.7.conv3)" in str(found)
+    found = survey_backbone("torchvision:squeezenet1_1", None, ["3x64x64"])
+    (expected,) = found.as_json()["weights_expect"]
+    assert (expected["height"], expected["mean"][0]) == (224, 0.485)
+    assert "its weights expect inputs of 3x224x224" in str(found)
+
+
 def test_the_table_names_every_place_and_branch() -> None:
     text = str(survey(Steps(), torch.zeros(1, 3, 12, 8), name="steps"))
     assert text.startswith("steps, input 3x12x8: 0.000 GFLOP")
@@ -205,6 +215,6 @@ def test_wrong_arguments_are_refused(
         survey_backbone(name, file, [size], suggest)
 
 
-def test_wrong_channels_are_told_with_the_sample_s_shape() -> None:
+def test_wrong_channels_are_refused_with_the_sample_s_shape() -> None:
     with pytest.raises(CutError, match=r"does not run on the sample \(1x4x64x64\)"):
         survey_backbone("torchvision:resnet18", None, ["4x64x64"])

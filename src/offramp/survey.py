@@ -1,17 +1,18 @@
 """The survey of a backbone: where it can be cut, what that costs, which branches fit there."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from offramp.backbones.places import Place, list_places
-from offramp.backbones.zoo import PYTHON, architecture
+from offramp.backbones.zoo import PYTHON, architecture, describe
 from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.compute import count_params
 from offramp.errors import PlanError, ShapeError
+from offramp.preprocess import ImagePreprocess
 from offramp.spec import FeatureShape
 
 _NEARLY = 0.05
@@ -23,7 +24,7 @@ class SurveyedPlace:
     """A place with the branches that fit there.
 
     Attributes:
-        patches: Sides of patches that divide the map into at least 2x2; empty where it is no map.
+        patches: Sides of patches that divide the map into at least 2x2; empty if it is not a map.
         branch_params: Parameters of the default branches that fit, by label: an SL-ViT with the
             largest of these patches up to 4, and the convolutional baseline.
     """
@@ -58,12 +59,16 @@ class Survey:
         inputs: Shapes of the inputs, without the batch axis.
         total_flops: Of the whole network with its top, one sample, 2mac.
         cuts: In graph order.
+        named_cuts: Places of the cuts that the backbone names itself, which a plan may use.
+        weights_expect: How each input is made for its weights; empty where that is not known.
     """
 
     backbone: str
     inputs: tuple[tuple[int, ...], ...]
     total_flops: int
     cuts: tuple[SurveyedPlace, ...]
+    named_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    weights_expect: tuple[ImagePreprocess, ...] = ()
 
     def suggest(self, shares: Sequence[float]) -> "Survey":
         """Only the places nearest to these shares of the FLOPs, one for each.
@@ -99,6 +104,8 @@ class Survey:
             "input": ", ".join(_by(shape) for shape in self.inputs),
             "total_flops": self.total_flops,
             "cuts": [cut.as_json() for cut in self.cuts],
+            "named_cuts": {name: list(places) for name, places in self.named_cuts.items()},
+            "weights_expect": [spec.model_dump(mode="json") for spec in self.weights_expect],
         }
 
     def __str__(self) -> str:
@@ -111,8 +118,17 @@ class Survey:
             f"{self.total_flops / 1e9:.3f} GFLOP (2 per multiply-add), {len(rows)} places",
             f"{head}  patches; parameters of branches",
             *(_row(cut, width) for cut in rows),
+            *self._remarks(),
         ]
         return "\n".join(lines)
+
+    def _remarks(self) -> Iterator[str]:
+        if self.named_cuts:
+            named = (f"{name} ({', '.join(at)})" for name, at in self.named_cuts.items())
+            yield f"named cuts: {', '.join(named)}"
+        if self.weights_expect:
+            shapes = (_by((each.channels, each.height, each.width)) for each in self.weights_expect)
+            yield f"its weights expect inputs of {', '.join(shapes)}; --json has the details"
 
 
 def survey(
@@ -169,8 +185,13 @@ def survey_backbone(
         raise PlanError("Give a backbone's name or --backbone path/to/file.py:function, not both.")
     shares = None if suggest is None else _shares(suggest)
     sample = tuple(torch.zeros(1, *_shape(text)) for text in inputs)
-    model = architecture(name or PYTHON, backbone_file=backbone_file)
-    found = survey(model, sample, name=backbone_file or name, leaves=leaves)
+    entry = describe(name or PYTHON)
+    model = architecture(entry.name, backbone_file=backbone_file)
+    found = replace(
+        survey(model, sample, name=backbone_file or name, leaves=leaves),
+        named_cuts={key: cut.places for key, cut in entry.cuts.items()},
+        weights_expect=entry.inputs,
+    )
     return found if shares is None else found.suggest(shares)
 
 

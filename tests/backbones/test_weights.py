@@ -19,10 +19,10 @@ def test_a_file_for_another_model_is_refused_with_all_that_differs(tmp_path: Pat
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(BundleError) as caught:
         build(NAME, weights=tmp_path / "other.safetensors")
-    told = str(caught.value)
-    assert "1 missing: conv1.0.weight" in told
-    assert "1 unexpected: conv9.weight" in told
-    assert "1 of another shape: fc.bias (file 3, model 1000)" in told
+    message = str(caught.value)
+    assert "1 missing: conv1.0.weight" in message
+    assert "1 unexpected: conv9.weight" in message
+    assert "1 of another shape: fc.bias (file 3, model 1000)" in message
 
 
 class Unsafe:

@@ -253,22 +253,23 @@ def test_a_backbone_from_the_api_must_be_given_again(model: MultiExit, tmp_path:
         MultiExit.load(tmp_path)
 
 
-def test_a_zoo_backbone_is_stored_with_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("torchvision:squeezenet1_1", "features.4"), ("torchvision:mnasnet0_5", "layers.8")],
+)
+def test_a_zoo_backbone_is_stored_with_the_model(name: str, place: str, tmp_path: Path) -> None:
     from offramp.backbones.zoo import build
 
-    backbone = cut(
-        build("torchvision:squeezenet1_1", num_outputs=CLASSES, seed=3),
-        ["features.4"],
-        torch.zeros(1, 3, 64, 64),
-    )
-    chosen = {"features.4": trial(backbone, "features.4", ConvBranch(filters=2))}
-    facts = {"name": "torchvision:squeezenet1_1", "num_outputs": CLASSES}
+    module = build(name, num_outputs=CLASSES, seed=3)
+    backbone = cut(module, [place], torch.zeros(1, 3, 64, 64))
+    chosen = {place: trial(backbone, place, ConvBranch(filters=2))}
+    facts = {"name": name, "num_outputs": CLASSES}
     model = MultiExit(backbone, chosen, info=ModelInfo(backbone=facts))
     model.save(tmp_path)
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(MultiExit.load(tmp_path)(images), model(images))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["backbone"]["name"] == "torchvision:squeezenet1_1"
+    assert manifest["backbone"]["name"] == name
 
 
 def test_branches_at_unknown_cuts_are_refused(model: MultiExit) -> None:

@@ -154,7 +154,7 @@ class _Shapes(Generic[K]):
         return "unknown" if tall is None or wide is None else "other"
 
     def _changes(self, runs: Sequence[Mapping[K, Shape]], key: K, index: int) -> bool | None:
-        """Whether the size differs in any of `runs`; None where none of them tells."""
+        """Whether the size differs in any of `runs`; None where none of them got there."""
         shape = self.single[key]
         others = [each[key] for each in runs if len(each.get(key, ())) == len(shape)]
         return any(other[index] != shape[index] for other in others) if others else None

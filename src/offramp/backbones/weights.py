@@ -100,7 +100,7 @@ def _faults(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[s
 
 
 def _renamed(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """The state under the model's own names, as far as they can be told."""
+    """The state under the model's own names, as far as they can be recognised."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         plain = _plain(name)

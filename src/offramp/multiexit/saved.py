@@ -17,6 +17,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
 from offramp.backbones.staged import Cut, StagedBackbone, cut
+from offramp.backbones.weights import load_weights
 from offramp.backbones.zoo import architecture
 from offramp.branches import branch_kinds, read_spec
 from offramp.branches.kinds import Kinds
@@ -200,7 +201,7 @@ def _zoo_backbone(
         num_outputs=description["num_outputs"],
         options=description.get("options"),
     )
-    module.load_state_dict(_under(tensors, "backbone."))
+    load_weights(module, _under(tensors, "backbone."), str(folder / WEIGHTS))
     return module
 
 
