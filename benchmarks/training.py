@@ -71,7 +71,7 @@ def main() -> int:
         work = [Work(mode, SHORT[mode], SHORT[mode] // 8, 1, args.threads) for mode in turn]
         rounds.append({each.mode: trained(each) for each in work})
     result = judged(rounds, in_new_process(one_core_parts))
-    print(told(result, full, whole, args.threads))
+    print(described(result, full, whole, args.threads))
     if args.json is not None:
         record = {
             "machine": environment("cpu", threads=torch.get_num_threads()),
@@ -164,7 +164,7 @@ def judged(rounds: Sequence[dict[str, Trained]], parts: dict[str, float]) -> dic
     }
 
 
-def told(
+def described(
     result: dict[str, Any], full: dict[str, Trained], whole: tuple[int, int, int], threads: int
 ) -> str:
     """Lines for the terminal."""

@@ -56,7 +56,7 @@ def test_a_value_has_no_odds() -> None:
     assert "head.6.scale" not in branch.state_dict()
 
 
-def test_a_score_is_larger_when_surer() -> None:
+def test_a_score_is_larger_when_the_answer_is_more_certain() -> None:
     assert score_of(torch.tensor([-2.0, 0.0, 3.0]), "classification").diff().gt(0).all()
     assert score_of(torch.tensor([0.5, 2.0]), "regression").tolist() == [-0.5, -2.0]
     assert (surest("classification"), surest("regression")) == (1.0, 0.0)

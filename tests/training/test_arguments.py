@@ -19,13 +19,31 @@ def backbone() -> StagedBackbone:
     return cut(net, ["0"], torch.zeros(1, 3, 6, 4))
 
 
-def test_a_number_of_seeds_is_no_list_of_seeds(backbone: StagedBackbone) -> None:
+def test_a_number_of_seeds_is_not_a_list_of_seeds(backbone: StagedBackbone) -> None:
     seeds: Any = 3
     with pytest.raises(PlanError, match=r"Write seeds=range\(3\)"):
         fit_branches(backbone, {"0": [ConvBranch(filters=2)]}, DATA, DATA, seeds=seeds)
 
 
-def test_a_single_spec_is_no_list_of_branches(backbone: StagedBackbone) -> None:
+def test_a_single_spec_is_not_a_list_of_branches(backbone: StagedBackbone) -> None:
     branches: Any = {"0": ConvBranch(filters=2)}
     with pytest.raises(PlanError, match=r"Write \{'0': \[spec\]\}"):
+        fit_branches(backbone, branches, DATA, DATA, seeds=[0])
+
+
+def test_a_network_that_is_not_cut_says_how_to_cut_it(backbone: StagedBackbone) -> None:
+    net: Any = backbone.original
+    with pytest.raises(PlanError, match=r"a Sequential is not a cut backbone.*cut\(model"):
+        fit_branches(net, {"0": [ConvBranch(filters=2)]}, DATA, DATA, seeds=[0])
+
+
+def test_a_misspelt_task_names_those_there_are(backbone: StagedBackbone) -> None:
+    task: Any = "clasification"
+    with pytest.raises(PlanError, match="not one of classification, regression"):
+        fit_branches(backbone, {"0": [ConvBranch(filters=2)]}, DATA, DATA, seeds=[0], task=task)
+
+
+def test_branches_that_are_a_list_say_how_to_write_them(backbone: StagedBackbone) -> None:
+    branches: Any = [ConvBranch(filters=2)]
+    with pytest.raises(PlanError, match="branches are a list, not a mapping"):
         fit_branches(backbone, branches, DATA, DATA, seeds=[0])

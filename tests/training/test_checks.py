@@ -89,21 +89,21 @@ def test_a_backbone_of_another_precision_cuts_but_does_not_train(
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "text"),
     [
         (nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 3)), r"\(B, 4, 94\).*one spatial axis"),
         (nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Conv3d(3, 4, 1)), r"\(B, 4, 1, 12, 8\).*three"),
     ],
 )
 def test_maps_of_sound_and_video_are_refused_where_a_branch_would_read_them(
-    train: Images, layer: nn.Module, told: str
+    train: Images, layer: nn.Module, text: str
 ) -> None:
     from offramp.training import fit_branches
 
     net = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(4))
     net(train[0][:2])
     backbone = cut(net, ["0"], train[0][:2])
-    with pytest.raises(ShapeError, match=told):
+    with pytest.raises(ShapeError, match=text):
         fit_branches(backbone, {"0": [ConvBranch()]}, train, train, seeds=[0])
 
 

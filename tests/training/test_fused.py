@@ -1,4 +1,4 @@
-"""The fused way: one backbone pass per batch for all branches, against taps from the disk."""
+"""The fused mode: one backbone pass per batch for all branches, against taps from the disk."""
 
 import json
 from collections.abc import Callable
@@ -36,12 +36,12 @@ def first_losses(fit: Fit, **options: Any) -> list[float]:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_first_step_losses_of_the_two_ways_agree(fit: Fit, dtype: str) -> None:
+def test_first_step_losses_of_both_modes_agree(fit: Fit, dtype: str) -> None:
     cached, fused = (first_losses(fit, how=how, cache_dtype=dtype) for how in ("cached", "fused"))
     assert fused == pytest.approx(cached, rel=1e-3)
 
 
-def test_the_fused_way_rounds_taps_as_the_cache_does(fit: Fit) -> None:
+def test_the_fused_mode_rounds_taps_as_the_cache_does(fit: Fit) -> None:
     cached, fused = (losses(fit(how=how)) for how in ("cached", "fused"))
     unrounded = losses(fit(how="fused", cache_dtype="float32"))
 
@@ -58,28 +58,28 @@ def test_a_branch_trains_alone_as_it_does_beside_others_fused(fit: Fit) -> None:
     assert alone.trials[0].history == last.history
 
 
-def test_the_fused_way_keeps_no_taps_and_says_why_it_was_taken(fit: Fit, tmp_path: Path) -> None:
-    told: list[str] = []
-    fit(out=tmp_path, disk_gb=0, progress=lambda what, *_: told.append(what))
+def test_the_fused_mode_keeps_no_taps_and_says_why_it_was_taken(fit: Fit, tmp_path: Path) -> None:
+    seen: list[str] = []
+    fit(out=tmp_path, disk_gb=0, progress=lambda what, *_: seen.append(what))
     assert not list(tmp_path.rglob("*.bin"))
-    assert told[0].startswith("training fused: the taps would take")
+    assert seen[0].startswith("training fused: the taps would take")
     assert json.loads((tmp_path / "how.json").read_text())["how"] == "fused"
 
 
-def test_a_way_taken_is_kept_when_less_is_allowed_later(fit: Fit, tmp_path: Path) -> None:
+def test_a_mode_taken_is_kept_when_less_is_allowed_later(fit: Fit, tmp_path: Path) -> None:
     first = fit(out=tmp_path)
-    told: list[str] = []
-    again = fit(out=tmp_path, disk_gb=0, progress=lambda what, *_: told.append(what))
-    assert told[0].startswith("training cached")
+    seen: list[str] = []
+    again = fit(out=tmp_path, disk_gb=0, progress=lambda what, *_: seen.append(what))
+    assert seen[0].startswith("training cached")
     assert same_bits(first, again)
 
 
-def test_augmentation_changed_later_is_judged_anew(fit: Fit, tmp_path: Path) -> None:
+def test_a_change_of_augmentation_chooses_the_mode_again(fit: Fit, tmp_path: Path) -> None:
     fit(out=tmp_path)
-    told: list[str] = []
+    seen: list[str] = []
     augment = Augment(flip=True)
-    fit(out=tmp_path, augment=augment, progress=lambda what, *_: told.append(what))
-    assert told[0].startswith("training fused: every epoch has new views")
+    fit(out=tmp_path, augment=augment, progress=lambda what, *_: seen.append(what))
+    assert seen[0].startswith("training fused: every epoch has new views")
 
 
 def test_a_stopped_fused_run_goes_on_to_the_same_weights(fit: Fit, tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_a_stopped_fused_run_goes_on_to_the_same_weights(fit: Fit, tmp_path: Pat
 
     with pytest.raises(KeyboardInterrupt):
         fit(out=tmp_path, how="fused", progress=stop)
-    told: list[str] = []
-    ended = fit(out=tmp_path, how="fused", progress=lambda what, *_: told.append(what))
-    assert not [what for what in told if "epoch 1/" in what or "statistics" in what]
+    seen: list[str] = []
+    ended = fit(out=tmp_path, how="fused", progress=lambda what, *_: seen.append(what))
+    assert not [what for what in seen if "epoch 1/" in what or "statistics" in what]
     assert same_bits(ended, fit(how="fused"))
 
 

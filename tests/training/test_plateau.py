@@ -20,7 +20,7 @@ def test_the_second_epoch_in_a_row_that_is_no_better_lowers_the_learning_rate() 
     assert [state.lr for state in states] == [1, 1, 1, 0.5, 0.5, 0.25]
 
 
-def test_a_lower_loss_starts_both_counts_anew() -> None:
+def test_a_lower_loss_resets_both_counts() -> None:
     states = run([3.0, 4.0, 2.9, 4.0, 4.0, 4.0, 4.0, 4.0])
     assert [state.lr for state in states] == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
     assert [state.stopped for state in states] == [False] * 7 + [True]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from offramp.progress import silent
 from offramp.training.learner import TrialName
 from offramp.training.lockstep import Report
 from offramp.training.settings import TrainSettings
+from offramp.training.supply import StoredSupply
 from offramp.training.units import Recipe, Resources, StoredTaps, TrainTrials, TrialFiles
 
 Images = tuple[Tensor, Tensor]
@@ -87,3 +89,12 @@ def test_branches_train_alone_together_and_in_another_process_to_the_same_bits(
                 assert torch.equal(other.branch.state_dict()[name], value)
     files = {path.name: path.read_bytes() for path in (tmp_path / "apart").iterdir()}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()}
+
+
+def test_taps_and_targets_are_given_on_the_device(
+    backbone: StagedBackbone, train: Images, validation: Images, tmp_path: Path
+) -> None:
+    stored, _ = cached(backbone, train, validation, tmp_path)
+    supply = StoredSupply(stored, ("4",), train[1], torch.device("meta"))
+    taps, targets = supply.read(np.array([3, 40, 7]), epoch=1)
+    assert {tensor.device.type for tensor in (*taps["4"], targets)} == {"meta"}

@@ -9,8 +9,8 @@ fx.wrap("rearrange")
 
 MOST_TOKENS_WRITTEN_OUT = 100
 """Up to as many tokens all scores are written out in training on a CPU; see `Attention`."""
-# Forward and backward at batch 64 on one core, time of the fused kernel's way over that of the
-# regrouped one, for 16, 49, 100, 196 and 400 tokens:
+# Forward and backward at batch 64 on one core, time of the fused kernel over that of the
+# regrouped form, for 16, 49, 100, 196 and 400 tokens:
 #   dim 32, heads 12: 2.1  1.8  1.4  1.1  0.6
 #   dim 16, heads 4:  1.3  1.3  1.1  0.8  0.7
 #   dim 16, heads 1:  0.8  1.0  1.0  0.8  0.8
@@ -24,8 +24,8 @@ class Attention(nn.Module):
     Query, key and value are one dense layer with the same weights as three. Keras'
     `MultiHeadAttention(num_heads=heads, key_dim=dim)`, which the paper's sizes call for.
 
-    Training on a CPU with few tokens takes a shorter way to the same answer and gradients, up to
-    rounding. Elsewhere it was not measured, so other devices keep the way of evaluation.
+    Training on a CPU with few tokens needs fewer products for the same answer and gradients, up to
+    rounding. Elsewhere it was not measured, so other devices compute as in evaluation.
     """
 
     einsum_in_keras = True
@@ -80,7 +80,7 @@ class Attention(nn.Module):
 
 
 def _few_on_a_cpu(tokens: Tensor) -> bool:
-    """FX tracing, which has no shapes, gets the way of evaluation."""
+    """FX tracing, which has no shapes, is computed as in evaluation."""
     if isinstance(tokens, fx.Proxy):
         return False
     return tokens.device.type == "cpu" and tokens.shape[1] <= MOST_TOKENS_WRITTEN_OUT

@@ -70,7 +70,7 @@ class ConvBranch(HeadSettings):
         """Make a branch with new weights for one map.
 
         Raises:
-            ShapeError: The tap is no map, there are several, or a kernel or the pooling window
+            ShapeError: The tap is not a map, there are several, or a kernel or the pooling window
                 is larger than what it reads.
         """
         check_outputs(num_outputs)

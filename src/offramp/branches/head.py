@@ -12,7 +12,7 @@ from offramp.spec import Spec
 Activation = Literal["relu", "gelu"]
 
 POSITION_STD = 0.02
-"""Standard deviation of a new position embedding, as in ViT; it is no weight matrix."""
+"""Standard deviation of a new position embedding, as in ViT; it is not a weight matrix."""
 
 
 class HeadSettings(Spec):

@@ -128,8 +128,8 @@ def key(spec: BranchSpec) -> str:
 def _kind_of(cls: Any) -> str:
     if not (isinstance(cls, type) and issubclass(cls, Spec) and cls.model_config.get("frozen")):
         raise PlanError(
-            f"{getattr(cls, '__name__', cls)!s} is not a frozen Spec, so it cannot be hashed, "
-            "saved and read back. Derive it from offramp.spec.Spec."
+            f"{getattr(cls, '__name__', cls)!s} is not a frozen Spec, so its settings could "
+            "change after training and not be read back. Derive it from offramp.spec.Spec."
         )
     field = cls.model_fields.get("kind")
     missing = [name for name in ("label", "build") if not callable(getattr(cls, name, None))]

@@ -43,7 +43,7 @@ def parted(answers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def score_of(prediction: Tensor, task: Task) -> Tensor:
-    """Score (B,), larger when surer: the probability of being right, or minus the error."""
+    """Score (B,), larger where more certain: the probability of being right, or minus the error."""
     return prediction.sigmoid() if task == "classification" else -prediction
 
 

@@ -61,7 +61,7 @@ class SLViT(HeadSettings):
         """Make a branch with new weights for one map.
 
         Raises:
-            ShapeError: The tap is no map, there are several, or the patch does not divide it.
+            ShapeError: The tap is not a map, there are several, or the patch does not divide it.
         """
         check_outputs(num_outputs)
         tap = one_map(features, "an SL-ViT")

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from offramp.branches.probe import Probe, probe
 from offramp.data import Samples, as_samples
 from offramp.errors import CutError, DataError, PlanError
 from offramp.features.source import check_shapes
-from offramp.task import check_output_shape, training_labels
+from offramp.task import Task, check_output_shape, training_labels
 from offramp.training.objective import Objective
 
 Probes = Mapping[tuple[str, str], Probe]
@@ -61,11 +61,18 @@ def check_branches(
     """Refuse branches that cannot be trained on this backbone's cuts; what the others cost.
 
     Raises:
-        PlanError: There are none, one is not a branch's settings, or two cannot be told apart.
+        PlanError: There are none, one is not a branch's settings, or two share a label.
         CutError: A cut is unknown, its tap is not a batch of samples or maps, or the backbone is
             not float32 at its edges and taps.
         ShapeError: A branch does not fit its tap, or the backbone's answer does not fit the task.
     """
+    if not isinstance(backbone, StagedBackbone):
+        raise PlanError(
+            f"a {type(backbone).__name__} is not a cut backbone. Cut it first: "
+            "cut(model, after=[...], sample=images)."
+        )
+    if objective.task not in get_args(Task):
+        raise PlanError(f"task={objective.task!r} is not one of {', '.join(get_args(Task))}.")
     _check_precision(backbone)
     check_output_shape(backbone.output_shape, objective.task)
     _check_lists(backbone, branches)

@@ -99,7 +99,7 @@ def read_settings(seeds: Iterable[int], options: TrainOptions) -> TrainSettings:
         PlanError: Lists every one that is wrong.
     """
     if not isinstance(seeds, Iterable):
-        raise PlanError(f"seeds={seeds!r} is no list of seeds. Write seeds=range({seeds!r}).")
+        raise PlanError(f"seeds={seeds!r} is not a list of seeds. Write seeds=range({seeds!r}).")
     try:
         return TrainSettings.model_validate({"seeds": tuple(seeds), **options})
     except ValidationError as error:

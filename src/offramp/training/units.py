@@ -72,7 +72,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Resources:
-    """What a machine holds for its units: caches by their folder, and who is told of progress."""
+    """What a machine holds for its units: caches by their folder, and the progress report."""
 
     caches: Mapping[Path, FeatureCache]
     report: Report
