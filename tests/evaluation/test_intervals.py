@@ -177,7 +177,6 @@ def test_intervals_over_few_units_hold_the_truth(
     assert cluster_coverage(loss, won, units, size, resampled=False) >= 0.92
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("units", [20, 100, 200])
 def test_resampled_intervals_hold_a_loss_of_one_point(units: int) -> None:
     assert cluster_coverage(0.01, 0.0, units, 2, resampled=True) >= 0.92
