@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.calibration.budget import budget_curve, budgeted, geometric
+from offramp.cost import with_passed
 from offramp.errors import PlanError
 from offramp.outputs import ExitOutputs
 from offramp.policy.policy import ExitPolicy
@@ -242,3 +243,49 @@ def test_ten_thousand_rows_take_under_a_second() -> None:
     start = time.process_time()
     budgeted(outputs, 50.0)
     assert time.process_time() - start < 1.0
+
+
+def hard(kind: str, num: int = 1200) -> ExitOutputs:
+    """Two early exits, of which the first is poor, or sure where it is wrong."""
+    outputs = made(7, num)
+    random = np.random.default_rng(1)
+    logits = np.array(outputs.outputs)
+    labels = np.asarray(outputs.labels, np.int64)
+    if kind == "poor":
+        logits[0] = random.normal(size=logits[0].shape)
+        logits[0, np.arange(num), labels] += 0.3
+    else:
+        misled = np.flatnonzero(random.random(num) < 0.25)
+        logits[0, misled, (labels[misled] + 1) % 5] += 9
+        logits[1, misled[::2], (labels[misled[::2]] + 2) % 5] += 4
+    return replace(outputs, outputs=logits)
+
+
+@pytest.mark.parametrize("kind", ["poor", "misleading"])
+def test_a_budget_buys_as_much_as_a_fine_grid_of_thresholds_finds(kind: str) -> None:
+    outputs = hard(kind)
+    scores = find_score("max_softmax").of(outputs)
+    right = outputs.correct
+    grid = [np.append(np.quantile(row, np.linspace(0, 1, 250)), np.inf) for row in scores]
+    costs, values = np.zeros((251, 251)), np.zeros((251, 251))
+    for place, threshold in enumerate(grid[0]):
+        first = scores[0] >= threshold
+        for other, level in enumerate(grid[1]):
+            second = ~first & (scores[1] >= level)
+            last = ~first & ~second
+            passed = np.append(np.isfinite([threshold, level]), True)
+            shares = [first.mean(), second.mean(), last.mean()]
+            costs[place, other] = with_passed(*outputs.costs(), passed) @ shares
+            kept = (first & right[0]) | (second & right[1]) | (last & right[2])
+            values[place, other] = kept.mean()
+    budgets = np.linspace(costs.min() * 1.05, costs.max(), 7).tolist()
+    for point, budget in zip(budget_curve(outputs, budgets), budgets, strict=True):
+        assert point.value >= values[costs <= budget].max() - 0.002
+
+
+@pytest.mark.slow
+def test_half_a_million_rows_take_seconds() -> None:
+    outputs = made(3, 500_000)
+    begun = time.process_time()
+    budgeted(outputs, 50.0)
+    assert time.process_time() - begun < 30

@@ -1,6 +1,7 @@
 """Anytime: the best exit for each deadline, and never a worse one for a longer deadline."""
 
 import bisect
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,15 +99,16 @@ def anytime(outputs: ExitOutputs, cost: Unit = "ms", *, interruptible: bool = Fa
 
     A deadline known beforehand pays for the stages and the one branch that answers (the paper's
     table 13 counts so). With `interruptible` it may fall at any moment: every exit of the plan
-    answers on the way, and its branch is paid for. An exit that is dearer and no better on these
-    samples is skipped, and then its branch does not run.
+    answers on the way, and its branch is paid for. An exit that costs more and is not better on
+    these samples is skipped, and then its branch does not run.
 
     Raises:
         OfframpError: Milliseconds are asked for and none were measured.
     """
     measure = measure_of(outputs.task)
-    # Sorted, so that the rows' order does not decide by rounding between two exits.
-    values = np.sort(measure.values(outputs.outputs, outputs.labels), axis=1).mean(axis=1)
+    # Summed exactly, so that the rows' order does not decide by rounding between two exits.
+    each = measure.values(outputs.outputs, outputs.labels)
+    values = np.array([math.fsum(row) for row in each.tolist()]) / each.shape[1]
     stages, branches = outputs.costs(cost)
     own = costs.own_path(stages, branches)
     kept = _kept(measure, values, np.arange(len(own)) if interruptible else own)
@@ -126,7 +128,7 @@ def anytime(outputs: ExitOutputs, cost: Unit = "ms", *, interruptible: bool = Fa
 
 
 def _kept(measure: Measure, values: NDArray[np.float64], order: NDArray[Any]) -> list[int]:
-    """Exits better than all that come before them; of equally dear ones the best."""
+    """Exits better than all that come before them; of those that cost the same the best."""
     worth = values if measure.higher_is_better else -values
     kept: list[int] = []
     for exit in np.lexsort((-worth, order)):

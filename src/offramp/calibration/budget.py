@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.calibration.ascent import Candidate, candidates
-from offramp.calibration.rows import ALWAYS, Rows, best_first
+from offramp.calibration.search import ALWAYS, Chosen, Rows, best_first, candidates
 from offramp.errors import PlanError
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy.decision import fires
@@ -28,7 +27,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class BudgetPoint:
+class Bought:
     """A policy and what it gives on the rows it was chosen on.
 
     Attributes:
@@ -68,16 +67,17 @@ def budget_curve(
     score: Score | str = "max_softmax",
     cost: Unit = "flops",
     temperatures: Sequence[float] | None = None,
-) -> tuple[BudgetPoint, ...]:
+) -> tuple[Bought, ...]:
     """What `budgeted` chooses for each of several budgets, searched once.
 
     Raises:
         PlanError: A budget is under the cheapest exit's cost, or is no positive number.
     """
     rows = _rows(outputs, score, cost, temperatures)
+    some = rows.thinned()
     alone = [rows.alone(exit) for exit in range(len(outputs.names))]
-    starts = list(dict.fromkeys((*alone, *_geometric(rows))))
-    menu = _Menu(rows, list(dict.fromkeys((*starts, *candidates(rows, starts)))))
+    starts = list(dict.fromkeys((*alone, *_geometric(some))))
+    menu = _Menu(rows, list(dict.fromkeys((*starts, *candidates(some, starts)))))
     return tuple(menu.best(budget) for budget in budgets)
 
 
@@ -91,34 +91,36 @@ def geometric(
 ) -> ExitPolicy:
     """MSDNet's rule (Huang et al. 2018, section 5): quotas of samples per exit fall or rise by q.
 
-    The dearest policy within the budget over a fixed grid of q, from q = 0, by which the first
-    exit answers everything. Samples that tie with the last one of a quota leave with it.
+    The most expensive policy within the budget over a fixed grid of q, from q = 0, by which the
+    first exit answers everything. Samples that tie with the last one of a quota leave with it.
 
     Raises:
         PlanError: The budget is under what any of these costs, or is no positive number.
     """
     rows = _rows(outputs, score, cost, temperatures)
-    return _Menu(rows, list(dict.fromkeys(_geometric(rows)))).dearest(budget).policy
+    return (
+        _Menu(rows, list(dict.fromkeys(_geometric(rows.thinned())))).most_expensive(budget).policy
+    )
 
 
 class _Menu:
     """Thresholds to choose from, each judged on the rows."""
 
-    def __init__(self, rows: Rows, every: Sequence[Candidate]) -> None:
+    def __init__(self, rows: Rows, every: Sequence[Chosen]) -> None:
         self.rows, self.every = rows, every
         judged = [rows.judge(thresholds) for thresholds in every]
         self.costs = np.array([cost for cost, _ in judged])
         self.values = np.array([value for _, value in judged])
 
-    def best(self, budget: float) -> BudgetPoint:
+    def best(self, budget: float) -> Bought:
         """Of those within the budget the best, and of these the cheapest."""
         self._check(budget)
         front = best_first(self.costs, self.rows.sign * self.values)
         within = self._within(budget)
         return self._point([place for place in front if within[place]][-1])
 
-    def dearest(self, budget: float) -> BudgetPoint:
-        """Of those within the budget the dearest."""
+    def most_expensive(self, budget: float) -> Bought:
+        """Of those within the budget the most expensive."""
         self._check(budget)
         within = np.where(self._within(budget), self.costs, -np.inf)
         return self._point(int(within.argmax()))
@@ -127,8 +129,8 @@ class _Menu:
         within: NDArray[np.bool_] = self.costs <= budget * (1 + ROUNDING)
         return within
 
-    def _point(self, place: int) -> BudgetPoint:
-        return BudgetPoint(
+    def _point(self, place: int) -> Bought:
+        return Bought(
             self.rows.policy(self.every[place]), float(self.costs[place]), float(self.values[place])
         )
 
@@ -157,15 +159,15 @@ def _rows(
     outputs: ExitOutputs, score: Score | str, unit: Unit, temperatures: Sequence[float] | None
 ) -> Rows:
     fixed = None if temperatures is None else tuple(map(float, temperatures))
-    return Rows(outputs, find_score(score), unit, fixed)
+    return Rows.of(outputs, find_score(score), unit, fixed)
 
 
-def _geometric(rows: Rows) -> list[Candidate]:
+def _geometric(rows: Rows) -> list[Chosen]:
     return [_by_quotas(rows, ratio) for ratio in RATIOS]
 
 
-def _by_quotas(rows: Rows, ratio: float) -> Candidate:
-    """Thresholds by which the surest leave, exit by exit among the samples still there."""
+def _by_quotas(rows: Rows, ratio: float) -> Chosen:
+    """Thresholds by which the highest scores leave, exit by exit among the samples still there."""
     powers = ratio ** np.arange(rows.num_early + 1)
     count = rows.worth.shape[1]
     quotas = np.floor(count * powers / powers.sum()).astype(int)

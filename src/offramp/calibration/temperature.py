@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from offramp.errors import PlanError
 from offramp.outputs import ExitOutputs
 
 LOWEST, HIGHEST = 0.01, 100.0
-_STEPS = 80  # bisection alone would need 40; Newton usually takes 6
 _CLOSE = 1e-10  # of log T
 
 
@@ -47,26 +47,20 @@ def fit_temperatures(
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.generic]) -> float:
     """The temperature, 0.01 to 100, of least log loss for logits (N, K) and labels (N,).
 
-    The loss is convex in 1 / T, so its slope changes sign once: Newton steps in 1 / T, bisection
-    of log T where a step would leave the bracket. The order of the rows does not show in it.
+    The loss is convex in 1 / T, so its slope changes sign at most once. The order of the rows
+    does not show in the result.
     """
     over = _in_own_order(_over_label(logits, labels))
+
+    def slope(log_inverse: float) -> float:
+        return _slope(over, math.exp(log_inverse))
+
     low, high = math.log(1 / HIGHEST), math.log(1 / LOWEST)
-    if _slope(over, math.exp(low))[0] >= 0:
+    if slope(low) >= 0:
         return HIGHEST if over.any() else 1.0
-    if _slope(over, math.exp(high))[0] <= 0:
+    if slope(high) <= 0:
         return LOWEST
-    place = 0.0
-    for _ in range(_STEPS):
-        slope, bend = _slope(over, math.exp(place))
-        low, high = (place, high) if slope < 0 else (low, place)
-        following = _newton(math.exp(place), slope, bend)
-        if not low < following < high:
-            following = (low + high) / 2
-        if abs(following - place) < _CLOSE:
-            break
-        place = following
-    return math.exp(-place)
+    return math.exp(-float(brentq(slope, low, high, xtol=_CLOSE)))
 
 
 def _over_label(logits: NDArray[np.floating], labels: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -83,16 +77,8 @@ def _in_own_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return ordered
 
 
-def _slope(over: NDArray[np.float64], inverse: float) -> tuple[float, float]:
-    """First and second derivative of the mean log loss by the inverse temperature."""
+def _slope(over: NDArray[np.float64], inverse: float) -> float:
+    """Derivative of the mean log loss by the inverse temperature."""
     powers = np.exp(inverse * (over - over.max(axis=1, keepdims=True)))
     powers /= powers.sum(axis=1, keepdims=True)
-    mean = np.einsum("nk,nk->n", powers, over)
-    square = np.einsum("nk,nk,nk->n", powers, over, over)
-    return float(mean.mean()), float((square - mean**2).mean())
-
-
-def _newton(inverse: float, slope: float, bend: float) -> float:
-    """Log of the inverse temperature that a Newton step leads to; -inf where there is none."""
-    step = inverse - slope / bend if bend > 0 else 0.0
-    return math.log(step) if step > 0 else -math.inf
+    return float(np.einsum("nk,nk->n", powers, over).mean())
