@@ -53,7 +53,23 @@ def test_labels_and_keys_differ_where_settings_do() -> None:
 
 def test_a_key_is_the_same_however_the_settings_were_given() -> None:
     assert key(SLViT(heads=4, patch=2)) == key(SLViT.model_validate({"patch": 2, "heads": 4.0}))
-    assert key(SLViT()) == "59987462fca965bb"  # cached work is filed under it
+    assert key(SLViT()) == "ce392447ed177fac"  # weights start from it, and state is filed under it
+
+
+class LaterConv(ConvBranch):
+    """A convolutional branch with a setting that a later version might add."""
+
+    stride: int = 1
+
+
+def test_a_setting_added_later_with_a_default_moves_no_key() -> None:
+    for settings in ({}, {"filters": 7, "pool": "global"}):
+        assert key(LaterConv(**settings)) == key(ConvBranch(**settings))
+    assert key(LaterConv(stride=2)) != key(ConvBranch())
+
+
+def test_a_setting_given_at_its_default_is_no_other_setting() -> None:
+    assert key(SLViT(patch=4, error_predictor=False)) == key(SLViT())
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.label())

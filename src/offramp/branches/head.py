@@ -1,9 +1,9 @@
 """The dense head that ends every branch, its settings, and how weights start."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from offramp.branches.predictor import AnswerAndError
@@ -52,14 +52,6 @@ class HeadSettings(Spec):
 
     def _differs(self, field: str) -> bool:
         return bool(getattr(self, field) != type(self).model_fields[field].default)
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a predictor nothing is written of it, so that older keys and hashes stay."""
-        content: dict[str, Any] = written(self)
-        if not self.error_predictor:
-            content.pop("error_predictor", None)
-        return content
 
 
 def activation(name: Activation) -> nn.Module:

@@ -120,9 +120,18 @@ def predicts_error(spec: BranchSpec) -> bool:
 
 
 def key(spec: BranchSpec) -> str:
-    """16 hex digits that any change of a setting changes."""
-    settings = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return sha256(settings.encode()).hexdigest()[:16]
+    """16 hex digits that any change of a setting changes; random streams are named by it."""
+    return sha256(changed_settings(spec).encode()).hexdigest()[:16]
+
+
+def changed_settings(spec: BranchSpec) -> str:
+    """The kind, and what differs from its defaults, as JSON.
+
+    A setting that a later version adds is at its default in all earlier specs, so it changes
+    neither their keys nor, with them, the initial weights.
+    """
+    changed = spec.model_dump(mode="json", exclude_defaults=True) | {"kind": spec.kind}
+    return json.dumps(changed, sort_keys=True, separators=(",", ":"))
 
 
 def _kind_of(cls: Any) -> str:

@@ -20,7 +20,7 @@ from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.weights import load_weights
 from offramp.backbones.zoo import architecture
 from offramp.branches import branch_kinds, read_spec
-from offramp.branches.kinds import Kinds
+from offramp.branches.kinds import Kinds, changed_settings
 from offramp.compute import seeded
 from offramp.errors import BundleError
 from offramp.multiexit.trial import Epoch, Failed, ModelInfo, Trial
@@ -48,7 +48,7 @@ def model_digest(backbone: StagedBackbone, chosen: Mapping[str, Trial]) -> str:
     """SHA-256 over the backbone's weights and each chosen branch's place, spec and weights."""
     digest = hashlib.sha256(backbone.weights_digest().encode())
     for name, trial in chosen.items():
-        digest.update(f"{name} {trial.spec.model_dump_json()}".encode())
+        digest.update(f"{name} {changed_settings(trial.spec)}".encode())
         for key, tensor in trial.branch.state_dict().items():
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
