@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -65,19 +66,32 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_a_stopped_command_says_that_it_goes_on() -> None:
-    code = (
-        "from offramp.cli import app; from offramp.cli.showing import progress_bars\n"
-        "@app.command()\n"
-        "def stop():\n"
-        "    with progress_bars():\n"
-        "        raise KeyboardInterrupt\n"
-        "import sys; sys.argv = ['offramp', 'stop']\n"
-        "from offramp.cli import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 130
-    assert "the same command goes on" in done.stderr
+@pytest.mark.parametrize(
+    ("verb", "opening", "says"),
+    [
+        ("train", "images-idx3-ubyte", "repeat the same command and it resumes"),
+        ("evaluate", "manifest.json", "starts over"),
+    ],
+)
+def test_a_stopped_command_says_what_repeating_it_does(
+    tmp_path: Path, verb: str, opening: str, says: str
+) -> None:
+    pressed: list[str] = []
+
+    def press_ctrl_c(event: str, args: tuple[object, ...]) -> None:
+        if event == "open" and opening in str(args[0]) and not pressed:
+            pressed.append(verb)
+            raise KeyboardInterrupt
+
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    words = {"train": ["plan.yaml", "--out", "run"], "evaluate": ["run"]}[verb]
+    (tmp_path / "run").mkdir()
+    sys.addaudithook(press_ctrl_c)
+    with contextlib.chdir(tmp_path):
+        done = CliRunner().invoke(cli.app, [verb, *words])
+    assert pressed == [verb]
+    assert done.exit_code == 130
+    assert says in done.stderr
 
 
 def test_the_version_is_printed() -> None:

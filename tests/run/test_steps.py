@@ -257,3 +257,28 @@ def test_threads_are_put_back_even_when_stopped(result: RunResult) -> None:
     with pytest.raises(KeyboardInterrupt):
         evaluate(result.folder, threads=before + 1, progress=stop)
     assert torch.get_num_threads() == before
+
+
+def _keys(value: object) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(_keys, value.values()))
+    return set().union(*map(_keys, value)) if isinstance(value, list) else set()
+
+
+def test_stored_numbers_are_under_measure_and_value(result: RunResult) -> None:
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    assert metrics["measure"] == metrics["comparison"]["measure"] == "accuracy"
+    for rows in (metrics["comparison"]["rows"], metrics["exits"]["exits"], metrics["rivals"]):
+        assert all(0 <= row["value"] <= 1 for row in rows)
+    assert not _keys(metrics) & {"accuracy", "mae", "MAE"}
+
+
+def test_a_cut_called_final_is_refused_before_anything_is_trained(
+    plan: Plan, tmp_path: Path
+) -> None:
+    branches = {"final": plan.branches["features.4"]}
+    cuts = {"final": {"taps": ("features.4",)}}
+    wrong = Plan.model_validate(plan.model_dump() | {"branches": branches, "cuts": cuts})
+    with pytest.raises(OfframpError, match="'final'"):
+        train(wrong, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []

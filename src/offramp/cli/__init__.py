@@ -20,8 +20,8 @@ app = typer.Typer(
 _TRAINING_HALF = ("torch", "torchvision", "timm", "einops", "matplotlib", "tensorboard")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"offramp {offramp.__version__}")
         raise typer.Exit
 

@@ -1,4 +1,4 @@
-"""What every verb shares: common options, showing a value, bars of progress."""
+"""What the verbs share: options, files of a run, showing a value, progress bars."""
 
 import json
 import re
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 POLICY = "policy.json"
 """File of a run's policy or menu, in its folder."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 BackboneFile = Annotated[
     str | None,
-    typer.Option("--backbone", help="file.py:function, runs that function to get the nn.Module."),
+    typer.Option("--backbone", help="file.py:function; the function returns the nn.Module."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:0 or mps.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of torch; default: torch's own.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads for torch; default: torch's own.")]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that `offramp train` wrote.")]
 
 
@@ -63,7 +63,7 @@ def check_stored(run: Path, name: str) -> None:
 def check_usage(option: str, text: str, pattern: str, example: str) -> None:
     """Refuse an option's text as wrong usage unless it matches."""
     if re.fullmatch(pattern, text) is None:
-        raise typer.BadParameter(f"{text!r} is not such as {example}", param_hint=option)
+        raise typer.BadParameter(f"got {text!r}; give for example {example}", param_hint=option)
 
 
 def show(value: Any, as_json: bool) -> None:
@@ -71,33 +71,33 @@ def show(value: Any, as_json: bool) -> None:
     typer.echo(json.dumps(value.as_json(), indent=1) if as_json else str(value))
 
 
-@contextmanager
-def _stopped_politely() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+RESUMES = "stopped; repeat the same command and it resumes"
+STARTS_OVER = "stopped; the run folder is intact, and the same command starts over"
 
 
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Bars on standard error: one per kind of work, with the time that is left."""
+def progress_bars(when_stopped: str) -> Iterator[Progress]:
+    """Bars on standard error: one per kind of work, with the time that is left.
+
+    Args:
+        when_stopped: Printed after Ctrl-C, which exits with code 130.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     tasks: dict[str, Any] = {}
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn())
-    with (
-        _stopped_politely(),
-        Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars,
-    ):
 
-        def advance(what: str, done: int, total: int) -> None:
-            work = what.partition(":")[0]  # "layer1: epoch 2/15" is one work with many epochs
-            if work not in tasks:
-                tasks[work] = bars.add_task(what, total=total)
-            bars.update(tasks[work], description=what, completed=done, total=total)
+    def advance(what: str, done: int, total: int) -> None:
+        work = what.partition(":")[0]  # "layer1: epoch 2/15" is one work with many epochs
+        if work not in tasks:
+            tasks[work] = bars.add_task(what, total=total)
+        bars.update(tasks[work], description=what, completed=done, total=total)
 
-        yield advance
+    try:
+        with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+            yield advance
+    except KeyboardInterrupt:
+        typer.echo(when_stopped, err=True)
+        raise typer.Exit(130) from None

@@ -8,6 +8,8 @@ import typer
 from offramp.allocator import keep_freed_memory
 from offramp.cli import policies
 from offramp.cli.showing import (
+    RESUMES,
+    STARTS_OVER,
     AsJson,
     BackboneFile,
     Device,
@@ -21,10 +23,13 @@ from offramp.errors import NoPolicyError
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder; made where absent.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Run folder; created if it does not exist.")] = Path(
+        "runs/demo"
+    ),
     pictures: Annotated[int, typer.Option(help="Test pictures shown one by one.", min=0)] = 4,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, overrides the demo's plan.")
+        list[str] | None,
+        typer.Option("--set", help="key=value; overrides a value of the demo's plan."),
     ] = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -35,10 +40,10 @@ def demo(
 
     keep_freed_memory()
     plan = story.demo_plan(settings or ())
-    with progress_bars() as progress:
+    with progress_bars(RESUMES) as progress:
         result = steps.train(plan, out, device=device, threads=threads, progress=progress)
     show(result, as_json=False)
-    typer.echo("\nThresholds that keep a promise, as `offramp calibrate` finds them:\n")
+    typer.echo("\nThresholds with a certified accuracy, as `offramp calibrate` finds them:\n")
     try:
         policies.calibrate(out, max_drop=[0.02])
     except NoPolicyError as error:  # with fewer pictures than the demo's
@@ -54,11 +59,11 @@ def cuts(
     backbone_file: BackboneFile = None,
     size: Annotated[
         list[str] | None,
-        typer.Option("--input", help="CxHxW, 3x224x224 if not given; repeat for several."),
+        typer.Option("--input", help="CxHxW, default 3x224x224; repeat for several inputs."),
     ] = None,
     suggest: Annotated[
         str | None,
-        typer.Option(help="How many cuts to pick, or shares of the FLOPs such as 0.2,0.5."),
+        typer.Option(help="Number of cuts to suggest, or shares of the FLOPs such as 0.2,0.5."),
     ] = None,
     leaf: Annotated[
         list[str] | None,
@@ -81,10 +86,11 @@ def cuts(
 def train(
     plan: Annotated[Path, typer.Argument(help="A YAML plan.")],
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; the same again goes on. Default: runs/PLAN.")
+        Path | None,
+        typer.Option(help="Run folder; an interrupted run in it is resumed. Default: runs/PLAN."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, overrides one plan value.")
+        list[str] | None, typer.Option("--set", help="key=value; overrides a value of the plan.")
     ] = None,
     backbone_file: BackboneFile = None,
     device: Device = "cpu",
@@ -95,10 +101,10 @@ def train(
     from offramp.run.plan import load_plan
 
     loaded = load_plan(plan, settings or ())
-    from offramp.run import steps  # after the plan, so that a mistake in it is told at once
+    from offramp.run import steps  # after the plan, so that a mistake in it is reported at once
 
     keep_freed_memory()
-    with progress_bars() as progress:
+    with progress_bars(RESUMES) as progress:
         result = steps.train(
             loaded,
             out or Path("runs") / plan.stem,
@@ -117,11 +123,11 @@ def evaluate(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer the data splits again with a saved model; write outputs, table and report anew."""
+    """Answer the data splits again with a saved model; replace outputs, table and report."""
     from offramp.run import steps
 
     keep_freed_memory()
-    with progress_bars() as progress:
+    with progress_bars(STARTS_OVER) as progress:
         result = steps.evaluate(
             folder,
             backbone_file=backbone_file,

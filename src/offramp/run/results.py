@@ -90,6 +90,7 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
         return {
+            "measure": self.comparison.measure.name,
             "comparison": self.comparison.as_json(),
             "exits": self.exits.as_json(),
             "fixed_threshold": next((each.as_json() for each in self.quality.policies), None),
