@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-COPIES = ("aten._to_copy", "aten.copy_")
+COPIES = ("aten._to_copy", "aten.copy_", "aten.to.")
 
 
 class Elsewhere(Tensor):
@@ -48,19 +48,18 @@ class _SecondDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    asked = kwargs.get("device")
-    given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+    values = tree_flatten((args, kwargs))[0]
+    asked = [value for value in values if isinstance(value, torch.device)]
+    given = [value for value in values if isinstance(value, Tensor)]
     there = {isinstance(value, Elsewhere) for value in given if value.dim()}
     if len(there) > 1 and not str(func).startswith(COPIES):
         raise RuntimeError(f"{func}: tensors on two devices")
     args, kwargs = tree_map_only(Elsewhere, lambda value: value.held, (args, kwargs))
-    out = func(*args, **kwargs | ({} if asked is None else {"device": torch.device("cpu")}))
-    lands = any(isinstance(v, Elsewhere) for v in given[:1]) if asked is None else _is_there(asked)
+    args, kwargs = tree_map_only(torch.device, lambda _: torch.device("cpu"), (args, kwargs))
+    out = func(*args, **kwargs)
+    stays = any(isinstance(value, Elsewhere) for value in given[:1])
+    lands = asked[0].type == "meta" if asked else stays
     return tree_map_only(Tensor, Elsewhere, out) if lands else out
-
-
-def _is_there(device: Any) -> bool:
-    return torch.device(device).type == "meta"
 
 
 @pytest.fixture

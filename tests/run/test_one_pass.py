@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,12 +7,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offramp.backbones.staged import cut
-from offramp.branches import ConvBranch
+from offramp.branches import ConvBranch, SLViT
 from offramp.data import Splits, as_samples
 from offramp.multiexit.model import MultiExit
-from offramp.multiexit.trial import Trial
+from offramp.multiexit.trial import Failed, Trial
 from offramp.run.measure import Resources, collect_trials, measure_splits
-from offramp.run.plan import EvaluatePlan
+from offramp.run.plan import EvaluatePlan, Plan
+from offramp.run.results import RunResult
 
 CLASSES = 3
 COUNTS = {"train": 9, "validation": 5, "calibration": 6, "test": 7}
@@ -70,6 +73,28 @@ def test_one_pass_gives_what_two_did(model: MultiExit, splits: Splits) -> None:
     np.testing.assert_array_equal(found.outputs["test"].outputs, alone.outputs)
     assert found.outputs["test"].source == alone.source
     np.testing.assert_array_equal(found.trials.outputs, collect_trials(model, splits.test).outputs)
+
+
+def test_a_failed_trial_is_a_row_of_the_table_and_of_the_json(
+    model: MultiExit, splits: Splits, tmp_path: Path
+) -> None:
+    failed = [Failed("left", SLViT(patch=2), 4, "diverged in epoch 1")]
+    lost = MultiExit(model.backbone, model.chosen, model.trials, failed=failed)
+    plan = Plan.model_validate(
+        {
+            "backbone": {"name": "python"},
+            "data": {"kind": "fashion_mnist"},
+            "branches": {"left": [{"kind": "conv"}, {"kind": "slvit", "patch": 2}]},
+            "evaluate": {"timing_repeats": 0, "bootstrap_draws": 20},
+        }
+    )
+    measured = measure_splits(lost, splits, plan.evaluate, Resources())
+    result = RunResult.judged(tmp_path, plan, lost, measured, {})
+    assert "failed: diverged in epoch 1 (seed 4)" in str(result)
+    rows = result.as_json()["comparison"]["rows"]
+    assert [row["failed"] for row in rows if row["branch"] == failed[0].spec.label()] == [
+        [{"seed": 4, "reason": "diverged in epoch 1"}]
+    ]
 
 
 def test_rivals_are_skipped_with_a_reason_where_samples_are_not_single_pictures(

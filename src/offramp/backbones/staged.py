@@ -95,6 +95,11 @@ class StagedBackbone(nn.Module):
         return tuple(cut.name for cut in self.places)
 
     @property
+    def input_dtypes(self) -> tuple[torch.dtype, ...]:
+        """Types of the inputs; those of values follow the precision of the weights."""
+        return tuple(tensor.dtype for tensor in self._sample())
+
+    @property
     def num_outputs(self) -> int:
         """Size of the answer's last axis: classes, or values in regression."""
         return self.output_shape[-1] if self.output_shape else 1

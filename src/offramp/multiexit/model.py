@@ -250,7 +250,11 @@ class MultiExit(nn.Module):
                 f"the model was cut for inputs {expected} (without the batch axis), the data "
                 f"gives {given}. Use the preprocessing that the model was trained with."
             )
-        return tuple(tensor.to(self.device) for tensor in inputs)
+        dtypes = self.backbone.input_dtypes
+        return tuple(
+            tensor.to(self.device, dtype if tensor.is_floating_point() else tensor.dtype)
+            for tensor, dtype in zip(inputs, dtypes, strict=True)
+        )
 
     def digest(self) -> str:
         """SHA-256 over the backbone's and the chosen branches' weights and specs."""

@@ -82,9 +82,11 @@ def load_model(
     tensors = read_tensors(stored.files[WEIGHTS])
     given = module.original if isinstance(module, StagedBackbone) else module
     original = given if given is not None else _zoo_backbone(folder, manifest, tensors)
-    sample = tuple(torch.zeros(1, *shape) for shape in manifest["input_shapes"])
+    sample = _sample(manifest, original)
     places = [Cut(c["name"], tuple(c["after"]), tuple(c["taps"])) for c in manifest["cuts"]]
     backbone = cut(original, places, sample, leaves=manifest.get("leaves", ()))
+    if manifest["precision"] is not None:
+        backbone.to(getattr(torch, manifest["precision"]))
     if backbone.weights_digest() != manifest["backbone_digest"]:
         raise BundleError(
             f"the backbone given for {folder} is not the one that its branches were trained on: "
@@ -121,6 +123,8 @@ def describe_model(parts: ModelParts) -> dict[str, Any]:
         "backbone_digest": parts.backbone.weights_digest(),
         "model_digest": model_digest(parts.backbone, parts.chosen),
         "input_shapes": [list(shape) for shape in parts.backbone.input_shapes],
+        "input_dtypes": [_dtype_name(dtype) for dtype in parts.backbone.input_dtypes],
+        "precision": _dtype_name(_precision(dict(parts.backbone.named_parameters()))),
         "num_outputs": parts.backbone.num_outputs,
         "cuts": [dataclasses.asdict(place) for place in parts.backbone.places],
         "leaves": list(parts.backbone.leaves),
@@ -167,6 +171,7 @@ def _trial(
     spec = read_spec(entry["spec"], kinds)
     with seeded("load"):  # the initial weights are overwritten; the caller's stream stays
         branch = spec.build(backbone.features(entry["cut"]), backbone.num_outputs)
+    branch.to(_precision(weights))
     try:
         branch.load_state_dict(weights)
     except RuntimeError as error:
@@ -201,8 +206,26 @@ def _zoo_backbone(
         num_outputs=description["num_outputs"],
         options=description.get("options"),
     )
-    load_weights(module, _under(tensors, "backbone."), str(folder / WEIGHTS))
+    weights = _under(tensors, "backbone.")
+    load_weights(module.to(_precision(weights)), weights, str(folder / WEIGHTS))
     return module
+
+
+def _sample(manifest: Mapping[str, Any], original: nn.Module) -> tuple[Tensor, ...]:
+    """Inputs to cut with, as exact as the weights are before the model is converted."""
+    precision = _precision(dict(original.named_parameters()))
+    inputs = zip(manifest["input_shapes"], manifest["input_dtypes"], strict=True)
+    zeros = [torch.zeros(1, *shape, dtype=getattr(torch, dtype)) for shape, dtype in inputs]
+    return tuple(each.to(precision) if each.is_floating_point() else each for each in zeros)
+
+
+def _dtype_name(dtype: torch.dtype | None) -> str | None:
+    return None if dtype is None else str(dtype).partition(".")[2]
+
+
+def _precision(weights: Mapping[str, Tensor]) -> torch.dtype | None:
+    """Type of the first weight that is not a whole number; None where there is none."""
+    return next((value.dtype for value in weights.values() if value.is_floating_point()), None)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -79,7 +79,8 @@ def measure_model(
         return timing
 
     stages, branches = [], {}
-    live = tuple(torch.zeros(1, *s, device=device) for s in model.backbone.input_shapes)
+    inputs = zip(model.backbone.input_shapes, model.backbone.input_dtypes, strict=True)
+    live = tuple(torch.zeros(1, *shape, dtype=dtype, device=device) for shape, dtype in inputs)
     with torch.inference_mode():
         for index, stage in enumerate(model.backbone.stages):
             stages.append(timed(partial(stage, live), index + 1))

@@ -12,6 +12,7 @@ from offramp.data import Samples, Splits
 from offramp.errors import BundleError, PlanError
 from offramp.evaluation import (
     Comparison,
+    FailedTrial,
     Rival,
     Tradeoff,
     TrialOutputs,
@@ -80,7 +81,14 @@ class RunResult:
         """Compare and place what was seen."""
         wanted = plan.evaluate
         comparison = compare(
-            seen.trials, seen.rivals, draws=wanted.bootstrap_draws, seed=wanted.bootstrap_seed
+            seen.trials,
+            seen.rivals,
+            failed=[
+                FailedTrial(each.cut, each.spec.label(), each.spec.kind, each.seed, each.reason)
+                for each in model.failed
+            ],
+            draws=wanted.bootstrap_draws,
+            seed=wanted.bootstrap_seed,
         )
         test = seen.outputs["test"]
         judged = _quality(seen, wanted.threshold, model.info.class_names)
