@@ -112,6 +112,12 @@ def test_a_network_that_does_not_fit_the_task_is_refused_before_work(
     assert not (tmp_path / "run" / "plan.yaml").exists()
 
 
+def test_data_of_another_task_is_refused_with_the_task_to_set(tmp_path: Path, file: Path) -> None:
+    data = splits("regression")
+    with pytest.raises(PlanError, match=r"data is for regression\. Set `task: regression`"):
+        train(plan("classification"), tmp_path, splits=data, backbone_file=f"{file}:values")
+
+
 def test_the_model_of_a_regression_is_read_with_its_task(tmp_path: Path, file: Path) -> None:
     name = f"{file}:values"
     train(plan("regression"), tmp_path / "run", splits=splits("regression"), backbone_file=name)
