@@ -16,8 +16,8 @@ import pytest
 
 from offramp.errors import BundleError
 from offramp.run.plan import Plan
-from offramp.run.results import load_result
 from offramp.run.steps import evaluate, train
+from offramp.run.stored import load_result
 from offramp.storage.folder import changing, read_folder
 from offramp.storage.manifest import MANIFEST, RUN
 

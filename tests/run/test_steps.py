@@ -12,8 +12,9 @@ from offramp.multiexit.model import MultiExit
 from offramp.outputs import ExitOutputs
 from offramp.run.plan import Plan
 from offramp.run.prepare import prepare
-from offramp.run.results import RunResult, load_result
+from offramp.run.results import RunResult
 from offramp.run.steps import evaluate, train
+from offramp.run.stored import load_result
 from offramp.storage.folder import read_folder
 from offramp.storage.manifest import RUN
 

@@ -9,8 +9,9 @@ import pytest
 from offramp.data import Splits, as_samples
 from offramp.errors import PlanError, ShapeError
 from offramp.run.plan import Plan
-from offramp.run.results import RunResult, load_result
+from offramp.run.results import RunResult
 from offramp.run.steps import evaluate, train
+from offramp.run.stored import load_result
 
 NETWORK = """
 import torch

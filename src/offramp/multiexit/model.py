@@ -1,7 +1,6 @@
 """MultiExit: a frozen backbone with its branches, which answers at every exit."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone
-from offramp.branches.predictor import score_of, surest
+from offramp.branches.predictor import surest
 from offramp.compute import count_flops
 from offramp.data import Samples, as_samples
-from offramp.errors import CutError, ShapeError
+from offramp.errors import CutError
+from offramp.multiexit.answers import Answers, answer_samples, columns, device_of
 from offramp.multiexit.saved import (
     WEIGHTS,
     ModelParts,
@@ -40,29 +40,6 @@ class ExitTimings:
 
     stage_ms: tuple[float, ...]
     branch_ms: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What the branches of T trials and the backbone answer on N samples.
-
-    Attributes:
-        trials: Whose branches, T of them.
-        by_branch: Shape (T, N, K).
-        scores: Shape (T, N); NaN for a branch without an error predictor.
-        final: Shape (N, K).
-    """
-
-    trials: tuple[Trial, ...]
-    by_branch: NDArray[np.float32]
-    scores: NDArray[np.float64]
-    final: NDArray[np.float32]
-
-    def of(self, trials: Sequence[Trial]) -> "Answers":
-        """The answers of some of these trials, in that order."""
-        places = {id(trial): place for place, trial in enumerate(self.trials)}
-        rows = [places[id(trial)] for trial in trials]
-        return Answers(tuple(trials), self.by_branch[rows], self.scores[rows], self.final)
 
 
 Number = TypeVar("Number", int, float)
@@ -112,8 +89,7 @@ class MultiExit(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the model is; the CPU where it holds no weights at all."""
-        found = next(self.parameters(), None)
-        return torch.device("cpu") if found is None else found.device
+        return device_of(self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,7 +103,7 @@ class MultiExit(nn.Module):
             live, taps = stage(live)
             if name in self.chosen:
                 yield name, self.chosen[name].answer(taps)[0]
-        yield FINAL, _columns(live[0])
+        yield FINAL, columns(live[0])
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Answers of all exits: (E, B, K)."""
@@ -216,44 +192,8 @@ class MultiExit(nn.Module):
             what: Name of the data, for `progress`.
             progress: Called after each batch.
         """
-        count, outputs = len(samples), self.backbone.num_outputs
-        by_branch = np.empty((len(trials), count, outputs), np.float32)
-        scores = np.full((len(trials), count), np.nan)
-        final = np.empty((count, outputs), np.float32)
-        at_cut: dict[str, list[int]] = {name: [] for name in self.backbone.cuts}
-        for index, trial in enumerate(trials):
-            at_cut[trial.cut].append(index)
-        done = 0
-        with torch.inference_mode(), _evaluating([trial.branch for trial in trials]):
-            for batch in samples.batches(batch_size):
-                live = self._on_device(batch.inputs)
-                rows = slice(done, done + len(batch))
-                for name, stage in zip(
-                    (*self.backbone.cuts, FINAL), self.backbone.stages, strict=True
-                ):
-                    live, taps = stage(live)
-                    for index in at_cut.get(name, ()):
-                        answer, prediction = trials[index].answer(taps)
-                        by_branch[index, rows] = _as_rows(answer)
-                        if prediction is not None:
-                            scores[index, rows] = _as_rows(score_of(prediction, self.task))
-                final[rows] = _as_rows(_columns(live[0]))
-                done = rows.stop
-                progress(f"answers on {what}", done, count)
-        return Answers(tuple(trials), by_branch, scores, final)
-
-    def _on_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        expected = self.backbone.input_shapes
-        given = tuple(tuple(tensor.shape[1:]) for tensor in inputs)
-        if given != expected:
-            raise ShapeError(
-                f"the model was cut for inputs {expected} (without the batch axis), the data "
-                f"gives {given}. Use the preprocessing that the model was trained with."
-            )
-        dtypes = self.backbone.input_dtypes
-        return tuple(
-            tensor.to(self.device, dtype if tensor.is_floating_point() else tensor.dtype)
-            for tensor, dtype in zip(inputs, dtypes, strict=True)
+        return answer_samples(
+            self.backbone, trials, samples, self.task, batch_size, f"answers on {what}", progress
         )
 
     def digest(self) -> str:
@@ -327,27 +267,5 @@ def joined_per_exit(
     return tuple(sums)
 
 
-@contextmanager
-def _evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
-    """Branches in evaluation mode; afterwards each module is in the mode it was."""
-    modes = [(module, module.training) for branch in branches for module in branch.modules()]
-    try:
-        for branch in branches:
-            branch.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _branch_flops(backbone: StagedBackbone, trial: Trial) -> int:
     return count_flops(trial.branch, backbone.zero_taps(trial.cut))
-
-
-def _columns(answer: Tensor) -> Tensor:
-    """A backbone's answer as (B, K), also where it is one value per sample, (B,)."""
-    return answer if answer.ndim > 1 else answer.unsqueeze(1)
-
-
-def _as_rows(answer: Tensor) -> NDArray[np.float32]:
-    return answer.float().cpu().numpy()

@@ -13,7 +13,8 @@ from offramp.compute import count_flops, count_params, wait_for
 from offramp.cost import Timing
 from offramp.data import Samples, Splits, as_samples
 from offramp.evaluation import Rival, TrialOutputs
-from offramp.multiexit.model import Answers, ExitTimings, MultiExit, joined_per_exit
+from offramp.multiexit.answers import Answers
+from offramp.multiexit.model import ExitTimings, MultiExit, joined_per_exit
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
 from offramp.run.plan import EvaluatePlan

@@ -17,9 +17,9 @@ from offramp.progress import Progress, silent
 from offramp.run.measure import Resources, measure_splits
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare
-from offramp.run.results import (
+from offramp.run.results import RunResult
+from offramp.run.stored import (
     PLAN,
-    RunResult,
     data_keys,
     load_result,
     load_run,
