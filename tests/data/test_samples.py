@@ -142,3 +142,20 @@ def test_a_sample_is_seeded_and_in_order_unless_shuffled() -> None:
 
 def test_a_batch_counts_its_samples() -> None:
     assert len(Batch((torch.zeros(4, 3),), torch.zeros(4), np.arange(4))) == 4
+
+
+def test_names_may_be_python_objects_but_not_fractions() -> None:
+    data = Tracks(zip(INPUTS, LABELS, strict=True))
+    data.groups = np.array(["north", "south"] * 5 + ["north"], dtype=object)  # type: ignore[assignment]
+    groups = as_samples(data).groups
+    assert groups is not None
+    assert groups.dtype.kind == "U"
+    data.clusters = np.arange(11) / 2  # type: ignore[assignment]
+    with pytest.raises(DataError, match="clusters are float64, but must be text or whole numbers"):
+        as_samples(data)
+
+
+def test_shapes_of_an_unread_data_set_take_one_sample() -> None:
+    data = Counting(zip(INPUTS, LABELS, strict=True))
+    assert as_samples(data).input_shapes == ((3, 5),)
+    assert data.read == {0: 1}
