@@ -17,7 +17,8 @@ def test_a_row_fires_at_its_first_level_and_not_before(scores: list[float], num:
     assert len(falling) <= num
     for level in range(len(falling) + 1):
         [threshold] = levels.at(np.array([level]))
-        np.testing.assert_array_equal(fires(rows[0], threshold), first <= level)
+        fired = [fires(float(score), threshold) for score in rows[0]]
+        np.testing.assert_array_equal(fired, first <= level)
     assert np.all(first <= len(falling))  # the last level lets all fire
 
 

@@ -33,8 +33,22 @@ def test_more_time_never_reaches_an_earlier_exit(
 
 
 def test_an_exit_fires_at_exactly_its_threshold_and_a_disabled_one_never() -> None:
-    np.testing.assert_array_equal(fires([0.4, 0.5, 1.0], 0.5), [False, True, True])
-    assert not fires([1.0, np.inf], None).any()
+    assert fires(0.5, 0.5)
+    assert not fires(0.4999, 0.5)
+    assert not fires(9.0, None)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=3, max_size=3), min_size=1),
+    st.lists(st.sampled_from([None, 0.1, 0.5, 0.9]), min_size=3, max_size=3),
+)
+def test_one_sample_at_one_exit_is_decided_as_all_at_once_are(
+    samples: list[list[float]], thresholds: list[float | None]
+) -> None:
+    leaves = leaving(np.array(samples).T, thresholds)
+    for scores, exit in zip(samples, leaves, strict=True):
+        fired = [fires(score, each) for score, each in zip(scores, thresholds, strict=True)]
+        assert exit == (fired.index(True) if any(fired) else 3)
 
 
 @pytest.mark.parametrize("given_exits", [2, 3])

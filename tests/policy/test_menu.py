@@ -54,12 +54,12 @@ def test_a_menu_comes_back_from_disk(menu: PolicyMenu, tmp_path: Path) -> None:
 
 def test_another_file_is_refused(menu: PolicyMenu, tmp_path: Path) -> None:
     menu.at(0.02).save(tmp_path / "policy.json")
-    with pytest.raises(BundleError, match="no offramp policy menu 1"):
+    with pytest.raises(BundleError, match="expected schema 'offramp policy menu 1'"):
         PolicyMenu.load(tmp_path / "policy.json")
     (tmp_path / "torn.json").write_text("{")
     with pytest.raises(BundleError, match="cannot be read as a menu"):
         PolicyMenu.load(tmp_path / "torn.json")
-    with pytest.raises(BundleError, match="calibrate again"):
+    with pytest.raises(BundleError, match="Calibrate again"):
         PolicyMenu.from_json({"schema": "offramp policy menu 1"})
 
 

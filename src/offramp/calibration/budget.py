@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from offramp.calibration.search import ALWAYS, Chosen, Rows, best_first, candidates
 from offramp.errors import PlanError
 from offramp.outputs import ExitOutputs, Unit
-from offramp.policy.decision import fires
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.scores import Score, find_score
 
@@ -150,7 +149,7 @@ class _Menu:
     def _alone(self, exit: int) -> str:
         """What it costs to have this exit answer everything, or that it cannot."""
         rows, name = self.rows, self.rows.outputs.names[exit]
-        if exit < rows.num_early and not fires(rows.scores[exit], ALWAYS).all():
+        if exit < rows.num_early and not (rows.scores[exit] >= ALWAYS).all():
             return f"{name} cannot (its score {rows.score.name!r} never lets some samples leave)"
         return f"{name} {rows.exit_cost(rows.alone(exit))[exit]:.10g}"
 

@@ -1,11 +1,10 @@
 """Policies: which exit answers for which sample, on plain arrays and without torch."""
 
 from offramp.policy.decision import leaving
-from offramp.policy.menu import PolicyMenu
+from offramp.policy.menu import PolicyMenu, load_policies
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.promise import Promise, PromiseWarning
 from offramp.policy.scores import SCORES, Score, find_score
-from offramp.policy.stored import load_policies
 
 __all__ = [
     "SCORES",

@@ -10,20 +10,21 @@ Thresholds = Sequence[float | None]
 """One per early exit; None where the exit is disabled. The last exit has none."""
 
 
-def fires(scores: ArrayLike, threshold: float | None) -> NDArray[np.bool_]:
-    """Whether an early exit answers: its score is at least its threshold; never where disabled."""
-    scores = np.asarray(scores, np.float64)
-    if threshold is None:
-        return np.zeros(scores.shape, bool)
-    fired: NDArray[np.bool_] = scores >= threshold
-    return fired
+def fires(score: float, threshold: float | None) -> bool:
+    """Whether an early exit answers one sample: its score is at least its threshold.
+
+    Never where it is disabled. Everything that decides, one sample or many, decides like this.
+    """
+    return threshold is not None and score >= threshold
 
 
 def leaving(scores: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.int64]:
     """First exit that fires, (N,) from scores (E, N) or (E - 1, N); the last always answers."""
     leaves = np.full(scores.shape[1], len(thresholds), np.int64)
     for exit in reversed(range(len(thresholds))):
-        leaves[fires(scores[exit], thresholds[exit])] = exit
+        threshold = thresholds[exit]
+        if threshold is not None:
+            leaves[scores[exit] >= threshold] = exit
     return leaves
 
 
@@ -40,7 +41,7 @@ def soonest(expected_ms: ArrayLike) -> NDArray[np.float64]:
 def reached(expected_ms: ArrayLike, allowed_ms: ArrayLike) -> NDArray[np.int64]:
     """Last exit whose answer is expected in time, (N,) from expected (E,) and allowed (N,).
 
-    -1 where not even one is. A stage is not begun that would end too late.
+    -1 where not even one is. A stage that would end too late is not started.
     """
     allowed = np.asarray(allowed_ms, np.float64)
     return np.searchsorted(soonest(expected_ms), allowed, side="right") - 1

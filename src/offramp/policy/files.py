@@ -26,7 +26,7 @@ def read_json(path: Path | str, what: str) -> Any:
         BundleError: No such file, or no JSON.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(
             f"{path} cannot be read as {what}: {error}. Name a file that `calibrate`'s result "
@@ -43,6 +43,6 @@ def check_schema(content: object, schema: str, remedy: str = "calibrate again") 
     found = content.get("schema") if isinstance(content, Mapping) else None
     if found != schema:
         raise BundleError(
-            f"this is no {schema}: its schema is {found!r}. Give what was saved as such, or "
+            f"expected schema {schema!r}, found {found!r}. Pass what was saved as such, or "
             f"{remedy}."
         )

@@ -21,7 +21,7 @@ class PolicyMenu:
 
     Attributes:
         policies: Each with a promise of the same goal, their limits rising.
-        declined: Limits that were wished for and that no policy was certified for.
+        declined: Requested limits that no policy was certified for.
 
     Raises:
         PlanError: A policy carries no promise, limits do not rise, or there is no policy.
@@ -46,10 +46,10 @@ class PolicyMenu:
             raise ShapeError("the policies of a menu are for the same exits of the same model.")
 
     @classmethod
-    def of(cls, policies: Sequence[ExitPolicy], wished: Sequence[float]) -> Self:
-        """A menu of these policies; limits wished for that none of them promises are declined."""
+    def of(cls, policies: Sequence[ExitPolicy], requested: Sequence[float]) -> Self:
+        """A menu of these policies; requested limits that none of them promises are declined."""
         kept = {policy.promise.limit for policy in policies if policy.promise is not None}
-        return cls(tuple(policies), tuple(sorted(set(wished) - kept)))
+        return cls(tuple(policies), tuple(sorted(set(requested) - kept)))
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -60,7 +60,7 @@ class PolicyMenu:
         """The policy that promises at most `limit`, and saves most among these.
 
         Raises:
-            PlanError: All promise less than is asked for.
+            PlanError: No policy promises as little as that.
         """
         fitting = [
             policy for policy, own in zip(self.policies, self.limits, strict=True) if own <= limit
@@ -104,7 +104,7 @@ class PolicyMenu:
             return cls(policies, tuple(content["declined"]))
         except (KeyError, TypeError) as error:
             raise BundleError(
-                f"this is no menu that this version reads ({error}); calibrate again."
+                f"this menu cannot be read by this version ({error}). Calibrate again."
             ) from error
 
     def save(self, path: Path | str) -> None:
@@ -127,3 +127,15 @@ class PolicyMenu:
     def __str__(self) -> str:
         lines = [str(policy) for policy in self.policies]
         return "\n".join([*lines, *(f"not certified: {limit:g}" for limit in self.declined)])
+
+
+def load_policies(path: Path | str, scores: Sequence[Score] = ()) -> tuple[ExitPolicy, ...]:
+    """The policy in a file, or all of a menu's; `scores` holds those that offramp does not bring.
+
+    Raises:
+        BundleError: No such file, or one that holds neither.
+    """
+    content = read_json(path, "a policy")
+    if isinstance(content, dict) and "policies" in content:
+        return PolicyMenu.from_json(content, scores).policies
+    return (ExitPolicy.from_json(content, scores),)

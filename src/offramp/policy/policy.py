@@ -4,11 +4,13 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
 
 from offramp import cost
 from offramp.errors import BundleError, PlanError, ShapeError
@@ -22,22 +24,33 @@ _SCHEMA = "offramp exit policy 1"
 _CERTIFIED = ("engine", "precision", "model")
 
 
+def _score_named(name: Any, info: ValidationInfo) -> Score:
+    """The score of a file: one of those given with it, or one that offramp brings."""
+    own = {score.name: score for score in info.context or ()}
+    return find_score(own.get(name, name))
+
+
+_StoredScore = Annotated[
+    Score, PlainValidator(_score_named), PlainSerializer(lambda score: score.name)
+]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExitPolicy:
     """Which exit answers for which sample: the first whose score is at least its threshold.
 
     Attributes:
         score: How sure an exit is.
-        thresholds: One number per early exit, None where it is disabled.
         names: Of all exits, the last one included.
+        thresholds: One number per early exit, None where it is disabled.
         temperatures: What each early exit's logits are divided by, where they are.
         promise: What it was certified for; None carries no promise.
         source: Engine, precision and hashes that the promise holds for.
     """
 
-    score: Score
-    thresholds: tuple[float | None, ...]
+    score: _StoredScore
     names: tuple[str, ...]
+    thresholds: tuple[float | None, ...]
     temperatures: tuple[float, ...] | None = None
     promise: Promise | None = None
     source: Mapping[str, Any] | None = None
@@ -134,38 +147,25 @@ class ExitPolicy:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        return {
-            "schema": _SCHEMA,
-            "score": self.score.name,
-            "names": list(self.names),
-            "thresholds": list(self.thresholds),
-            "temperatures": None if self.temperatures is None else list(self.temperatures),
-            "promise": None if self.promise is None else dataclasses.asdict(self.promise),
-            "source": None if self.source is None else dict(self.source),
-        }
+        return {"schema": _SCHEMA, **_stored().dump_python(self, mode="json")}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], scores: Sequence[Score] = ()) -> Self:
+    def from_json(cls, content: Mapping[str, Any], scores: Sequence[Score] = ()) -> "ExitPolicy":
         """Read what `as_json` gave.
 
         Raises:
             BundleError: It is something else.
         """
         check_schema(content, _SCHEMA)
-        own = {score.name: score for score in scores}
+        fields = {name: value for name, value in content.items() if name != "schema"}
         try:
-            temperatures, promise = content["temperatures"], content["promise"]
-            return cls(
-                score=find_score(own.get(content["score"], content["score"])),
-                thresholds=tuple(content["thresholds"]),
-                names=tuple(content["names"]),
-                temperatures=None if temperatures is None else tuple(temperatures),
-                promise=None if promise is None else Promise(**promise),
-                source=content["source"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return _stored().validate_python(fields, context=scores)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            place = ".".join(map(str, wrong["loc"]))
             raise BundleError(
-                f"this is no exit policy that this version reads ({error}). Calibrate again."
+                f"this exit policy cannot be read by this version ({place}: {wrong['msg']}). "
+                "Calibrate again."
             ) from error
 
     def save(self, path: Path | str) -> None:
@@ -177,7 +177,7 @@ class ExitPolicy:
         write_json(path, self.as_json())
 
     @classmethod
-    def load(cls, path: Path | str, scores: Sequence[Score] = ()) -> Self:
+    def load(cls, path: Path | str, scores: Sequence[Score] = ()) -> "ExitPolicy":
         """Read what `save` wrote; `scores` holds those that offramp does not bring.
 
         Raises:
@@ -199,3 +199,9 @@ class ExitPolicy:
                 f"the policy is for exits {list(self.names)}, and the outputs have "
                 f"{list(outputs.names)}. Calibrate on outputs of the same model."
             )
+
+
+@cache
+def _stored() -> TypeAdapter[ExitPolicy]:
+    """A policy as plain values, and back."""
+    return TypeAdapter(ExitPolicy)

@@ -1,9 +1,8 @@
 """Promise: what a policy was certified for, and on how much evidence."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from offramp.errors import PlanError
+from offramp.spec import Spec
 
 Goal = Literal["max_drop", "max_rise", "max_disagreement"]
 Method = Literal["ltt", "ucb"]
@@ -14,8 +13,7 @@ class PromiseWarning(UserWarning):
     """A policy is used where its promise does not hold."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Promise:
+class Promise(Spec):
     """With this confidence, the risk of the policy is at most `limit`.
 
     Attributes:
@@ -42,18 +40,6 @@ class Promise:
     cluster_size: int | None = None
     estimate: float
     loss_bound: float | None = None
-
-    def __post_init__(self) -> None:
-        known = (
-            self.goal in get_args(Goal)
-            and self.method in get_args(Method)
-            and self.within in (None, *get_args(Within))
-        )
-        if not known:
-            raise PlanError(
-                f"a promise of {self.goal!r} by {self.method!r} within {self.within!r} is none "
-                "that this version knows."
-            )
 
     def __str__(self) -> str:
         what = {

@@ -77,14 +77,14 @@ class Score:
                 raise ShapeError(
                     f"the score {self.name!r} gives shape {found.shape} at "
                     f"{outputs.names[exit]!r}, not one number per sample, "
-                    f"{scores[exit].shape}. Mend the score's function."
+                    f"{scores[exit].shape}. Correct the score's function."
                 )
             scores[exit] = found
         if np.isnan(scores).any():
             exit, sample = map(int, np.argwhere(np.isnan(scores))[0])
             raise DataError(
                 f"the score {self.name!r} is NaN for sample {sample} at {outputs.names[exit]!r}, "
-                "so nobody could say whether that exit fires. Mend the score's function."
+                "so it cannot be decided whether that exit fires. Correct the score's function."
             )
         return scores
 
