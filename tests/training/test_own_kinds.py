@@ -227,3 +227,20 @@ def test_a_kind_may_read_and_standardise_several_taps(
 
 def test_shipped_kinds_have_labels_of_their_own() -> None:
     assert SLViT().label() == "slvit-p4-d32-h12"
+
+
+class Doubting(MeanMax):
+    """Predicts its own error in one more column, which the plain field announces."""
+
+    kind: Literal["doubting"] = "doubting"  # type: ignore[assignment]
+    error_predictor: bool = True
+
+    def build(self, features: TapShapes, num_outputs: int) -> nn.Module:
+        return super().build(features, num_outputs + self.error_predictor)
+
+
+def test_a_kind_may_predict_its_error(fit: Fit, validation: Images) -> None:
+    model = fit({"4": [Doubting()]}, seeds=[3])
+    outputs = model.collect(validation)
+    assert outputs.outputs.shape == (2, 23, 4)
+    assert outputs.scores is not None
