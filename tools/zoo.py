@@ -13,7 +13,9 @@ some 20 minutes on two cores.
 """
 
 import argparse
+import contextlib
 import hashlib
+import io
 import itertools
 import json
 import multiprocessing
@@ -279,7 +281,8 @@ def _taps(backbone: StagedBackbone, images: Tensor) -> list[Tensor]:
     live: tuple[Tensor, ...] = (images,)
     for stage in list(backbone.stages)[:-1]:
         try:
-            live, taps = stage(live)
+            with contextlib.redirect_stderr(io.StringIO()):  # where FX prints the failing line
+                live, taps = stage(live)
         except Exception:
             break
         found += taps

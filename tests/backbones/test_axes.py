@@ -100,6 +100,7 @@ def test_axes_are_found_where_a_leaf_has_to_see_values() -> None:
     listing = list_places(model, SAMPLE, leaves=[Looks])
     assert [place.axes for place in listing.places] == [MAP, MAP]
     assert listing.total_flops == 2 * 8 * 12 * (3 * 4 + 4 * 2)
+    check_taps(cut(model, ["0", "1"], SAMPLE, leaves=[Looks]), ["0", "1"])
 
 
 class Two(nn.Module):
@@ -141,4 +142,11 @@ def test_taps_whose_rows_or_channels_lie_elsewhere_are_refused(place: str, expec
 def test_tokens_and_vectors_are_fine_as_taps() -> None:
     backbone = cut(Mixed(), ["flatten", "mean"], SAMPLE)
     check_taps(backbone, backbone.cuts)
+
+
+def test_trying_sizes_that_a_model_does_not_take_prints_nothing(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     check_taps(cut(OneSize(), ["patches", "mul"], SAMPLE), ["patches", "mul"])
+    places(OneSize(), SAMPLE)
+    assert capfd.readouterr() == ("", "")

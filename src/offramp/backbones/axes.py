@@ -71,7 +71,7 @@ def rehearse_graph(analysis: Analysis, inputs: tuple[Tensor, ...]) -> Rehearsed:
         measure = partial(_shapes_in_graph, root, analysis)
         with _NormsPass():
             with FlopCounter() as counter:
-                first = _Recorder(root, analysis.graph, counter)
+                first = _Recorder(root, analysis.graph, {}, counter)
                 first.run(*_copies(given))
             return first.flops, _compare(first.shapes, measure, given)
 
@@ -95,8 +95,10 @@ def check_taps(backbone: StagedBackbone, cuts: Iterable[str]) -> None:
 
     def run(stages: nn.Module, given: tuple[Any, ...]) -> _Shapes[tuple[str, int]]:
         measure = partial(_shapes_of_taps, stages, backbone.cuts)
+        single: dict[tuple[str, int], Shape] = {}
         with _NormsPass():
-            return _compare(measure(given), measure, given)
+            measure(given, single)
+            return _compare(single, measure, given)
 
     sample = tuple(torch.zeros(1, *shape) for shape in backbone.input_shapes)
     shapes = rehearse(backbone.stages, sample, run)
@@ -162,19 +164,26 @@ class _Shapes(Generic[K]):
 
 def _compare(
     single: Mapping[K, Shape],
-    measure: Callable[[tuple[Tensor, ...]], Mapping[K, Shape]],
+    measure: Callable[[tuple[Tensor, ...], dict[K, Shape]], None],
     inputs: tuple[Tensor, ...],
 ) -> _Shapes[K]:
     """Measure again for several samples, and with each image in turn twice as high or wide."""
+
+    def tried(given: Iterable[Tensor]) -> Mapping[K, Shape]:
+        shapes: dict[K, Shape] = {}
+        with suppress(Exception):  # not every model takes every size; what it got to stays
+            measure(tuple(given), shapes)
+        return shapes
+
     images = [index for index, each in enumerate(inputs) if each.ndim == len(MAP)]
 
     def stretched(axis: int) -> list[Mapping[K, Shape]]:
         return [
-            measure(tuple(_repeated(t, axis, 2) if i == image else t for i, t in enumerate(inputs)))
+            tried(_repeated(t, axis, 2) if i == image else t for i, t in enumerate(inputs))
             for image in images
         ]
 
-    several = measure(tuple(_repeated(each, 0, _SAMPLES) for each in inputs))
+    several = tried(_repeated(each, 0, _SAMPLES) for each in inputs)
     return _Shapes(single, several, stretched(2), stretched(3))
 
 
@@ -188,26 +197,25 @@ def _copies(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _shapes_in_graph(
-    root: nn.Module, analysis: Analysis, inputs: tuple[Tensor, ...]
-) -> Mapping[fx.Node, Shape]:
-    """Shapes as far as the model takes such inputs."""
-    recorder = _Recorder(root, analysis.graph)
-    with suppress(Exception):
-        recorder.run(*_copies(inputs))
-    return recorder.shapes
+    root: nn.Module,
+    analysis: Analysis,
+    inputs: tuple[Tensor, ...],
+    shapes: dict[fx.Node, Shape],
+) -> None:
+    _Recorder(root, analysis.graph, shapes).run(*_copies(inputs))
 
 
 def _shapes_of_taps(
-    stages: nn.Module, cuts: Sequence[str], inputs: tuple[Tensor, ...]
-) -> Mapping[tuple[str, int], Shape]:
-    """Shapes of the taps as far as the stages take such inputs."""
-    shapes: dict[tuple[str, int], Shape] = {}
+    stages: nn.Module,
+    cuts: Sequence[str],
+    inputs: tuple[Tensor, ...],
+    shapes: dict[tuple[str, int], Shape],
+) -> None:
     live = _copies(inputs)
-    with suppress(Exception):
-        for cut, stage in zip(cuts, stages.children(), strict=False):
-            live, taps = stage(live)
-            shapes |= {(cut, index): tuple(tap.shape) for index, tap in enumerate(taps)}
-    return shapes
+    for cut, stage in zip(cuts, stages.children(), strict=False):
+        body = stage.get_submodule("body")  # called as a module, it prints what fails
+        live, taps = Interpreter(body).run(*live)
+        shapes |= {(cut, index): tuple(tap.shape) for index, tap in enumerate(taps)}
 
 
 class _NormsPass(TorchFunctionMode):
@@ -221,10 +229,14 @@ class _Recorder(Interpreter):
     """Interpreter that keeps each tensor's shape, and with a counter each node's FLOPs."""
 
     def __init__(
-        self, root: nn.Module, graph: fx.Graph, counter: FlopCounter | None = None
+        self,
+        root: nn.Module,
+        graph: fx.Graph,
+        shapes: dict[fx.Node, Shape],
+        counter: FlopCounter | None = None,
     ) -> None:
         super().__init__(root, graph=graph)
-        self.shapes: dict[fx.Node, Shape] = {}
+        self.shapes = shapes
         self.flops: dict[fx.Node, int] = {}
         self._counter = counter
 

@@ -1,7 +1,9 @@
 """Runs of a copy of a module on tensors without values: shapes and operators, nothing computed."""
 
 import copy
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +26,8 @@ def rehearse(
     weights, which cannot be imitated): then both are real, and the inputs zero. Inputs may be
     nested and on any device. Attention runs as the operators it is made of.
     """
-    with torch_switches(mha_fastpath=False):  # else a fused layer hides what it multiplies
+    # The fast path of attention would hide what it multiplies.
+    with torch_switches(mha_fastpath=False), _without_a_log():
         try:
             with FakeTensorMode(allow_non_fake_inputs=True) as mode:
                 return _run(_without_values(module, mode), inputs, run)
@@ -32,6 +35,17 @@ def rehearse(
             if any(weight.is_meta for weight in module.parameters()):
                 raise
             return _run(copy.deepcopy(module), inputs, run)
+
+
+@contextmanager
+def _without_a_log() -> Iterator[None]:
+    """Keep torch from logging the traceback of every operator that fails on missing values."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _run(
