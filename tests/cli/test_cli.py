@@ -50,6 +50,7 @@ def test_every_verb_says_what_it_does(verb: str) -> None:
     result = CliRunner().invoke(cli.app, [verb, "--help"])
     assert result.exit_code == 0
     assert verb in result.output
+    assert CliRunner().invoke(cli.app, [verb, "-h"]).output == result.output
 
 
 def test_our_errors_exit_with_1_and_one_message(tmp_path: Path) -> None:

@@ -174,6 +174,16 @@ def test_a_plan_written_before_a_setting_existed_is_the_same_plan(run: Path) -> 
     assert train(PLAN, run).plan == PLAN
 
 
+def test_a_run_with_a_setting_of_another_version_is_refused_with_its_name(run: Path) -> None:
+    manifest = dict(read_folder(run, RUN).manifest)
+    manifest["plan"]["train"]["warmup"] = 3
+    names = manifest["files"]
+    with changing(run, RUN, manifest, keep=names):
+        pass
+    with pytest.raises(BundleError, match=r"another version of offramp.*\n.*train\.warmup"):
+        evaluate(run)
+
+
 def test_evaluating_keeps_how_long_training_took(run: Path) -> None:
     before = json.loads((run / "environment.json").read_text())["seconds"]
     evaluate(run, clock=slow_clock())

@@ -15,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _TRAINING_HALF = ("torch", "torchvision", "timm", "einops", "matplotlib", "tensorboard")

@@ -17,7 +17,7 @@ def answers(stream: Path | None, known: Collection[int]) -> Iterator[tuple[list[
         known: Exits that can fire.
 
     Raises:
-        DataError: The file cannot be read, or a line is no answer; what lies before it was given.
+        DataError: The file cannot be read, or a line is not an answer; those before it were given.
     """
     lines, size = (sys.stdin, 1) if stream is None else (_lines(stream), _AT_A_TIME)
     exits: list[int] = []
@@ -39,7 +39,7 @@ def answers(stream: Path | None, known: Collection[int]) -> Iterator[tuple[list[
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"the answers in {path} cannot be read: {error}. Name a text file, or leave --stream "

@@ -97,7 +97,7 @@ class MultiExit(nn.Module):
         return (*self.chosen, FINAL)
 
     def walk(self, *inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is asked for."""
+        """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is requested."""
         live: tuple[Tensor, ...] = inputs
         for name, stage in zip((*self.backbone.cuts, FINAL), self.backbone.stages, strict=True):
             live, taps = stage(live)

@@ -113,7 +113,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where a run computes, and whom it reports to.
+    """Where a run computes, its clock, and what it reports progress to.
 
     Attributes:
         device: Where the model answers and is timed.

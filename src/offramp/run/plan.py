@@ -152,9 +152,18 @@ def read_plan(raw: bytes, path: Path, overrides: Sequence[str] = ()) -> Plan:
     except yaml.YAMLError as error:
         raise PlanError(f"the plan {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise PlanError(f"the plan {path} is not a mapping of backbone, data, branches, train.")
+        raise PlanError(f"the plan {path} is not a mapping with backbone, data and branches.")
     for override in overrides:
         _override(content, override)
+    return checked_plan(content, path)
+
+
+def checked_plan(content: Mapping[str, Any], path: Path) -> Plan:
+    """The plan that a mapping describes; `path` is what errors call it.
+
+    Raises:
+        PlanError: Lists every mistake found, each with its key.
+    """
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
@@ -191,7 +200,7 @@ def _override(content: dict[str, Any], override: str) -> None:
             break
         target, rest = target.setdefault(found, {}), rest[len(found) + 1 :]
     if not isinstance(target, dict):
-        raise PlanError(f"--set {override}: {rest!r} lies inside a value that is no mapping")
+        raise PlanError(f"--set {override}: {rest!r} is inside a value that is not a mapping")
     target[rest] = parsed
 
 

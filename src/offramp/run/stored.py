@@ -16,7 +16,7 @@ from offramp.multiexit.saved import WEIGHTS, describe_model, write_weights
 from offramp.outputs import ExitOutputs
 from offramp.report import write_report
 from offramp.run.measure import SPLITS, Measured
-from offramp.run.plan import Plan, load_plan
+from offramp.run.plan import Plan, checked_plan, load_plan
 from offramp.run.prepare import build_backbone
 from offramp.run.results import RunResult, report_inputs
 from offramp.storage.archive import read_arrays, write_arrays
@@ -126,7 +126,13 @@ def _plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, 
             f"{stored.folder} holds a model that `MultiExit.save` wrote, not a run of a plan. Read "
             "it with MultiExit.load, or name a folder that `offramp train` wrote."
         )
-    plan = Plan.model_validate(stored.manifest["plan"])
+    try:
+        plan = checked_plan(stored.manifest["plan"], stored.folder / PLAN)
+    except PlanError as error:
+        raise BundleError(
+            f"another version of offramp made the run in {stored.folder}: {error}\nUse that "
+            "version, or train into another folder."
+        ) from error
     _check_plan_file(stored.folder / PLAN, plan)
     by_flag = build_backbone(plan, backbone_file) if backbone_file is not None else None
     return plan, MultiExit.read(stored, backbone=by_flag)

@@ -91,8 +91,8 @@ def changing(
         folder: Made where it does not exist. Files that no manifest lists are left alone.
         kind: Of the folder.
         content: For the new manifest. None changes only files: content and all other files stay.
-        keep: Files of the present manifest that stay, where they are not written anew; its other
-            files are removed.
+        keep: Files of the present manifest that stay unless they are replaced; its other files
+            are removed.
 
     Raises:
         BundleError: The folder cannot be written; with `content=None` also if it is not of this
