@@ -156,7 +156,8 @@ def _report(name: str, gigabytes: float, sender: Any) -> None:
 
 def check(name: str) -> dict[str, Any]:
     """List, cut, run and count one model."""
-    model = _unlike_fresh(_build(name))
+    # as the stages: torch takes other kernels where a weight asks for gradients
+    model = _unlike_fresh(_build(name)).requires_grad_(False)
     images, expected = _small_input(name, model)
     found = survey(model, images[:1], name=name)
     places, suggested = _three_places(found)

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
+import einops
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+from einops.layers.torch import Reduce
 from torch import Tensor, nn
 
 from offramp.backbones.staged import cut
@@ -257,6 +260,18 @@ CUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "asserts on a shape": (lambda: net(asserts), "first"),
     "an if on a size": (lambda: net(by_height), "first"),
     "an int of a size": (lambda: net(upsampled), "first"),
+    "einops by name": (
+        lambda: net(lambda self, x: rearrange(x, "b c (h p) w -> b (c p) h w", p=1)),
+        "first",
+    ),
+    "einops by its module": (
+        lambda: net(lambda self, x: einops.repeat(x, "b c h w -> b (k c) h w", k=2)[:, 2:6]),
+        "first",
+    ),
+    "a layer of einops": (
+        lambda: nn.Sequential(Net().first, Reduce("b c h w -> b c", "max")).eval(),
+        "0",
+    ),
     "a starred shape": (
         lambda: net(lambda self, x: x.view(*x.shape[:2], -1).sort(2)[0].view(x.shape)),
         "first",
@@ -301,6 +316,7 @@ def test_a_model_that_cuts_answers_bit_for_bit_and_stays_as_it_was(name: str) ->
     before = {key: value.clone() for key, value in model.state_dict().items()}
     random = torch.get_rng_state()
     backbone = cut(model.train(), [place], IMAGES)
+    backbone(IMAGES)  # were the user's own modules to run in it, their statistics would move
     model.eval()
     model.requires_grad_(False)
     for images in (IMAGES, OTHERS):

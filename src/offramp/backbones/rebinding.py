@@ -6,7 +6,6 @@ with it move the user's batch-norm statistics.
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from types import CellType, FunctionType, MethodType
@@ -87,13 +86,21 @@ def _modules_of(value: Any) -> Iterator[nn.Module]:
 
 def _parts_of(value: Any) -> Iterable[Any]:
     if isinstance(value, FunctionType):
-        held = inspect.getclosurevars(value).nonlocals
-        return (*held.values(), value.__defaults__, value.__kwdefaults__)
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        return (*cells, value.__defaults__, value.__kwdefaults__)
     if isinstance(value, functools.partial):
         return (value.func, value.args, value.keywords)
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, tuple | list) else ()
+
+
+def _is_filled(cell: CellType) -> bool:
+    """Whether a variable that a function closes over has been set; its cell cannot be asked."""
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
 
 
 def _rebuilt(function: FunctionType, memo: Memo) -> FunctionType:
@@ -103,7 +110,10 @@ def _rebuilt(function: FunctionType, memo: Memo) -> FunctionType:
         function.__globals__,
         function.__name__,
         move(function.__defaults__),
-        tuple(CellType(move(cell.cell_contents)) for cell in function.__closure__ or ()),
+        tuple(
+            CellType(move(cell.cell_contents)) if _is_filled(cell) else cell
+            for cell in function.__closure__ or ()
+        ),
     )
     new.__kwdefaults__ = move(function.__kwdefaults__)
     new.__qualname__, new.__module__ = function.__qualname__, function.__module__
@@ -116,9 +126,9 @@ def _moved(value: Any, memo: Memo) -> Any:
     return _rebuilt(value, memo) if isinstance(value, FunctionType) else deepcopy(value, memo)
 
 
-def _refuse_globals(function: Callable[..., Any], memo: Memo, where: str) -> None:
-    for name, value in inspect.getclosurevars(function).globals.items():
-        if any(id(found) in memo for found in _modules_of(value) if found is value):
+def _refuse_globals(function: FunctionType, memo: Memo, where: str) -> None:
+    for name in function.__code__.co_names:
+        if isinstance(value := function.__globals__.get(name), nn.Module) and id(value) in memo:
             raise CutError(
                 f"{where} was replaced by {function.__qualname__}, which reads your model through "
                 f"the global variable {name!r}: the stages would run your own modules. Pass what "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import einops
 import numpy as np
 import torch
 import torchvision
@@ -25,6 +26,8 @@ from offramp.errors import CutError
 _NUMBERED = re.compile(r"(.+)_[0-9]+")
 # torchvision's own list of leaves is all of torchvision.ops; these few hold layers worth naming.
 _TRACED_OPS = (torchvision.ops.SqueezeExcitation, nn.Sequential)
+# einops looks at a tensor's class, which of a proxy is none that it knows
+_EINOPS = (einops.rearrange, einops.reduce, einops.repeat, einops.einsum)
 # makers of tensors: given a size that is a proxy they would raise before FX sees the call
 _MAKERS = (torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.eye)
 
@@ -58,9 +61,9 @@ class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no ty
         super().__init__(
             leaf_modules=[*_op_leaves(), *_timm_leaves(), jit.ScriptModule, *leaves],
             autowrap_modules=(math, torchvision.ops),
-            autowrap_functions=(*_timm_functions(), *_MAKERS),
+            autowrap_functions=(*_timm_functions(), *_EINOPS, *_MAKERS),
         )
-        self._autowrap_search.append(torch)
+        self._autowrap_search += [torch, einops]
         self.inputs = inputs
         self.outputs: dict[str, list[Any]] = defaultdict(list)
         self.failed_in: str | None = None
@@ -87,7 +90,10 @@ class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no ty
 
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
         """Whether a module is kept whole; the root never is."""
-        return m is not self.root and super().is_leaf_module(m, module_qualname)
+        if m is self.root:
+            return False
+        of_einops = type(m).__module__.startswith("einops.layers")
+        return of_einops or super().is_leaf_module(m, module_qualname)
 
     def call_module(
         self,
