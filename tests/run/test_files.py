@@ -9,6 +9,7 @@ from PIL import Image
 
 from offramp.data.splits import SPLIT_NAMES
 from offramp.errors import DataError, OfframpError
+from offramp.run.demo import answers
 from offramp.run.plan import Plan
 from offramp.run.steps import WORK, evaluate, train
 
@@ -88,6 +89,13 @@ def test_a_mistake_in_the_plan_is_found_before_a_picture_is_decoded(
     with pytest.raises(OfframpError, match="nowhere"):
         train(wrong, tmp_path / "run", backbone_file=backbone_file)
     assert opened == []
+
+
+def test_the_pictures_shown_are_of_every_class_though_the_folder_is_sorted(
+    plan: Plan, backbone_file: str, tmp_path: Path
+) -> None:
+    result = train(plan, tmp_path / "run", backbone_file=backbone_file)
+    assert [answer.truth for answer in answers(result, 2)] == ["ant", "bee"]
 
 
 def test_a_finished_run_is_read_without_decoding_a_picture(
