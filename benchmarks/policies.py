@@ -115,7 +115,7 @@ def arguments() -> argparse.Namespace:
     if args.smoke:
         args.draws, args.slow_draws, args.population = 2, 1, 5000
     if not args.smoke and not (args.run / "outputs").is_dir():
-        parser.error(f"{args.run} is no run folder. Make one: offramp demo --out {args.run}")
+        parser.error(f"{args.run} is not a run folder. Make one: offramp demo --out {args.run}")
     if min(args.draws, args.slow_draws, args.population, args.workers) < 1:
         parser.error("draws, rows and workers must be at least 1")
     return args
@@ -127,7 +127,7 @@ def pools(args: argparse.Namespace) -> Iterator[tuple[str, ExitOutputs]]:
         yield "calibration images", ExitOutputs.load(args.run / "outputs" / "calibration.npz")
         yield from official(args)
     else:
-        print(f"{args.run} is no run folder: simulated populations alone")
+        print(f"{args.run} is not a run folder: simulated populations alone")
     for number, (name, population) in enumerate(SIMULATED.items()):
         yield name, population(args.population, np.random.default_rng([args.seed, number]))
 

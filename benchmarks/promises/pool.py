@@ -117,7 +117,7 @@ class Pool:
 
 
 def oracle_saving(pool: Pool, max_drop: float) -> float:
-    """Most that any rule could save, were it told which exits are right: the oracle curve.
+    """Most that any rule could save, if it knew which exits are right: the oracle curve.
 
     Each sample leaves at the cheapest exit that is right, or at the cheapest of all where none is;
     what the drop allows is spent where one wrong answer saves most. The rule pays no branch but
@@ -129,6 +129,6 @@ def oracle_saving(pool: Pool, max_drop: float) -> float:
     some = right.any(axis=0)
     saved = np.where(right, saving[:, None], -np.inf).max(axis=0)
     saved = np.where(some, saved, saving.max())
-    mended = np.count_nonzero(some & ~right[-1])
-    more = np.sort(saving.max() - saved)[::-1][: int(max_drop * len(pool)) + mended]
+    gained = np.count_nonzero(some & ~right[-1])
+    more = np.sort(saving.max() - saved)[::-1][: int(max_drop * len(pool)) + gained]
     return float((saved.sum() + more.sum()) / len(pool))

@@ -19,7 +19,7 @@ SURE = 8.0
 """What is added to a class that an exit is sure of, right or wrong."""
 
 STAIRS = ((0.002, 0.0005), (0.00502, 0.0005), (0.01002, 0.001), (0.02002, 0.001), (0.05, 0.002))
-"""Of each step: the drop of all samples that leave by it, and the share that leaving mends."""
+"""Of each step: the drop of all samples that leave by it, and the share that leaving corrects."""
 STEP = 0.18
 """Share of samples on each step; the rest never leaves early."""
 
@@ -73,9 +73,9 @@ def stairs(rows: int, rng: Random) -> ExitOutputs:
     right = np.ones((2, rows), bool)
     right[0, step == len(STAIRS)] = False
     drops = np.diff([0.0, *(drop for drop, _ in STAIRS)])
-    for place, (drop, (_, mended)) in enumerate(zip(drops, STAIRS, strict=True)):
+    for place, (drop, (_, corrected)) in enumerate(zip(drops, STAIRS, strict=True)):
         here = np.flatnonzero(step == place)
-        gains, losses = round(mended * rows), round((drop + mended) * rows)
+        gains, losses = round(corrected * rows), round((drop + corrected) * rows)
         right[1, here[:gains]] = False
         right[0, here[gains : gains + losses]] = False
     logits = np.zeros((2, rows, CLASSES))

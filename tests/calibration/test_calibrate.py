@@ -463,6 +463,13 @@ def test_temperatures_without_rows_of_their_own_are_refused(pool: ExitOutputs) -
         calibrate(pool, max_drop=0.03, temperature=True, split=split)
 
 
+def test_too_few_rows_for_a_temperature_are_named_and_not_the_split(
+    pool: ExitOutputs, rows: Make
+) -> None:
+    with pytest.raises(DataError, match="of these 1 none was drawn"):
+        calibrate(rows(pool, np.array([3])), max_drop=0.1, temperature=True)
+
+
 @pytest.mark.parametrize("part", ["order", "test"])
 def test_a_split_without_a_part_is_declined(pool: ExitOutputs, part: str) -> None:
     with pytest.raises(DataError, match="gives no row the role"):

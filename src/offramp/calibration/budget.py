@@ -53,7 +53,7 @@ def budgeted(
     milliseconds per sample and counts the branches that run.
 
     Raises:
-        PlanError: The budget is under the cheapest exit's cost, or is no positive number.
+        PlanError: The budget is under the cheapest exit's cost, or is not a positive number.
     """
     [point] = budget_curve(outputs, [budget], score=score, cost=cost, temperatures=temperatures)
     return point.policy
@@ -70,7 +70,7 @@ def budget_curve(
     """What `budgeted` chooses for each of several budgets, searched once.
 
     Raises:
-        PlanError: A budget is under the cheapest exit's cost, or is no positive number.
+        PlanError: A budget is under the cheapest exit's cost, or is not a positive number.
     """
     rows = _rows(outputs, score, cost, temperatures)
     some = rows.thinned()
@@ -94,7 +94,7 @@ def geometric(
     first exit answers everything. Samples that tie with the last one of a quota leave with it.
 
     Raises:
-        PlanError: The budget is under what any of these costs, or is no positive number.
+        PlanError: The budget is under what any of these costs, or is not a positive number.
     """
     rows = _rows(outputs, score, cost, temperatures)
     return (

@@ -251,7 +251,9 @@ def calibrations(
         raise ShapeError("these outputs have no early exit, so there is nothing to calibrate.")
     roles = roles_of(outputs, split, request.seed, temperature=request.temperature)
     score = find_score(request.score)
-    temperatures = _temperatures(outputs, roles.temperature) if request.temperature else None
+    temperatures = (
+        _temperatures(outputs, roles.temperature, split is None) if request.temperature else None
+    )
     inputs = Inputs(
         outputs=outputs,
         score=score,
@@ -319,11 +321,17 @@ def _calibration(
     )
 
 
-def _temperatures(outputs: ExitOutputs, rows: NDArray[np.int64]) -> tuple[float, ...]:
+def _temperatures(outputs: ExitOutputs, rows: NDArray[np.int64], drawn: bool) -> tuple[float, ...]:
     """Of the early exits, from rows of their own."""
-    if not rows.size:
+    if rows.size:
+        return fit_temperatures(outputs, rows)
+    if drawn:
         raise DataError(
-            "temperature=True needs rows of the role 'temperature', and split names none. Name "
-            "some, or give split=None."
+            f"temperature=True fits temperatures on about 15 % of the samples, and of these "
+            f"{len(outputs.labels)} none was drawn for it. Calibrate on more samples, or without "
+            "temperatures."
         )
-    return fit_temperatures(outputs, rows)
+    raise DataError(
+        "temperature=True needs rows of the role 'temperature', and split names none. Name some, "
+        "or give split=None."
+    )

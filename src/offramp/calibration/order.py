@@ -15,6 +15,7 @@ from scipy.special import expit
 _STEP = 0.01  # of the backbone's cost that one candidate saves more than the one before
 _TIES = (1.0, 10.0, 100.0)  # how strongly exits are taken to be alike; the best is chosen
 _PRICES = (3.0, 10.0, 30.0, 100.0, 300.0)  # of a loss, in shares of the backbone's cost
+_CLEARLY = 0.03  # of the backbone's cost: what a weaker tie has to save to be taken
 _PRIOR_ROWS = 50.0  # as many rows as the smooth risk at a level counts for
 _JUDGED = 128  # states that are compared when orders are
 
@@ -70,19 +71,20 @@ def learned_states(rows: OrderRows) -> Ints:
     """States (J, E - 1) of levels, from careful to eager, each above the one before.
 
     How alike the exits are taken to be is chosen among _TIES by what orders learned on one half of
-    the rows save on the other half, at several prices of a loss.
+    the rows save on the other half, at several prices of a loss: the strongest tie that is not
+    clearly worse than the best, since with few rows the comparison itself is noisy.
     """
     half = _halves(rows.units)
     parts = [rows.only(half == number) for number in (0, 1)]
     if min(len(part.units) for part in parts) == 0:
         tie = _TIES[-1]
     else:
-        tie = max(
-            _TIES,
-            key=lambda each: sum(
-                _worth(other, _by_risk(one, each)) for one, other in (parts, parts[::-1])
-            ),
-        )
+        worth = [
+            sum(_worth(other, _by_risk(one, tie)) for one, other in (parts, parts[::-1]))
+            for tie in _TIES
+        ]
+        clearly = max(worth) - _CLEARLY * 2 * len(_PRICES)
+        tie = max(tie for tie, each in zip(_TIES, worth, strict=True) if each >= clearly)
     return _spaced(rows, _without_useless(rows, _by_risk(rows, tie)))
 
 

@@ -164,7 +164,7 @@ def _mean_cost(numbers: NDArray[np.int64], costs: Floats) -> Floats:
 
 
 def best_first(costs: Sequence[float] | Floats, worths: Sequence[float] | Floats) -> list[int]:
-    """Places of the points that no cheaper or equally dear one matches, by rising cost."""
+    """Places of the points that no other matches at the same cost or less, by rising cost."""
     costs, worths = np.asarray(costs, np.float64), np.asarray(worths, np.float64)
     order = np.lexsort((-worths, costs))
     highest = np.maximum.accumulate(worths[order])

@@ -1,4 +1,4 @@
-"""Scores: how sure an exit is, larger when surer; from the answers seen so far, in float64.
+"""Scores: how sure an exit is, larger when more certain; from the answers seen so far, in float64.
 
 A score is a small function of what the exits up to now answered; another one is
 `Score("name", function)`.
