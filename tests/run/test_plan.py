@@ -144,3 +144,8 @@ def make():
     assert prepare(Plan.model_validate(settings), place).backbone.leaves[0].endswith(".Odd")
     with pytest.raises(CutError, match="cannot trace 1 "):
         prepare(Plan.model_validate(settings | {"leaves": []}), place)
+
+
+def test_a_rival_size_given_twice_is_refused(path: Path) -> None:
+    with pytest.raises(PlanError, match=r"evaluate\.rival_sizes: give each size once"):
+        load_plan(path, ["evaluate={rival_sizes: [40, 32, 40]}"])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -8,11 +9,11 @@ from offramp.backbones.staged import cut
 from offramp.branches import ConvBranch
 from offramp.data import Samples
 from offramp.data.images import at_size, labelled_pictures
-from offramp.errors import DataError
+from offramp.errors import DataError, PlanError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
 from offramp.preprocess import ImagePreprocess
-from offramp.run.rivals import SAMPLE_SEED, static_rivals
+from offramp.run.rivals import SAMPLE_SEED, check_rivals, static_rivals
 
 CLASSES = 3
 
@@ -131,3 +132,18 @@ def test_the_order_of_the_training_images_decides_nothing_about_a_rival() -> Non
     assert value(by_class.subset(range(64))) < 0.8
     assert value(by_class) > 0.95
     assert value(mixed) > 0.95
+
+
+def test_what_could_not_be_tried_after_training_is_refused_before() -> None:
+    class Deep(Toy):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(F.avg_pool2d(images, 6))
+
+    module = Deep(norm=True).eval()
+    check_rivals(module, images(64, 0), [8], 2000)
+    check_rivals(module, images(64, 0), [], 2000)
+    with pytest.raises(PlanError, match="does not run on 4x4 pictures, which rival_sizes"):
+        check_rivals(module, images(64, 0), [8, 4], 2000)
+    with pytest.raises(DataError, match="63 training images are too few"):
+        check_rivals(module, images(64, 0), [8], 63)
+    check_rivals(Toy(norm=False), images(9, 0), [8], 63)

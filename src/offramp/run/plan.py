@@ -74,6 +74,13 @@ class EvaluatePlan(Spec):
     timing_warmup: NonNegativeInt = 5
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
 
+    @field_validator("rival_sizes")
+    @classmethod
+    def _each_once(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if twice := sorted({size for size in sizes if sizes.count(size) > 1}):
+            raise ValueError(f"give each size once; repeated: {twice}")
+        return sizes
+
 
 class Plan(Spec):
     """One training run: backbone, cuts, data, branches, training, evaluation.

@@ -17,6 +17,7 @@ from offramp.data import Splits
 from offramp.errors import CutError, OfframpError, PlanError
 from offramp.multiexit.trial import ModelInfo
 from offramp.run.plan import Plan
+from offramp.run.rivals import check_rivals
 from offramp.storage.atomic import sha256_of
 from offramp.task import check_output_shape, training_labels
 
@@ -81,6 +82,9 @@ def prepare(plan: Plan, backbone_file: str | None = None, splits: Splits | None 
         _check_branches(plan, backbone, mistakes)
     if backbone is not None and splits is not None:
         _check_targets(plan, backbone, splits, mistakes)
+        sizes, images = plan.evaluate.rival_sizes, plan.evaluate.rival_images
+        possible = partial(check_rivals, backbone.original, splits.train, sizes, images)
+        mistakes.attempt("evaluate.rival_sizes", possible)
     mistakes.raise_if_any()
     if backbone is None or splits is None:
         raise PlanError("the plan gave neither a backbone nor an error; report this as a bug")

@@ -13,7 +13,7 @@ from offramp.compute import count_flops
 from offramp.data import Samples
 from offramp.data.images import at_size
 from offramp.data.images.pictures import PictureSource
-from offramp.errors import DataError
+from offramp.errors import DataError, PlanError
 from offramp.evaluation import Rival
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
@@ -33,6 +33,30 @@ def why_no_rivals(samples: Samples, sizes: Sequence[int]) -> str | None:
         "Static rivals were skipped: they are the backbone on smaller pictures, and a sample here "
         f"{'has' if count > 1 else 'is'} {f'{count} inputs' if count > 1 else 'not a picture'}."
     )
+
+
+def check_rivals(
+    module: nn.Module, train: Samples, sizes: Sequence[int], train_images: int
+) -> None:
+    """Refuse, before anything is trained, rivals that could not be tried afterwards.
+
+    Raises:
+        PlanError: The backbone does not run on pictures of a size.
+        DataError: There are too few training pictures for new statistics.
+    """
+    if not sizes or why_no_rivals(train, sizes):
+        return
+    for side in sizes:
+        shapes = at_size(train, side, side).input_shapes
+        try:
+            count_flops(module, tuple(torch.zeros(1, *shape) for shape in shapes))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise PlanError(
+                f"the backbone does not run on {side}x{side} pictures, which rival_sizes asks for "
+                f"({error}). Choose larger sizes, or leave rival_sizes empty."
+            ) from error
+    if _batch_norms(module):
+        _check_enough(min(train_images, len(train)))
 
 
 def static_rivals(
@@ -67,7 +91,7 @@ def static_rivals(
         smaller = _Smaller(module, model.device, model.task, side, progress)
         pictures = at_size(test, side, side)
         rivals.append(smaller.rival(f"{side} px", "whole backbone, not retrained", pictures))
-        if smaller.batch_norms:
+        if _batch_norms(module):
             used = smaller.estimate_statistics(at_size(train, side, side), train_images)
             note = f"batch-norm statistics re-estimated on {used} training images"
             rivals.append(smaller.rival(f"{side} px, new statistics", note, pictures))
@@ -106,11 +130,6 @@ class _Smaller:
             self.progress(f"rival {name}", done, len(pictures))
         return np.concatenate(rows)
 
-    @property
-    def batch_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
-        modules = self.module.modules()
-        return [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
     @torch.no_grad()
     def estimate_statistics(self, pictures: Samples, count: int) -> int:
         """Average the statistics of whole batches; gives the number of pictures used.
@@ -118,12 +137,8 @@ class _Smaller:
         Everything but batch norm stays in evaluation mode.
         """
         count = min(count, len(pictures))
-        if count < BATCH_SIZE:
-            raise DataError(
-                f"{count} training images are too few to re-estimate batch-norm statistics; "
-                f"give at least {BATCH_SIZE}, or leave evaluate.rival_sizes empty."
-            )
-        for norm in self.batch_norms:
+        _check_enough(count)
+        for norm in _batch_norms(self.module):
             norm.reset_running_stats()
             norm.momentum = None
             norm.train()
@@ -134,3 +149,15 @@ class _Smaller:
             self.progress(f"statistics at {self.side} px", done * BATCH_SIZE, whole)
         self.module.eval()
         return whole
+
+
+def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def _check_enough(count: int) -> None:
+    if count < BATCH_SIZE:
+        raise DataError(
+            f"{count} training images are too few to re-estimate batch-norm statistics; "
+            f"give at least {BATCH_SIZE}, or leave evaluate.rival_sizes empty."
+        )
