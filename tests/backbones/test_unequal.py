@@ -1,5 +1,6 @@
 """Small models of the kinds that public reports show: each cuts bit-equal, or says why not."""
 
+import copy
 import functools
 import threading
 import warnings
@@ -16,6 +17,7 @@ from einops import rearrange
 from einops.layers.torch import Reduce
 from torch import Tensor, nn
 
+from offramp.backbones.places import list_places
 from offramp.backbones.staged import cut
 from offramp.errors import CutError, ShapeError
 
@@ -129,6 +131,11 @@ def fills_a_buffer(self: Any, x: Tensor) -> Any:
     if self.table is None or self.table.shape[-1] != x.shape[-1]:
         self.table = torch.linspace(0, 1, x.shape[-1])
     return x + self.table
+
+
+def locked(self: Any, x: Tensor) -> Tensor:
+    with self.lock:
+        return x * 2
 
 
 def keeps(self: Any, x: Tensor) -> Tensor:
@@ -250,7 +257,7 @@ CUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "a keyword-only argument": (KeywordOnly, "first"),
     "a scale of numpy": (lambda: net(lambda self, x: x * self.s, s=np.sqrt(0.5)), "first"),
     "a plain tensor": (lambda: net(lambda self, x: x * self.s, s=torch.tensor(0.3)), "first"),
-    "a lock": (lambda: net(lambda self, x: x, lock=threading.Lock()), "first"),
+    "a lock": (lambda: net(locked, lock=threading.Lock()), "first"),
     "a module of Python": (lambda: net(lambda self, x: self.math.relu(x), math=torch), "first"),
     "a buffer filled at the first call": (lambda: net(fills_a_buffer, table=None), "first"),
     "an attribute set in forward": (lambda: net(keeps), "first"),
@@ -323,6 +330,8 @@ def test_a_model_that_cuts_answers_bit_for_bit_and_stays_as_it_was(name: str) ->
         with torch.no_grad():
             expected = model(images)
             assert torch.equal(backbone(images), expected)
+    assert torch.equal(copy.deepcopy(backbone)(OTHERS), backbone(OTHERS))
+    assert sum(backbone.stage_flops()) == list_places(model, IMAGES).total_flops > 0
     assert torch.equal(torch.get_rng_state(), random)
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key

@@ -1,8 +1,9 @@
 """Cutting a backbone into frozen stages that compose to exactly the whole."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,6 +30,12 @@ class _Kept:
     fingerprint: Fingerprint
     sample: Live
     precision: torch.dtype | None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Kept":
+        """With the user's model as it is, which need not be one that can be copied."""
+        return replace(
+            self, fingerprint=deepcopy(self.fingerprint, memo), sample=deepcopy(self.sample, memo)
+        )
 
 
 def _precision(module: nn.Module) -> torch.dtype | None:
