@@ -90,7 +90,10 @@ def main() -> None:
             if not args.json:
                 print(_line(row), flush=True)
     rows = [done[name] for name in names]
-    print(json.dumps({"totals": totals(rows), "models": rows}) if args.json else _summary(rows))
+    if args.json:
+        print(json.dumps({"totals": totals(rows), "models": rows}))
+    else:
+        print("\n".join(summary(rows)))
 
 
 def model_names() -> list[str]:
@@ -161,7 +164,7 @@ def check(name: str) -> dict[str, Any]:
     images, expected = _small_input(name, model)
     found = survey(model, images[:1], name=name)
     places, suggested = _three_places(found)
-    backbone = _cut_where_possible(model, places, images)
+    backbone = cut(model, [place.name for place in places], images)
     equal, unchanged = _compare(backbone, images, expected)
     ours, theirs = count_flops(model, (images[:1],)), _torch_flops(model, images[:1])
     return {
@@ -233,15 +236,6 @@ def _three_places(found: Survey) -> tuple[list[Place], bool]:
         usable = [cut.place for cut in found.cuts if 0 < cut.place.flops_share < 1]
         quarter = max(1, len(usable) // 4)
         return usable[quarter::quarter][:3], False
-
-
-def _cut_where_possible(
-    model: nn.Module, places: Sequence[Place], images: Tensor
-) -> StagedBackbone:
-    try:
-        return cut(model, [place.name for place in places], images)
-    except OfframpError:
-        return cut(model, [places[len(places) // 2].name], images)
 
 
 @torch.no_grad()
@@ -324,11 +318,8 @@ def totals(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     }
 
 
-def _summary(rows: Sequence[dict[str, Any]]) -> str:
-    return "\n".join(_summary_lines(rows))
-
-
-def _summary_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A table, then the totals."""
     yield f"\n{'model':<42} {'size':>4} {'places':>6}  equal  taps  FLOPs / torch's  seconds"
     yield from map(_line, rows)
     yield ""

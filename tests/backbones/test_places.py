@@ -9,6 +9,7 @@ from offramp.backbones.places import list_places, places
 from offramp.backbones.staged import cut
 from offramp.backbones.zoo import architecture
 from offramp.compute import count_flops
+from offramp.errors import CutError
 
 
 class Net(nn.Module):
@@ -112,3 +113,37 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.top(self.blocks(x)).mean((2, 3))
         return logits
+
+
+class Gives(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        return x * 2, [3, 2]
+
+
+class Takes(nn.Module):
+    def forward(self, pair: tuple[Tensor, list[int]]) -> Tensor:
+        return pair[0].mean((2, 3)) * pair[1][0]
+
+
+class Passes(nn.Module):
+    """A tuple of a tensor and sizes goes from one leaf to another, past a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1)
+        self.gives, self.takes = Gives(), Takes()
+
+    def forward(self, x: Tensor) -> Tensor:
+        pair = self.gives(self.a(x))
+        result: Tensor = self.b(pair[0]).mean((2, 3)) + self.takes(pair)
+        return result
+
+
+def test_every_place_that_is_listed_can_be_cut() -> None:
+    model, sample, leaves = Passes(), torch.zeros(1, 3, 4, 5), [Gives, Takes]
+    found = list_places(model, sample, leaves=leaves).places
+    assert [place.name for place in found] == ["a", "takes"]
+    for place in found:
+        cut(model, [place.name], sample, leaves=leaves)
+    with pytest.raises(CutError, match="lies between gives"):
+        cut(model, ["b"], sample, leaves=leaves)

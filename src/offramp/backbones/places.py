@@ -85,7 +85,7 @@ def list_places(
     found = [
         _place(node, names, analysis, reach, seen)
         for node, names in _names_by_node(analysis).items()
-        if reach.runs_something(node)
+        if reach.runs_something(node) and not reach.splits_a_pack(node)
     ]
     found.sort(key=lambda pair: pair[0])
     shape = analysis.values[analysis.answer].shape
@@ -140,6 +140,7 @@ class _Reach:
 
     def __init__(self, flow: Flow) -> None:
         self.order = flow.order
+        self._values = flow.values
         self._inputs = sum(1 << flow.order[node] for node in flow.inputs)
         self._ancestors: dict[fx.Node, int] = {}
         self._readers: dict[fx.Node, int] = {}
@@ -164,6 +165,10 @@ class _Reach:
 
     def runs_something(self, node: fx.Node) -> bool:
         return bool(self._ancestors[node] & self._computed)
+
+    def splits_a_pack(self, node: fx.Node) -> bool:
+        """Whether a later stage would need a whole tuple, which `cut` refuses to hand over."""
+        return any(self._values[each].kind == "pack" for each in self.live_after(node))
 
     def needs(self, node: fx.Node, other: fx.Node) -> bool:
         """Whether `other` must have run for `node`."""
