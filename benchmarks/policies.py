@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--official-outputs", type=Path, help="kept here, and read if there")
     parser.add_argument("--draws", type=int, default=300, help="from each pool and size")
     parser.add_argument("--slow-draws", type=int, default=10, help="of ucb and earlyon, in tens")
-    parser.add_argument("--population", type=int, default=100_000, help="rows, where simulated")
+    parser.add_argument("--population", type=int, default=50_000, help="rows, where simulated")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=None)
