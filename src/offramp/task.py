@@ -134,7 +134,7 @@ def training_labels(
     *,
     task: Task = "classification",
 ) -> NDArray[Any]:
-    """Labels (N,) that a model with so many outputs is trained on: int64, or float32 for values.
+    """Labels (N,) that a model is trained on: int64 classes, or float32 values.
 
     Args:
         labels: (N,) class numbers or values.

@@ -12,7 +12,7 @@ from offramp.task import Task
 
 LIMIT_SEED = 0
 SPLIT_NAMES = ("train", "validation", "calibration", "test")
-_NAMED = 5  # an error names so many samples and counts the others
+_NAMED = 5  # samples that an error names; it counts the others
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ class FashionMNIST(Spec):
         image_size: Side of the square the backbone reads, in pixels; grey becomes 3 channels.
         mean: Per channel, on the [0, 1] scale.
         std: Per channel, on the [0, 1] scale.
-        limit: Keep only so many images of each split, for a quick trial; drawn at random, but
+        limit: Number of images kept of each split, for a quick trial; drawn at random, but
             each class keeps its share.
     """
 

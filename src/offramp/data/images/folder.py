@@ -77,7 +77,7 @@ class ImageFolder(Spec):
         std: Per channel, on the [0, 1] scale; ImageNet's by default.
         on_corrupt: "raise" refuses the folder when a file cannot be read; "skip" leaves such
             files out, with a warning for each.
-        limit: Keep only so many images of each split, for a quick trial; drawn at random, but
+        limit: Number of images kept of each split, for a quick trial; drawn at random, but
             each class keeps its share.
     """
 
