@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp import cost
 from offramp.errors import OfframpError, PlanError, ShapeError
-from offramp.storage.archive import load_value, save_value
+from offramp.storage.archive import Archived
 from offramp.storage.arrays import (
     checked_counts,
     checked_outputs,
@@ -26,11 +25,10 @@ from offramp.storage.arrays import (
 from offramp.task import Task, checked_labels
 
 Unit = Literal["flops", "ms"]
-_SCHEMA = "offramp exit outputs 1"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ExitOutputs:
+class ExitOutputs(Archived):
     """Answers of E exits on N samples with K outputs each; the last exit is the backbone's own.
 
     Given arrays are checked once, here, and kept as read-only copies.
@@ -56,6 +54,7 @@ class ExitOutputs:
             negative cost, a name given twice.
     """
 
+    schema: ClassVar[str] = "offramp exit outputs 1"
     outputs: NDArray[np.float32]
     labels: NDArray[np.generic]
     task: Task = "classification"
@@ -162,23 +161,6 @@ class ExitOutputs:
                 "for flops."
             )
         return self.stage_ms, self.branch_ms
-
-    def save(self, path: Path | str) -> None:
-        """Write one `.npz` file without pickle; the same outputs give the same bytes.
-
-        Raises:
-            BundleError: The file cannot be written.
-        """
-        save_value(path, _SCHEMA, self)
-
-    @classmethod
-    def load(cls, source: Path | str | bytes) -> Self:
-        """Read what `save` wrote, from a file or from what was read of one.
-
-        Raises:
-            BundleError: No such file, a damaged one, or one that holds something else.
-        """
-        return load_value(cls, source, _SCHEMA)
 
 
 def independent_units(

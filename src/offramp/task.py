@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp.errors import DataError, ShapeError
+from offramp.record import Record
 from offramp.storage.arrays import finite, kept, shaped
 
 Task = Literal["classification", "regression"]
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(Record):
     """What is averaged over samples: whether the answer is right, or how far it is off.
 
     Attributes:
@@ -33,6 +34,10 @@ class Measure:
     unit: str
     scale: float
     digits: int
+
+    def as_json(self) -> Any:
+        """Its name alone."""
+        return self.name
 
     @property
     def head(self) -> str:

@@ -1,7 +1,6 @@
 """What the answers of the exits show; it reads plain arrays, never a model."""
 
-from offramp.evaluation.comparing import compare
-from offramp.evaluation.comparison import Comparison
+from offramp.evaluation.comparison import Comparison, compare
 from offramp.evaluation.intervals import Bootstrap, Interval
 from offramp.evaluation.rows import (
     BranchRow,
@@ -11,6 +10,7 @@ from offramp.evaluation.rows import (
     RivalDifference,
     RivalRow,
 )
+from offramp.evaluation.sentences import verdict
 from offramp.evaluation.tradeoff import ExitPoint, Tradeoff, tradeoff
 from offramp.evaluation.trials import FailedTrial, TrialOutputs
 
@@ -30,4 +30,5 @@ __all__ = [
     "TrialOutputs",
     "compare",
     "tradeoff",
+    "verdict",
 ]

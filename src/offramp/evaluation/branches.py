@@ -1,27 +1,36 @@
-"""Trials gathered by cut and branch, and what each branch costs on its path."""
+"""Branch: all trials of one branch at one cut, and what it costs on its path."""
 
+import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.errors import PlanError
 from offramp.evaluation.trials import TrialOutputs
 from offramp.task import measure_of
 
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """One branch at one cut with all its seeds.
+    """One branch at one cut with all its seeds; or the final layer, which has none.
 
     Attributes:
+        cut: Where it sits; `final` for the final layer.
         place: Of its cut, from 0 in the backbone's order.
+        label: Of its settings.
+        kind: Its kind.
         series: What joins it to branches at other cuts: its kind, or its label where a cut holds
             several of the kind.
         seeds: Ascending.
-        values: (seeds, N) the measure of each answer.
-        branch_ms: Mean over seeds; 0 when nothing was measured.
+        values: (seeds, N) the measure of each answer; (1, N) of the final layer.
+        params: Of the branch.
+        branch_flops: Of the branch alone.
+        branch_ms: Of the branch alone, mean over seeds; 0 when nothing was measured.
+        flops: On its own path.
+        ms: On its own path, if measured.
     """
 
     cut: str
@@ -34,6 +43,8 @@ class Branch:
     params: int
     branch_flops: int
     branch_ms: float
+    flops: int
+    ms: float | None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -45,115 +56,106 @@ class Branch:
         """Mean over seeds and samples."""
         return float(self.values.mean())
 
-    def over(self, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """The values of these seeds, in this order."""
-        return self.values[[self.seeds.index(seed) for seed in seeds]]
-
     def shared_seeds(self, other: "Branch") -> tuple[int, ...]:
         """The seeds that both have."""
         return tuple(seed for seed in self.seeds if seed in other.seeds)
 
-
-@dataclass(frozen=True, eq=False)
-class Branches(Sequence[Branch]):
-    """All branches by cut, the final layer's values (1, N), and what the stages cost."""
-
-    trials: TrialOutputs
-    branches: tuple[Branch, ...]
-    final: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, trials: TrialOutputs) -> Self:
-        """Gather trials; branches are sorted by cut, then as first met."""
-        measure = measure_of(trials.task)
-        values = measure.values(trials.outputs, trials.labels)
-        keys = list(dict.fromkeys(_keys(trials)))
-        order = {cut: place for place, cut in enumerate(trials.cut_names.tolist())}
-        keys.sort(key=lambda key: order[key[0]])
-        several = _kinds_with_several_at_a_cut(trials)
-        branches = [_branch(trials, values, key, order[key[0]], several) for key in keys]
-        final = measure.values(trials.final[np.newaxis], trials.labels)
-        return cls(trials, tuple(branches), final)
-
-    def __len__(self) -> int:
-        return len(self.branches)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.branches[index]
-
-    @property
-    def final_value(self) -> float:
-        """Of the final layer."""
-        return float(self.final.mean())
-
-    @property
-    def whole_flops(self) -> int:
-        """Of the whole backbone."""
-        return int(self.trials.stage_flops.sum())
-
-    @property
-    def whole_ms(self) -> float | None:
-        """Of the whole backbone, if measured."""
-        return None if self.trials.stage_ms is None else float(self.trials.stage_ms.sum())
-
-    def flops(self, branch: Branch) -> int:
-        """On its own path."""
-        return int(self.trials.stage_flops[: branch.place + 1].sum()) + branch.branch_flops
-
-    def ms(self, branch: Branch) -> float | None:
-        """On its own path, if measured."""
-        if self.trials.stage_ms is None:
-            return None
-        return float(self.trials.stage_ms[: branch.place + 1].sum()) + branch.branch_ms
-
-    def passed(self, branch: Branch) -> list[Branch]:
-        """The branches met on the way: per earlier cut the one that continues the series."""
-        met = []
-        for place in range(branch.place):
-            there = [other for other in self.branches if other.place == place]
-            same = [other for other in there if other.label == branch.label]
-            kin = [other for other in there if other.kind == branch.kind]
-            met += (same or kin)[:1]
-        return met
-
-    def affordable(self, flops: int) -> list[Branch]:
-        """Per series the most expensive branch that costs at most this on its own path."""
-        best: dict[str, Branch] = {}
-        for branch in sorted(self.branches, key=self.flops):
-            if self.flops(branch) <= flops:
-                best[branch.series] = branch
-        return list(best.values())
+    def less(self, other: "Branch") -> NDArray[np.float64]:
+        """Values less those of another branch from the same seed, (shared seeds, N)."""
+        one, two = (
+            branch.values[[branch.seeds.index(seed) for seed in self.shared_seeds(other)]]
+            for branch in (self, other)
+        )
+        return one - two
 
 
-def _keys(trials: TrialOutputs) -> list[tuple[str, str]]:
-    return list(zip(trials.cuts.tolist(), trials.branches.tolist(), strict=True))
+def gathered(trials: TrialOutputs) -> list[Branch]:
+    """All branches, by cut and then as first met; the final layer comes last."""
+    trials_of: dict[tuple[str, str, str], list[int]] = {}
+    names = (array.tolist() for array in (trials.cuts, trials.branches, trials.kinds))
+    for trial, key in enumerate(zip(*names, strict=True)):
+        trials_of.setdefault(key, []).append(trial)
+    at_one_cut = Counter((cut, kind) for cut, _, kind in trials_of)
+    several = {kind for (_, kind), count in at_one_cut.items() if count > 1}
+    cuts = trials.cut_names.tolist()
+    branches = [
+        _branch(trials, cut, cuts.index(cut), label, kind, label if kind in several else kind, rows)
+        for (cut, label, kind), rows in sorted(
+            trials_of.items(), key=lambda item: cuts.index(item[0][0])
+        )
+    ]
+    return [*branches, _branch(trials, "final", len(cuts), "backbone", "backbone", "backbone", [])]
 
 
-def _kinds_with_several_at_a_cut(trials: TrialOutputs) -> set[str]:
-    found = set(zip(trials.cuts.tolist(), trials.kinds.tolist(), trials.branches, strict=True))
-    places = [(cut, kind) for cut, kind, _ in found]
-    return {kind for cut, kind in places if places.count((cut, kind)) > 1}
+def paired(
+    branches: Sequence[Branch], baseline_kind: str, baseline: str | None
+) -> list[tuple[Branch, Branch]]:
+    """Each branch with the baselines at its cut that share a seed with it.
+
+    Raises:
+        PlanError: No branch has the label `baseline`.
+    """
+    labels = sorted({branch.label for branch in branches})
+    if baseline is not None and baseline not in labels:
+        near = difflib.get_close_matches(baseline, labels, n=3, cutoff=0.0)
+        raise PlanError(f"no trial has the label {baseline!r}. The nearest labels are {near}.")
+
+    def is_baseline(branch: Branch) -> bool:
+        return branch.kind == baseline_kind if baseline is None else branch.label == baseline
+
+    return [
+        (branch, other)
+        for branch in branches
+        for other in branches
+        if branch.cut == other.cut and is_baseline(other) and not is_baseline(branch)
+        if branch.shared_seeds(other)
+    ]
+
+
+def passed(branch: Branch, branches: Sequence[Branch]) -> list[Branch]:
+    """The branches met on the way: per earlier cut the one that continues the series."""
+    met = []
+    for place in range(branch.place):
+        there = [other for other in branches if other.place == place]
+        same = [other for other in there if other.label == branch.label]
+        kin = [other for other in there if other.kind == branch.kind]
+        met += (same or kin)[:1]
+    return met
+
+
+def affordable(flops: int, branches: Sequence[Branch]) -> list[Branch]:
+    """Per series the most expensive branch that costs at most this on its own path."""
+    by_cost = sorted(branches, key=lambda branch: branch.flops)
+    return list({branch.series: branch for branch in by_cost if branch.flops <= flops}.values())
 
 
 def _branch(
     trials: TrialOutputs,
-    values: NDArray[np.float64],
-    key: tuple[str, str],
+    cut: str,
     place: int,
-    several: set[str],
+    label: str,
+    kind: str,
+    series: str,
+    rows: Sequence[int],
 ) -> Branch:
-    mine = [index for index, other in enumerate(_keys(trials)) if other == key]
-    mine.sort(key=lambda index: int(trials.seeds[index]))
-    kind = str(trials.kinds[mine[0]])
+    """From its rows of the trials; without any it is the final layer."""
+    rows = sorted(rows, key=lambda row: int(trials.seeds[row]))
+    outputs = trials.outputs[rows] if rows else trials.final[np.newaxis]
+    branch_flops = int(trials.branch_flops[rows[0]]) if rows else 0
+    measured = trials.branch_ms if rows else None
+    branch_ms = 0.0 if measured is None else float(measured[rows].mean())
+    stages = slice(place + 1)
     return Branch(
-        cut=key[0],
+        cut=cut,
         place=place,
-        label=key[1],
+        label=label,
         kind=kind,
-        series=key[1] if kind in several else kind,
-        seeds=tuple(trials.seeds[mine].tolist()),
-        values=values[mine],
-        params=int(trials.params[mine[0]]),
-        branch_flops=int(trials.branch_flops[mine[0]]),
-        branch_ms=0.0 if trials.branch_ms is None else float(trials.branch_ms[mine].mean()),
+        series=series,
+        seeds=tuple(trials.seeds[rows].tolist()) if rows else (),
+        values=measure_of(trials.task).values(outputs, trials.labels),
+        params=int(trials.params[rows[0]]) if rows else 0,
+        branch_flops=branch_flops,
+        branch_ms=branch_ms,
+        flops=int(trials.stage_flops[stages].sum()) + branch_flops,
+        ms=None if trials.stage_ms is None else float(trials.stage_ms[stages].sum()) + branch_ms,
     )

@@ -1,25 +1,33 @@
 """Comparison: every branch over its seeds, paired differences and static rivals, as one value."""
 
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offramp.evaluation.intervals import Interval
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.errors import ShapeError
+from offramp.evaluation.branches import Branch, affordable, gathered, paired, passed
+from offramp.evaluation.intervals import Bootstrap, Bounds, Interval, resampled_interval, units_text
 from offramp.evaluation.rows import (
     BranchRow,
     FailedBranch,
     PairedDifference,
+    Rival,
     RivalDifference,
     RivalRow,
-    failure_texts,
     kind_name,
 )
-from offramp.evaluation.tradeoff import factor_text
+from offramp.evaluation.tradeoff import acceleration, factor_text
+from offramp.evaluation.trials import FailedTrial, TrialOutputs
+from offramp.record import Record, plain
 from offramp.table import Table, scaled_flops
-from offramp.task import Measure
+from offramp.task import Measure, measure_of
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Record):
     """Every branch, the final layer, the paired differences and the rivals; prints as tables.
 
     Attributes:
@@ -45,16 +53,10 @@ class Comparison:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`; an acceleration without bound is None."""
-        return {
-            "measure": self.measure.name,
-            "samples": self.samples,
-            "rows": [row.as_json() for row in self._by_cut()],
-            "final": self.final.as_json(),
-            "differences": [item.as_json() for item in self.differences],
-            "rivals": [row.as_json() for row in self.rivals],
-            "notes": list(self.notes),
-        }
+        """Plain values for `json.dumps`; failed branches are rows like the others."""
+        values = super().as_json()
+        del values["cuts"], values["failed"]
+        return {**values, "rows": plain(self.by_cut())}
 
     def tables(self) -> list[Table]:
         """The branches, and where there are any the differences and the rivals."""
@@ -65,26 +67,11 @@ class Comparison:
             tables.append(self._rival_table())
         return tables
 
-    def verdict(self) -> tuple[str, ...]:
-        """What the intervals show, in sentences that follow from the numbers and nothing else.
-
-        One per paired difference, impractical exit, static rival and failed trial.
-        """
-        return (
-            *(self._difference_sentence(item) for item in self.differences),
-            *self._impractical_sentences(),
-            *(self._rival_sentence(row) for row in self.rivals),
-            *(
-                f"{kind_name(row.kind)} ({row.branch}) at {row.cut} {text}."
-                for row in self._by_cut()
-                for text in failure_texts(row.failed)
-            ),
-        )
-
     def __str__(self) -> str:
         return "\n\n".join([*map(str, self.tables()), "\n".join(self.notes)])
 
-    def _by_cut(self) -> list[BranchRow | FailedBranch]:
+    def by_cut(self) -> list[BranchRow | FailedBranch]:
+        """All branches, those that failed too, in the order of the cuts."""
         return sorted((*self.rows, *self.failed), key=lambda row: self.cuts.index(row.cut))
 
     def _branch_table(self) -> Table:
@@ -114,7 +101,7 @@ class Comparison:
         }
         for lost in self.failed:
             lines[lost] = [lost.cut, lost.branch, *[""] * (len(head) - 3), lost.remark()]
-        rows = [lines[row] for row in (*self._by_cut(), self.final)]
+        rows = [lines[row] for row in (*self.by_cut(), self.final)]
         caption = "Every branch, mean ± standard deviation over seeds"
         return Table(head, rows, caption=caption, left=2, page_only=("95 % interval",))
 
@@ -149,44 +136,199 @@ class Comparison:
         caption = "Static rivals: no exits, less compute for every sample"
         return Table(head, rows, caption=caption, left=2, page_only=("95 % interval",))
 
-    def _difference_sentence(self, item: PairedDifference) -> str:
-        one = f"{kind_name(item.kind)} ({item.branch})"
-        other = f"{kind_name(item.baseline_kind)} ({item.baseline})"
-        seeds = "1 seed" if len(item.seeds) == 1 else f"{len(item.seeds)} seeds"
-        return (
-            f"{one} minus {other} at {item.cut}: {self._size(item.difference, item.interval)}, "
-            f"{seeds}: {self._finding(kind_name(item.kind), item.interval)}."
+
+def compare(
+    trials: TrialOutputs,
+    rivals: Sequence[Rival] = (),
+    *,
+    failed: Sequence[FailedTrial] = (),
+    baseline_kind: str = "conv",
+    baseline: str | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare every branch with the baselines at its cut, the final layer and static rivals.
+
+    Args:
+        trials: Answers of every branch from every seed.
+        rivals: Static rivals, run on the same samples in the same order.
+        failed: Trials that ended without a branch; rows show them, means leave them out.
+        baseline_kind: Branches of other kinds are paired with each branch of this kind.
+        baseline: Label of one branch; all others are paired with it instead.
+        draws: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        PlanError: No trial has the label `baseline`.
+        ShapeError: Rivals that share a name or were run on other samples; a failed trial at an
+            unknown cut, or one that has answers too.
+    """
+    _check_rivals(rivals, trials.labels.size)
+    trials.check_failed(failed)
+    every = gathered(trials)
+    branches = every[:-1]
+    measure = measure_of(trials.task)
+    pairs = paired(branches, baseline_kind, baseline)
+    columns = _columns(every, pairs, rivals, measure)
+    bootstrap = Bootstrap(draws, seed)
+    resampled = bootstrap.means([values for values, _ in columns.values()], trials.units)
+    intervals = {
+        key: resampled_interval(drawn, values, trials.units, bounds)
+        for (key, (values, bounds)), drawn in zip(columns.items(), resampled.T, strict=True)
+    }
+    *rows, final_row = (_row(branch, every, intervals, measure, failed) for branch in every)
+    return Comparison(
+        measure=measure,
+        samples=trials.labels.size,
+        cuts=tuple(trials.cut_names.tolist()),
+        rows=tuple(rows),
+        final=final_row,
+        differences=tuple(_difference(one, other, intervals) for one, other in pairs),
+        rivals=tuple(_rival_row(rival, branches, intervals) for rival in rivals),
+        failed=_failed_branches(branches, failed),
+        notes=_notes(every, trials, draws, None if pairs else baseline or kind_name(baseline_kind)),
+    )
+
+
+def _columns(
+    every: Sequence[Branch],
+    pairs: Sequence[tuple[Branch, Branch]],
+    rivals: Sequence[Rival],
+    measure: Measure,
+) -> dict[Hashable, tuple[NDArray[np.float64], Bounds]]:
+    """What gets an interval: values (seeds, N), and the bounds between which each of them lies.
+
+    Differences are taken per sample.
+    """
+    *branches, final = every
+    columns: dict[Hashable, tuple[NDArray[np.float64], Bounds]] = {
+        branch.key: (branch.values, measure.bounds) for branch in (final, *branches)
+    }
+    for branch, other in pairs:
+        columns[branch.key, other.key] = (branch.less(other), measure.difference_bounds)
+    for rival in rivals:
+        if rival.values is None:
+            continue
+        columns[rival.name] = (rival.values[np.newaxis], measure.bounds)
+        for branch in affordable(rival.flops, branches):
+            difference = branch.values - rival.values
+            columns[rival.name, branch.key] = (difference, measure.difference_bounds)
+    return columns
+
+
+def _row(
+    branch: Branch,
+    every: Sequence[Branch],
+    intervals: Mapping[Hashable, Interval],
+    measure: Measure,
+    failed: Sequence[FailedTrial],
+) -> BranchRow:
+    *branches, final = every
+    met = passed(branch, branches)
+    is_final = branch is final
+    per_seed = branch.values.mean(axis=1)
+    kin = [other for other in every if is_final or other.kind == branch.kind or other is final]
+    cheaper = [other for other in kin if other.flops < branch.flops]
+    return BranchRow(
+        cut=branch.cut,
+        branch=branch.label,
+        kind=branch.kind,
+        series=branch.series,
+        value=branch.value,
+        std=float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None,
+        seeds=branch.seeds,
+        interval=intervals[branch.key],
+        params=branch.params,
+        flops=branch.flops,
+        flops_with_passed=None if is_final else branch.flops + sum(o.branch_flops for o in met),
+        acceleration=acceleration(final.flops, branch.flops),
+        ms=branch.ms,
+        ms_with_passed=(
+            None if is_final or branch.ms is None else branch.ms + sum(o.branch_ms for o in met)
+        ),
+        practical=all(measure.better(branch.value, other.value) for other in cheaper),
+        failed=tuple(trial for trial in failed if (trial.cut, trial.branch) == branch.key),
+    )
+
+
+def _difference(
+    branch: Branch, other: Branch, intervals: Mapping[Hashable, Interval]
+) -> PairedDifference:
+    return PairedDifference(
+        cut=branch.cut,
+        branch=branch.label,
+        kind=branch.kind,
+        baseline=other.label,
+        baseline_kind=other.kind,
+        difference=float(branch.less(other).mean()),
+        interval=intervals[branch.key, other.key],
+        seeds=branch.shared_seeds(other),
+    )
+
+
+def _rival_row(
+    rival: Rival, branches: Sequence[Branch], intervals: Mapping[Hashable, Interval]
+) -> RivalRow:
+    differences = tuple(
+        RivalDifference(
+            cut=branch.cut,
+            branch=branch.label,
+            kind=branch.kind,
+            flops=branch.flops,
+            difference=branch.value - rival.value,
+            interval=intervals.get((rival.name, branch.key)),
         )
+        for branch in affordable(rival.flops, branches)
+    )
+    return RivalRow(rival, intervals.get(rival.name), differences)
 
-    def _impractical_sentences(self) -> list[str]:
-        names = [
-            f"{kind_name(r.kind)} ({r.branch}) at {r.cut}" for r in self.rows if not r.practical
-        ]
-        names += [] if self.final.practical else ["The final layer"]
-        return [f"{name} is impractical: a cheaper exit is at least as good." for name in names]
 
-    def _rival_sentence(self, row: RivalRow) -> str:
-        unit, ((flops,),) = scaled_flops([row.rival.flops])
-        name = f"static rival {row.rival.name} ({flops} {unit})"
-        if not row.differences:
-            return f"No exit is as cheap as the {name}."
-        found = "; ".join(self._rival_difference(item, row) for item in row.differences)
-        return f"The most expensive exits within the cost of the {name}, minus it: {found}."
+def _failed_branches(
+    branches: Sequence[Branch], failed: Sequence[FailedTrial]
+) -> tuple[FailedBranch, ...]:
+    keys = dict.fromkeys((trial.cut, trial.branch, trial.kind) for trial in failed)
+    known = {branch.key for branch in branches}
+    return tuple(
+        FailedBranch(*key, tuple(t for t in failed if (t.cut, t.branch, t.kind) == key))
+        for key in keys
+        if key[:2] not in known
+    )
 
-    def _rival_difference(self, item: RivalDifference, row: RivalRow) -> str:
-        alone = [other.kind for other in row.differences].count(item.kind) == 1
-        name = kind_name(item.kind) if alone else item.branch
-        size = self._size(item.difference, item.interval)
-        return f"{name} at {item.cut} {size}, {self._finding('the exit', item.interval)}"
 
-    def _size(self, difference: float, interval: Interval | None) -> str:
-        text = f"{self.measure.difference_text(difference)} {self.measure.difference_head}"
-        return text if interval is None else f"{text} [{interval.difference_text(self.measure)}]"
+def _notes(
+    every: Sequence[Branch], trials: TrialOutputs, draws: int, unpaired: str | None
+) -> tuple[str, ...]:
+    """How to read the numbers; `unpaired` is the baseline that no branch could be paired with."""
+    seeds = sorted({seed for branch in every for seed in branch.seeds})
+    drawn = "samples" if trials.units is None else "units"
+    notes = [
+        f"{units_text(trials.labels.size, trials.units)}; seeds {', '.join(map(str, seeds))}; ± is "
+        "the sample standard deviation over seeds.",
+        "Data order is one stream shared by all seeds; they vary initialisation and dropout only.",
+        f"95 % intervals: percentile bootstrap, {draws} draws over {drawn} (one draw "
+        "for all rows) and seeds, each interval for itself. "
+        + (
+            "One seed: they say nothing about other seeds."
+            if len(seeds) == 1
+            else "With few seeds they are somewhat too narrow where seeds differ much."
+        ),
+        "FLOPs: a multiply-add is 2; own path, then with the branches of the same series at "
+        "earlier cuts. Acceleration: whole backbone / own path.",
+        "Impractical: a cheaper exit of the same kind, or the final layer if cheaper, is at "
+        "least as good on these means.",
+    ]
+    if unpaired is not None:
+        notes.append(f"No paired differences: no cut has {unpaired} and another branch.")
+    return tuple(notes)
 
-    def _finding(self, name: str, interval: Interval | None) -> str:
-        if interval is None:
-            return "no interval, so nothing is shown"
-        if 0.0 in interval:
-            return "no difference shown (the interval includes 0)"
-        better = self.measure.better(interval.low, 0.0)
-        return f"{name} {'is better' if better else 'is worse'} (the interval excludes 0)"
+
+def _check_rivals(rivals: Sequence[Rival], samples: int) -> None:
+    names = [rival.name for rival in rivals]
+    if len(set(names)) != len(names):
+        raise ShapeError(f"rivals must have different names, got {names}.")
+    for rival in rivals:
+        if rival.values is not None and rival.values.shape != (samples,):
+            raise ShapeError(
+                f"rival {rival.name!r} has {rival.values.shape} values for {samples} samples. "
+                "Run it on the samples that the exits answered."
+            )

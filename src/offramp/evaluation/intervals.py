@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from offramp.record import Record, plain
 from offramp.task import Measure
 
 CONFIDENCE = 0.95
@@ -28,7 +30,7 @@ Bounds = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Record):
     """A 95 % interval, in the unit of what it is about."""
 
     low: float
@@ -45,9 +47,9 @@ class Interval:
         """Around a difference, as tables print it."""
         return f"{measure.difference_text(self.low)} to {measure.difference_text(self.high)}"
 
-    def as_json(self) -> list[float | None]:
+    def as_json(self) -> Any:
         """Both ends; None for one that is infinite, as a single unit without bounds leaves it."""
-        return [end if math.isfinite(end) else None for end in (self.low, self.high)]
+        return plain([self.low, self.high])
 
 
 def wilson(share: float, samples: int) -> Interval:

@@ -1,15 +1,15 @@
 """Rows of a comparison: a branch, a pair of branches, a static rival, a failed branch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp.evaluation.intervals import Interval
-from offramp.evaluation.tradeoff import finite_or_none
 from offramp.evaluation.trials import FailedTrial
+from offramp.record import Record
 from offramp.storage.arrays import checked_outputs
 from offramp.task import Measure, Task, checked_labels, measure_of
 
@@ -17,7 +17,7 @@ _KIND_NAMES = {"slvit": "SL-ViT", "conv": "CNN", "backbone": "final layer"}
 
 
 @dataclass(frozen=True)
-class BranchRow:
+class BranchRow(Record):
     """One branch at one cut, over its seeds; or the final layer, which has no branch.
 
     Attributes:
@@ -72,18 +72,9 @@ class BranchRow:
         impractical = [] if self.practical else ["impractical"]
         return "; ".join([*impractical, *failure_texts(self.failed)])
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return {
-            **asdict(self),
-            "interval": self.interval.as_json(),
-            "acceleration": finite_or_none(self.acceleration),
-            "failed": _failed_json(self.failed),
-        }
-
 
 @dataclass(frozen=True)
-class FailedBranch:
+class FailedBranch(Record):
     """A branch at a cut of which no trial succeeded.
 
     Attributes:
@@ -104,13 +95,12 @@ class FailedBranch:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`, with the keys of a `BranchRow`."""
-        nothing: dict[str, Any] = {field.name: None for field in fields(BranchRow)}
-        failed = _failed_json(self.failed)
-        return {**nothing, **asdict(self), "seeds": (), "practical": False, "failed": failed}
+        nothing = {field.name: None for field in fields(BranchRow)}
+        return {**nothing, **super().as_json(), "seeds": [], "practical": False}
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class PairedDifference(Record):
     """A branch minus the baseline at the same cut: same samples, same seeds.
 
     Attributes:
@@ -133,13 +123,9 @@ class PairedDifference:
     interval: Interval
     seeds: tuple[int, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return {**asdict(self), "interval": self.interval.as_json()}
-
 
 @dataclass(frozen=True, eq=False)
-class Rival:
+class Rival(Record):
     """One way to spend less on every sample alike, such as smaller images.
 
     Attributes:
@@ -181,12 +167,11 @@ class Rival:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`, without the single samples."""
-        names = ("name", "value", "flops", "resolution", "note")
-        return {name: getattr(self, name) for name in names}
+        return {key: value for key, value in super().as_json().items() if key != "values"}
 
 
 @dataclass(frozen=True)
-class RivalDifference:
+class RivalDifference(Record):
     """The most expensive exit of a series that costs no more than a rival, minus that rival.
 
     The exit is picked by its cost alone, so the samples that judge it did not pick it.
@@ -207,13 +192,9 @@ class RivalDifference:
     difference: float
     interval: Interval | None
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return {**asdict(self), "interval": self.interval and self.interval.as_json()}
-
 
 @dataclass(frozen=True, eq=False)
-class RivalRow:
+class RivalRow(Record):
     """A rival and the exits that cost no more.
 
     Attributes:
@@ -228,11 +209,8 @@ class RivalRow:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        return {
-            **self.rival.as_json(),
-            "interval": self.interval and self.interval.as_json(),
-            "differences": [item.as_json() for item in self.differences],
-        }
+        row = super().as_json()
+        return {**row.pop("rival"), **row}
 
 
 def kind_name(kind: str) -> str:
@@ -249,7 +227,3 @@ def failure_texts(failed: Sequence[FailedTrial]) -> list[str]:
         f"failed: {reason} ({'seed' if len(of) == 1 else 'seeds'} {', '.join(of)})"
         for reason, of in seeds.items()
     ]
-
-
-def _failed_json(failed: Sequence[FailedTrial]) -> list[dict[str, Any]]:
-    return [{"seed": trial.seed, "reason": trial.reason} for trial in failed]

@@ -1,8 +1,8 @@
 """Accuracy against compute: one point per exit, and which exits are worth having."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from offramp.errors import OfframpError
 from offramp.evaluation.intervals import Interval, mean_interval, units_text, wilson
 from offramp.outputs import ExitOutputs
+from offramp.record import Record, plain
 from offramp.table import Table, scaled_flops
 from offramp.task import Measure, measure_of
 
 
 @dataclass(frozen=True)
-class ExitPoint:
+class ExitPoint(Record):
     """One exit on the accuracy-compute plane.
 
     Attributes:
@@ -58,7 +59,7 @@ class ExitPoint:
 
 
 @dataclass(frozen=True)
-class Tradeoff(Sequence[ExitPoint]):
+class Tradeoff(Record, Sequence[ExitPoint]):
     """The exits in order; it prints as a table.
 
     Attributes:
@@ -79,16 +80,13 @@ class Tradeoff(Sequence[ExitPoint]):
     def __getitem__(self, index: Any) -> Any:
         return self.points[index]
 
-    def __iter__(self) -> Iterator[ExitPoint]:
-        return iter(self.points)
-
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`; an acceleration without bound is None."""
-        rows = [asdict(point) for point in self.points]
-        for row, point in zip(rows, self.points, strict=True):
-            row["interval"] = point.interval.as_json()
-            row["acceleration"] = finite_or_none(point.acceleration)
-        return {"samples": self.samples, "interval_method": self.method, "exits": rows}
+        return {
+            "samples": self.samples,
+            "interval_method": self.method,
+            "exits": plain(self.points),
+        }
 
     def table(self) -> Table:
         """One row per exit."""
@@ -173,11 +171,6 @@ def acceleration(whole: float, own: float) -> float:
 def factor_text(factor: float) -> str:
     """An acceleration as tables print it."""
     return f"{factor:.2f}x" if math.isfinite(factor) else "free"
-
-
-def finite_or_none(value: float) -> float | None:
-    """The value as JSON can hold it."""
-    return value if math.isfinite(value) else None
 
 
 def _intervals(

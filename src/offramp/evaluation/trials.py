@@ -1,17 +1,17 @@
 """What every trained branch answered on one set of samples, and which trials failed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import ShapeError
 from offramp.outputs import independent_units
-from offramp.storage.archive import load_value, save_value
+from offramp.record import Record
+from offramp.storage.archive import Archived
 from offramp.storage.arrays import (
     checked_counts,
     checked_outputs,
@@ -22,11 +22,9 @@ from offramp.storage.arrays import (
 )
 from offramp.task import Task, checked_labels
 
-_SCHEMA = "offramp trial outputs 1"
-
 
 @dataclass(frozen=True)
-class FailedTrial:
+class FailedTrial(Record):
     """A trial that ended without a branch.
 
     Attributes:
@@ -43,9 +41,13 @@ class FailedTrial:
     seed: int
     reason: str
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`, below a row that has the rest."""
+        return {"seed": self.seed, "reason": self.reason}
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrialOutputs:
+class TrialOutputs(Archived):
     """Answers of T trials, each one branch at one cut from one seed, and of the backbone itself.
 
     Attributes:
@@ -71,6 +73,7 @@ class TrialOutputs:
             `cut_names`, the same trial twice, the same label for different settings.
     """
 
+    schema: ClassVar[str] = "offramp trial outputs 1"
     outputs: NDArray[np.float32]
     final: NDArray[np.float32]
     labels: NDArray[np.generic]
@@ -139,19 +142,21 @@ class TrialOutputs:
         if (self.stage_ms is None) != (self.branch_ms is None):
             raise ShapeError("stage_ms and branch_ms go together: give both, or neither.")
 
-    def save(self, path: Path | str) -> None:
-        """Write one `.npz` file without pickle; the same answers give the same bytes.
+    def check_failed(self, failed: Sequence[FailedTrial]) -> None:
+        """Refuse failed trials that cannot be of the same run.
 
         Raises:
-            BundleError: The file cannot be written.
+            ShapeError: One is at an unknown cut, or has answers too.
         """
-        save_value(path, _SCHEMA, self)
-
-    @classmethod
-    def load(cls, source: Path | str | bytes) -> Self:
-        """Read what `save` wrote, from a file or from what was read of one.
-
-        Raises:
-            BundleError: No such file, a damaged one, or one that holds something else.
-        """
-        return load_value(cls, source, _SCHEMA)
+        answered = set(zip(self.cuts.tolist(), self.branches.tolist(), self.seeds, strict=True))
+        for trial in failed:
+            if trial.cut not in self.cut_names.tolist():
+                raise ShapeError(
+                    f"a failed trial is at cut {trial.cut!r}, and the cuts are "
+                    f"{self.cut_names.tolist()}. Give failed trials of the same run."
+                )
+            if (trial.cut, trial.branch, trial.seed) in answered:
+                raise ShapeError(
+                    f"seed {trial.seed} of {trial.branch!r} at {trial.cut!r} is among the failed "
+                    "trials and has answers. Give each trial once."
+                )

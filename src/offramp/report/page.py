@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from offramp.evaluation import Comparison, Tradeoff
+from offramp.evaluation import Comparison, Tradeoff, verdict
 from offramp.evaluation.policy_quality import PolicyQuality
 from offramp.evaluation.quality import Quality
 from offramp.evaluation.rows import kind_name
@@ -107,7 +107,7 @@ def _tables(comparison: Comparison) -> str:
 
 
 def _verdict(comparison: Comparison) -> str:
-    sentences = comparison.verdict()
+    sentences = verdict(comparison)
     return f"<h2>What this shows</h2>\n{html_list(sentences)}" if sentences else ""
 
 

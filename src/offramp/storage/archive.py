@@ -8,17 +8,15 @@ import json
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp.errors import BundleError, ShapeError
 from offramp.storage.atomic import write_bytes
-
-V = TypeVar("V")
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip file can state
 _SCHEMA = "schema"
@@ -82,37 +80,47 @@ def read_arrays(
     return arrays
 
 
-def save_value(path: Path | str, schema: str, value: Any) -> None:
-    """Write the fields of a dataclass; None is left out, a field `source` is stored as JSON.
+@dataclass(frozen=True, eq=False)
+class Archived:
+    """A dataclass of arrays that one `.npz` file holds: it needs a `task`, and a `source` is JSON.
 
-    Raises:
-        BundleError: The file cannot be written.
+    Attributes:
+        schema: What the file says that it holds.
     """
-    given = {field.name: getattr(value, field.name) for field in fields(value)}
-    if given["source"] is not None:
-        given["source"] = json.dumps(given["source"], sort_keys=True)
-    write_arrays(path, schema, {name: item for name, item in given.items() if item is not None})
 
+    schema: ClassVar[str]
 
-def load_value(kind: type[V], source: Path | str | bytes, schema: str) -> V:
-    """Read the dataclass that `save_value` wrote into a file, or from what was read of one.
+    def save(self, path: Path | str) -> None:
+        """Write one `.npz` file without pickle; the same values give the same bytes.
 
-    Raises:
-        BundleError: No such file, a damaged one, or one that holds something else.
-    """
-    known = fields(kind)  # type: ignore[arg-type]  # V is a dataclass; typing has no bound for it
-    optional = [field.name for field in known if field.default is None]
-    required = [field.name for field in known if field.default is not None]
-    given: dict[str, Any] = dict(read_arrays(source, schema, required, optional))
-    try:
-        given["task"] = str(given["task"])
-        if "source" in given:
-            given["source"] = json.loads(str(given["source"]))
-        return kind(**given)
-    except (ShapeError, ValueError, TypeError) as error:
-        raise BundleError(
-            f"{_name(source)} holds values that disagree: {error} Write it again."
-        ) from error
+        Raises:
+            BundleError: The file cannot be written.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if given["source"] is not None:
+            given["source"] = json.dumps(given["source"], sort_keys=True)
+        arrays = {name: item for name, item in given.items() if item is not None}
+        write_arrays(path, self.schema, arrays)
+
+    @classmethod
+    def load(cls, source: Path | str | bytes) -> Self:
+        """Read what `save` wrote, from a file or from what was read of one.
+
+        Raises:
+            BundleError: No such file, a damaged one, or one that holds something else.
+        """
+        optional = [field.name for field in fields(cls) if field.default is None]
+        required = [field.name for field in fields(cls) if field.default is not None]
+        given: dict[str, Any] = dict(read_arrays(source, cls.schema, required, optional))
+        try:
+            given["task"] = str(given["task"])
+            if "source" in given:
+                given["source"] = json.loads(str(given["source"]))
+            return cls(**given)
+        except (ShapeError, ValueError, TypeError) as error:
+            raise BundleError(
+                f"{_name(source)} holds values that disagree: {error} Write it again."
+            ) from error
 
 
 def _as_npy(values: NDArray[np.generic]) -> bytes:
