@@ -38,3 +38,10 @@ def test_text_has_the_title_and_leaves_out_what_only_a_page_shows() -> None:
 def test_milliseconds_are_not_scaled() -> None:
     assert scaled_costs("ms", [1.234, 1e7]) == ("ms", ["1.23", "10000000.00"])
     assert scaled_costs("flops", [5e7]) == ("MFLOPs", ["50.00"])
+
+
+def test_a_column_without_texts_is_left_out_of_a_table_of_columns() -> None:
+    table = Table.of(("exit", ["a", "b"]), ("ms", []), ("FLOPs", ["7", "11"]), title="Exits")
+    assert table.head == ["exit", "FLOPs"]
+    assert table.rows == [("a", "7"), ("b", "11")]
+    assert str(table).startswith("Exits\nexit  FLOPs\n")

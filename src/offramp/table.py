@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ class Table:
     caption: str = ""
     left: int = 1
     page_only: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, *columns: tuple[str, Sequence[str]], **settings: Any) -> Self:
+        """A table from columns, each a head and its texts; one without texts is left out."""
+        given = [(head, texts) for head, texts in columns if texts]
+        rows = list(zip(*(texts for _, texts in given), strict=True))
+        return cls([head for head, _ in given], rows, **settings)
 
     def __str__(self) -> str:
         shown = [place for place, head in enumerate(self.head) if head not in self.page_only]

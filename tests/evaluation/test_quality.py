@@ -55,18 +55,18 @@ def test_the_order_of_samples_changes_nothing(make: Any, seed: int) -> None:
 def test_temperatures_come_from_the_other_rows(make: Any) -> None:
     outputs, others = make(1), make(2, samples=300)
     found = quality(outputs, temperatures_on=others)
-    assert found.fitted_on == 300
+    assert found.temperatures_fitted_on == 300
     assert tuple(exit.temperature for exit in found.exits[:-1]) == fit_temperatures(others)
-    assert quality(outputs).exits[0].ece_scaled is None
+    assert quality(outputs).exits[0].after is None
 
 
 def test_scaling_corrects_overconfident_logits(make: Any) -> None:
     outputs, others = (make(seed, samples=900) for seed in (1, 2))
     sharp, sharp_others = (replace(each, outputs=6 * each.outputs) for each in (outputs, others))
     for exit in quality(sharp, temperatures_on=sharp_others).exits:
-        assert exit.ece is not None
-        assert exit.ece_scaled is not None
-        assert exit.ece_scaled < exit.ece / 2
+        assert exit.before is not None
+        assert exit.after is not None
+        assert exit.after.ece < exit.before.ece / 2
 
 
 def test_the_last_exit_has_no_area_and_the_others_one_per_score(make: Any) -> None:
@@ -90,7 +90,7 @@ def test_regressions_agree_by_distance(make: Any) -> None:
     found = quality(outputs)
     values = outputs.outputs[:, :, 0].astype(float)
     assert found.agreement[0, 1] == pytest.approx(np.abs(values[0] - values[1]).mean())
-    assert (found.exits[0].ece, found.exits[0].auroc) == (None, {})
+    assert (found.exits[0].before, found.exits[0].auroc) == (None, {})
     assert "MAE" in str(found)
 
 

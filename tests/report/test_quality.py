@@ -27,8 +27,8 @@ def test_reliability_has_a_panel_per_exit_with_its_bins_before_and_after(found: 
     assert len(shown) == 3
     for panel, exit in enumerate(found.exits):
         for label, bins in (
-            ("as trained", exit.reliability),
-            ("after temperature scaling", exit.reliability_scaled),
+            ("as trained", exit.before),
+            ("after temperature scaling", exit.after),
         ):
             assert bins is not None
             drawn = line(figure, label, panel)

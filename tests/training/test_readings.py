@@ -91,4 +91,4 @@ def test_two_sets_of_arrays_are_not_taken_for_the_same_samples(
 ) -> None:
     model = fit(epochs=1)
     judged = quality(model.collect(train), temperatures_on=model.collect(validation))
-    assert judged.fitted_on == len(validation[1])
+    assert judged.temperatures_fitted_on == len(validation[1])

@@ -1,9 +1,6 @@
 """Reference: how the samples that a policy was calibrated on leave, as far as drift needs it."""
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +9,7 @@ from offramp.drift.bets import TUNING
 from offramp.errors import DataError
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy
+from offramp.spec import Spec
 
 _FEWEST = 100
 
@@ -20,8 +18,7 @@ class DependenceWarning(UserWarning):
     """Samples or answers depend on each other, so more alarms than promised may be false."""
 
 
-@dataclass(frozen=True)
-class Tally:
+class Tally(Spec):
     """Samples per category, in two parts.
 
     Bets may not depend on the samples that ranks are taken among, or the ranks would not be
@@ -49,14 +46,8 @@ class Tally:
         shares: NDArray[np.float64] = counts / counts.sum()
         return shares
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what JSON made of one."""
-        return cls(tuple(content["placing"]), tuple(content["ranked"]))
 
-
-@dataclass(frozen=True)
-class Reference:
+class Reference(Spec):
     """What a watch compares with.
 
     Attributes:
@@ -71,21 +62,6 @@ class Reference:
     names: tuple[str, ...]
     mix: Tally
     disagreement: Tally | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `as_json` gave, or what JSON made of it."""
-        disagreement = content["disagreement"]
-        return cls(
-            exits=tuple(content["exits"]),
-            names=tuple(content["names"]),
-            mix=Tally.from_json(content["mix"]),
-            disagreement=None if disagreement is None else Tally.from_json(disagreement),
-        )
 
 
 def reference_of(
@@ -156,5 +132,8 @@ def _disagreement(
 
 
 def _tally(categories: NDArray[np.int64], placing: NDArray[np.bool_], count: int) -> Tally:
-    parts = [np.bincount(categories[part], minlength=count) for part in (placing, ~placing)]
-    return Tally(*(tuple(part.tolist()) for part in parts))
+    placed, ranked = (
+        tuple(np.bincount(categories[part], minlength=count).tolist())
+        for part in (placing, ~placing)
+    )
+    return Tally(placing=placed, ranked=ranked)

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, Self
 
@@ -18,6 +18,7 @@ from offramp.errors import BundleError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy
 from offramp.policy.files import check_schema
+from offramp.record import Record
 
 _SCHEMA = "offramp watch 2"
 _LARGEST_LOG = 700.0  # e to this is still a number
@@ -25,7 +26,7 @@ Kind = Literal["exit mix", "disagreement"]
 
 
 @dataclass(frozen=True)
-class Alarm:
+class Alarm(Record):
     """The answers no longer look like those of the reference.
 
     Attributes:
@@ -48,10 +49,6 @@ class Alarm:
     answers: int
     e_value: float
     rate: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return asdict(self)
 
     def __str__(self) -> str:
         what = (
@@ -157,7 +154,7 @@ class Watch:
             "schema": _SCHEMA,
             "rate": self.rate,
             "every": self.every,
-            "reference": self.reference.as_json(),
+            "reference": self.reference.model_dump(mode="json"),
             "streams": {kind: stream.state() for kind, stream in self._streams.items()},
         }
 
@@ -170,7 +167,7 @@ class Watch:
         """
         check_schema(state, _SCHEMA, "start a new watch")
         try:
-            reference = Reference.from_json(state["reference"])
+            reference = Reference.model_validate(state["reference"])
             unused = np.random.default_rng(), np.random.default_rng()  # restored below
             made = cls(reference, state["rate"], state["every"], *unused)
             for kind, stream in made._streams.items():

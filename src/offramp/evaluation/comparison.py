@@ -106,35 +106,32 @@ class Comparison(Record):
         return Table(head, rows, caption=caption, left=2, page_only=("95 % interval",))
 
     def _difference_table(self) -> Table:
-        head = ["exit", "paired difference", self.measure.difference_head, "95 % interval", "seeds"]
-        rows = [
-            [
-                item.cut,
-                f"{item.branch} minus {item.baseline}",
-                self.measure.difference_text(item.difference),
-                item.interval.difference_text(self.measure),
-                str(len(item.seeds)),
-            ]
-            for item in self.differences
-        ]
-        caption = "Paired differences: same samples, same seeds"
-        return Table(head, rows, caption=caption, left=2, page_only=("seeds",))
+        measure, items = self.measure, self.differences
+        return Table.of(
+            ("exit", [item.cut for item in items]),
+            ("paired difference", [f"{item.branch} minus {item.baseline}" for item in items]),
+            (measure.difference_head, [measure.difference_text(item.difference) for item in items]),
+            ("95 % interval", [item.interval.difference_text(measure) for item in items]),
+            ("seeds", [str(len(item.seeds)) for item in items]),
+            caption="Paired differences: same samples, same seeds",
+            left=2,
+            page_only=("seeds",),
+        )
 
     def _rival_table(self) -> Table:
         unit, (flops,) = scaled_flops([row.rival.flops for row in self.rivals])
-        head = ["static rival", "how", self.measure.head, "95 % interval", unit]
-        rows = [
-            [
-                row.rival.name,
-                row.rival.note,
-                self.measure.text(row.rival.value),
-                row.interval.text(self.measure) if row.interval else "",
-                own,
-            ]
-            for row, own in zip(self.rivals, flops, strict=True)
-        ]
-        caption = "Static rivals: no exits, less compute for every sample"
-        return Table(head, rows, caption=caption, left=2, page_only=("95 % interval",))
+        measure, rows = self.measure, self.rivals
+        intervals = [row.interval.text(measure) if row.interval else "" for row in rows]
+        return Table.of(
+            ("static rival", [row.rival.name for row in rows]),
+            ("how", [row.rival.note for row in rows]),
+            (measure.head, [measure.text(row.rival.value) for row in rows]),
+            ("95 % interval", intervals),
+            (unit, flops),
+            caption="Static rivals: no exits, less compute for every sample",
+            left=2,
+            page_only=("95 % interval",),
+        )
 
 
 def compare(

@@ -11,11 +11,12 @@ from offramp.calibration.temperature import fit_temperature
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import Score
 from offramp.policy.scores import max_softmax
+from offramp.record import Record
 from offramp.task import measure_of
 
 
 @dataclass(frozen=True, eq=False)
-class Reliability:
+class Reliability(Record):
     """Bins of equal mass over the maximum softmax; only bins that hold samples.
 
     Attributes:
@@ -38,14 +39,7 @@ class Reliability:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        return {
-            "ece": self.ece,
-            "bins": {
-                "confidence": self.confidence.tolist(),
-                "accuracy": self.accuracy.tolist(),
-                "counts": self.counts.tolist(),
-            },
-        }
+        return {"ece": self.ece, "bins": super().as_json()}
 
 
 def reliability(
@@ -91,7 +85,7 @@ def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | N
 
 
 @dataclass(frozen=True, eq=False)
-class ExitQuality:
+class ExitQuality(Record):
     """One exit on the judged samples.
 
     Attributes:
@@ -99,44 +93,21 @@ class ExitQuality:
         value: Accuracy, 0 to 1, or mean absolute error.
         cost: Of leaving here on the own path, in the quality's unit.
         cost_with_passed: The same with the branches passed on the way.
-        reliability: Of its maximum softmax; None for a regression.
         temperature: Fitted on other rows, where they were given.
-        reliability_scaled: With the logits divided by `temperature`.
         auroc: By score: how well it separates samples for which this exit is right, or no later
             exit is, from the others. None where all are the same, as at the last exit.
+        before: Reliability of its maximum softmax; None for a regression.
+        after: The same with the logits divided by `temperature`.
     """
 
     name: str
     value: float
     cost: float
     cost_with_passed: float
-    reliability: Reliability | None
     temperature: float | None
-    reliability_scaled: Reliability | None
     auroc: Mapping[str, float | None]
-
-    @property
-    def ece(self) -> float | None:
-        """Expected calibration error, 0 to 1; None for a regression."""
-        return None if self.reliability is None else self.reliability.ece
-
-    @property
-    def ece_scaled(self) -> float | None:
-        """The same after temperature scaling, where there is a temperature."""
-        return None if self.reliability_scaled is None else self.reliability_scaled.ece
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "cost": self.cost,
-            "cost_with_passed": self.cost_with_passed,
-            "temperature": self.temperature,
-            "auroc": dict(self.auroc),
-            "before": self.reliability and self.reliability.as_json(),
-            "after": self.reliability_scaled and self.reliability_scaled.as_json(),
-        }
+    before: Reliability | None
+    after: Reliability | None
 
 
 def exit_qualities(
@@ -150,14 +121,20 @@ def exit_qualities(
     values = measure_of(outputs.task).values(outputs.outputs, outputs.labels)
     own, passed = outputs.own_path_cost(unit), outputs.with_passed_cost(unit)
     areas = {score.name: _areas(outputs, score) for score in scores}
+    temperatures = [
+        None if others is None else fit_temperature(others.outputs[exit], others.labels)
+        for exit in range(len(outputs.names))
+    ]
     return tuple(
         ExitQuality(
             name,
             float(values[exit].mean()),
             float(own[exit]),
             float(passed[exit]),
-            *_calibrated(outputs, others, exit, bins),
+            temperatures[exit],
             {score: area[exit] for score, area in areas.items()},
+            _reliability(outputs, exit, 1.0, bins),
+            _reliability(outputs, exit, temperatures[exit], bins),
         )
         for exit, name in enumerate(outputs.names)
     )
@@ -181,18 +158,12 @@ def _areas(outputs: ExitOutputs, score: Score) -> list[float | None]:
     return [*(auroc(sure, positive) for sure, positive in early), None]
 
 
-def _calibrated(
-    outputs: ExitOutputs, others: ExitOutputs | None, exit: int, bins: int
-) -> tuple[Reliability | None, float | None, Reliability | None]:
-    """Reliability, temperature and reliability with it."""
-    if outputs.task == "regression":
-        return None, None, None
-    logits, right = outputs.outputs[exit], outputs.correct[exit]
-    before = reliability(logits, right, 1.0, bins)
-    if others is None:
-        return before, None, None
-    temperature = fit_temperature(others.outputs[exit], others.labels)
-    return before, temperature, reliability(logits, right, temperature, bins)
+def _reliability(
+    outputs: ExitOutputs, exit: int, temperature: float | None, bins: int
+) -> Reliability | None:
+    if outputs.task == "regression" or temperature is None:
+        return None
+    return reliability(outputs.outputs[exit], outputs.correct[exit], temperature, bins)
 
 
 def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,12 +1,13 @@
 """The oracle: the best exit for each sample, and what shares of the backbone's cost can buy."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.record import Record, plain
 from offramp.task import Measure
 
 Floats = NDArray[np.float64]
@@ -14,7 +15,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
-class OracleCurve:
+class OracleCurve(Record):
     """The best mean value for each mean cost; straight between its points.
 
     The oracle knows the best exit for every sample and runs no other branch, so costs are on the
@@ -40,7 +41,7 @@ class OracleCurve:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        return {"cost_share": self.cost_share.tolist(), "value": self.value.tolist()}
+        return {"cost_share": plain(self.cost_share), "value": plain(self.value)}
 
 
 def oracle_curve(values: Floats, costs: Floats, whole: float, measure: Measure) -> OracleCurve:
@@ -81,7 +82,7 @@ def _moves(good: Floats, costs: Floats, start: NDArray[np.int64]) -> tuple[Float
 
 
 @dataclass(frozen=True)
-class BudgetPoint:
+class BudgetPoint(Record):
     """The best that fits into a share of the backbone's cost, seen on the judged samples.
 
     Attributes:
@@ -100,10 +101,6 @@ class BudgetPoint:
     policy: str | None
     policy_value: float | None
     oracle: float | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return asdict(self)
 
 
 Choice = tuple[float, float, str]

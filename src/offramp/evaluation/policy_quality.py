@@ -1,7 +1,7 @@
 """What a policy does: which exits answer, and what each class and group loses by it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from offramp.evaluation.intervals import Interval, mean_interval
 from offramp.evaluation.oracle import OracleCurve
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy
+from offramp.record import Record
 from offramp.table import Table
 from offramp.task import Measure, measure_of
 
@@ -19,7 +20,7 @@ _WORST = 10  # parts that a table shows at most
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Record):
     """What a policy does to all samples, or to those of one class or group.
 
     Attributes:
@@ -45,21 +46,9 @@ class Part:
     def __str__(self) -> str:
         return f"{self.kind} {self.name}".strip()
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return {**asdict(self), "interval": self.interval.as_json()}
-
-    def drop_texts(self, measure: Measure) -> list[str]:
-        """The drop and its interval as tables print them."""
-        return [measure.difference_text(self.drop), self.interval.difference_text(measure)]
-
-    def mix_texts(self) -> list[str]:
-        """The share of each exit in percent as tables print it."""
-        return [f"{100 * share:.1f}" for share in self.mix]
-
 
 @dataclass(frozen=True)
-class PolicyQuality:
+class PolicyQuality(Record):
     """One policy on the judged samples.
 
     Attributes:
@@ -88,46 +77,52 @@ class PolicyQuality:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        rows = {"overall": self.overall.as_json(), "parts": [part.as_json() for part in self.parts]}
-        return {**asdict(self), **rows, "saved": self.saved}
+        return {**super().as_json(), "saved": self.saved}
 
     def part_table(self, exits: Sequence[str], measure: Measure) -> Table:
         """The classes and groups that it costs most."""
-        head = ["part", "samples", *(f"{name} %" for name in exits)]
-        head += [measure.head, "final", drop_head(measure), "95 % interval"]
-        rows = [
-            [
-                str(part),
-                str(part.samples),
-                *part.mix_texts(),
-                measure.text(part.value),
-                measure.text(part.final),
-                *part.drop_texts(measure),
-            ]
-            for part in self.parts[:_WORST]
-        ]
+        shown = self.parts[:_WORST]
         rest = f", {_WORST} of {len(self.parts)}" if len(self.parts) > _WORST else ""
-        return Table(head, rows, f"{self.name}: the largest drops first{rest}")
+        return Table.of(
+            ("part", [str(part) for part in shown]),
+            ("samples", [str(part.samples) for part in shown]),
+            *_mix_columns(shown, exits),
+            (measure.head, [measure.text(part.value) for part in shown]),
+            ("final", [measure.text(part.final) for part in shown]),
+            *_drop_columns(shown, measure),
+            title=f"{self.name}: the largest drops first{rest}",
+        )
 
 
 def policy_table(
     policies: Sequence[PolicyQuality], exits: Sequence[str], measure: Measure
 ) -> Table:
     """What policies cost and lose, and which exits answer."""
-    head = ["policy", *(f"{name} %" for name in exits), measure.head]
-    head += [drop_head(measure), "95 % interval", "saved %", "above oracle %"]
-    rows = [
-        [
-            policy.name,
-            *policy.overall.mix_texts(),
-            measure.text(policy.overall.value),
-            *policy.overall.drop_texts(measure),
-            f"{100 * policy.saved:.1f}",
-            f"{100 * policy.oracle_gap:.1f}",
-        ]
-        for policy in policies
+    overall = [policy.overall for policy in policies]
+    return Table.of(
+        ("policy", [policy.name for policy in policies]),
+        *_mix_columns(overall, exits),
+        (measure.head, [measure.text(part.value) for part in overall]),
+        *_drop_columns(overall, measure),
+        ("saved %", [f"{100 * policy.saved:.1f}" for policy in policies]),
+        ("above oracle %", [f"{100 * policy.oracle_gap:.1f}" for policy in policies]),
+        title="Policies: which exit answers, and what that costs",
+    )
+
+
+def _mix_columns(parts: Sequence[Part], exits: Sequence[str]) -> list[tuple[str, list[str]]]:
+    shares = np.array([part.mix for part in parts]).T
+    return [
+        (f"{name} %", [f"{100 * share:.1f}" for share in column])
+        for name, column in zip(exits, shares, strict=True)
     ]
-    return Table(head, rows, "Policies: which exit answers, and what that costs")
+
+
+def _drop_columns(parts: Sequence[Part], measure: Measure) -> list[tuple[str, list[str]]]:
+    return [
+        (drop_head(measure), [measure.difference_text(part.drop) for part in parts]),
+        ("95 % interval", [part.interval.difference_text(measure) for part in parts]),
+    ]
 
 
 def drop_head(measure: Measure) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from offramp.evaluation.oracle import BudgetPoint, OracleCurve, budget_points, o
 from offramp.evaluation.policy_quality import PolicyQuality, policy_quality, policy_table
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy, Score, find_score
+from offramp.record import Record
 from offramp.table import Table, scaled_costs
 from offramp.task import Measure, measure_of
 
@@ -20,14 +20,14 @@ Policies = Sequence[ExitPolicy] | Mapping[str, ExitPolicy]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Quality:
+class Quality(Record):
     """What the exits are worth on a set of samples; it prints as tables.
 
     Attributes:
         measure: What values are: accuracy, or mean absolute error.
         unit: Of costs: `flops` or `ms`.
         samples: How many were judged.
-        fitted_on: How many other samples the temperatures were fitted on; None without.
+        temperatures_fitted_on: So many other samples; None without temperatures.
         exits: One per exit.
         agreement: (E, E) share of equal answers; for a regression mean absolute differences.
         oracle: The best mean value for each mean cost.
@@ -38,26 +38,12 @@ class Quality:
     measure: Measure
     unit: Unit
     samples: int
-    fitted_on: int | None
+    temperatures_fitted_on: int | None
     exits: tuple[ExitQuality, ...]
     agreement: NDArray[np.float64]
     oracle: OracleCurve
     policies: tuple[PolicyQuality, ...]
     budgets: tuple[BudgetPoint, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
-        return {
-            "measure": self.measure.name,
-            "unit": self.unit,
-            "samples": self.samples,
-            "temperatures_fitted_on": self.fitted_on,
-            "exits": [exit.as_json() for exit in self.exits],
-            "agreement": self.agreement.tolist(),
-            "oracle": self.oracle.as_json(),
-            "policies": [policy.as_json() for policy in self.policies],
-            "budgets": [point.as_json() for point in self.budgets],
-        }
 
     def tables(self) -> list[Table]:
         """Exits, agreement, budgets and, where there are policies, what they do to each part."""
@@ -98,24 +84,21 @@ class Quality:
 
     def _exit_table(self) -> Table:
         unit, costs = scaled_costs(self.unit, [exit.cost for exit in self.exits])
-        head = ["exit", self.measure.head, unit]
-        head += ["ECE %"] if self.measure.higher_is_better else []
-        head += ["temperature", "ECE after %"] if self.fitted_on else []
-        head += [f"AUROC {score}" for score in self.exits[0].auroc]
-        rows = [
-            [
-                exit.name,
-                self.measure.text(exit.value),
-                cost,
-                *([] if exit.ece is None else [f"{100 * exit.ece:.1f}"]),
-                *([] if exit.temperature is None else [f"{exit.temperature:.2f}"]),
-                *([] if exit.ece_scaled is None else [f"{100 * exit.ece_scaled:.1f}"]),
-                *("" if area is None else f"{area:.3f}" for area in exit.auroc.values()),
-            ]
-            for exit, cost in zip(self.exits, costs, strict=True)
-        ]
-        fitted = f", temperatures from {self.fitted_on} others" if self.fitted_on else ""
-        return Table(head, rows, f"Exits ({self.samples} samples{fitted})")
+        others = self.temperatures_fitted_on
+        fitted = f", temperatures from {others} others" if others else ""
+        return Table.of(
+            ("exit", self._names),
+            (self.measure.head, [self.measure.text(exit.value) for exit in self.exits]),
+            (unit, costs),
+            ("ECE %", [f"{100 * e.before.ece:.1f}" for e in self.exits if e.before]),
+            ("temperature", [f"{e.temperature:.2f}" for e in self.exits if e.temperature]),
+            ("ECE after %", [f"{100 * e.after.ece:.1f}" for e in self.exits if e.after]),
+            *(
+                (f"AUROC {score}", [_area_text(exit.auroc[score]) for exit in self.exits])
+                for score in self.exits[0].auroc
+            ),
+            title=f"Exits ({self.samples} samples{fitted})",
+        )
 
     def _agreement_table(self) -> Table:
         share = self.measure.higher_is_better
@@ -127,25 +110,21 @@ class Quality:
         return Table(["exit", *self._names], rows, title)
 
     def _budget_table(self) -> Table:
-        head = ["cost %", "best exit", self.measure.head]
-        head += ["best policy", self.measure.head] if self.policies else []
-        rows = [
-            [
-                f"{100 * point.share:.0f}",
-                point.exit or "none",
-                self._text(point.value),
-                *self._best_policy(point),
-                self._text(point.oracle),
-            ]
+        exits = [(point.exit or "none", self._text(point.value)) for point in self.budgets]
+        policies = [
+            (point.policy or "none", self._text(point.policy_value))
             for point in self.budgets
+            if self.policies
         ]
-        title = "Within a share of the backbone's cost, as seen here"
-        return Table([*head, "oracle"], rows, title)
-
-    def _best_policy(self, point: BudgetPoint) -> list[str]:
-        if not self.policies:
-            return []
-        return [point.policy or "none", self._text(point.policy_value)]
+        return Table.of(
+            ("cost %", [f"{100 * point.share:.0f}" for point in self.budgets]),
+            ("best exit", [name for name, _ in exits]),
+            (self.measure.head, [value for _, value in exits]),
+            ("best policy", [name for name, _ in policies]),
+            (self.measure.head, [value for _, value in policies]),
+            ("oracle", [self._text(point.oracle) for point in self.budgets]),
+            title="Within a share of the backbone's cost, as seen here",
+        )
 
     def _text(self, value: float | None) -> str:
         return "" if value is None else self.measure.text(value)
@@ -202,7 +181,7 @@ def quality(
         measure=measure,
         unit=unit,
         samples=values.shape[1],
-        fitted_on=None if temperatures_on is None else len(temperatures_on.labels),
+        temperatures_fitted_on=None if temperatures_on is None else len(temperatures_on.labels),
         exits=exits,
         agreement=agreement(outputs),
         oracle=oracle,
@@ -213,6 +192,10 @@ def quality(
             oracle,
         ),
     )
+
+
+def _area_text(area: float | None) -> str:
+    return "" if area is None else f"{area:.3f}"
 
 
 def _named(policies: Policies) -> Mapping[str, ExitPolicy]:

@@ -94,23 +94,16 @@ class Tradeoff(Record, Sequence[ExitPoint]):
             [point.flops for point in self.points],
             [point.flops_with_passed for point in self.points],
         )
-        timed = self.points[0].ms is not None
-        head = ["exit", self.measure.head, "95 % interval", unit, "with passed", "acceleration"]
-        head += [*(["ms"] if timed else []), ""]
-        rows = [
-            [
-                point.name,
-                self.measure.text(point.value),
-                point.interval.text(self.measure),
-                own,
-                cumulative,
-                factor_text(point.acceleration),
-                *([f"{point.ms:.2f}"] if timed else []),
-                "" if point.practical else "impractical",
-            ]
-            for point, own, cumulative in zip(self.points, flops, passed, strict=True)
-        ]
-        return Table(head, rows)
+        return Table.of(
+            ("exit", [point.name for point in self]),
+            (self.measure.head, [self.measure.text(point.value) for point in self]),
+            ("95 % interval", [point.interval.text(self.measure) for point in self]),
+            (unit, flops),
+            ("with passed", passed),
+            ("acceleration", [factor_text(point.acceleration) for point in self]),
+            ("ms", [f"{point.ms:.2f}" for point in self if point.ms is not None]),
+            ("", ["" if point.practical else "impractical" for point in self]),
+        )
 
     def __str__(self) -> str:
         return f"{self.table()}\n{self.method}."

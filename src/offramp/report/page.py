@@ -125,7 +125,7 @@ def _saved_model(exits: Tradeoff) -> str:
 def quality_section(quality: Quality) -> str:
     """The section on the quality of exits: figures first, then every number."""
     figures = [_oracle(quality)]
-    if quality.exits[0].reliability is not None:
+    if quality.exits[0].before:
         figures.append(_reliability(quality))
     figures += [_mix(quality, policy, place) for place, policy in enumerate(quality.policies)]
     return "\n".join(
@@ -156,11 +156,13 @@ def _oracle(quality: Quality) -> str:
 
 
 def _reliability(quality: Quality) -> str:
-    errors = "; ".join(f"{exit.name} {100 * (exit.ece or 0):.1f} %" for exit in quality.exits)
+    errors = "; ".join(
+        f"{exit.name} {100 * exit.before.ece:.1f} %" for exit in quality.exits if exit.before
+    )
     alt = f"Accuracy against confidence at each exit. Expected calibration error: {errors}."
     fitted = (
-        f" Temperatures T were fitted on {quality.fitted_on} other samples."
-        if quality.fitted_on
+        f" Temperatures T were fitted on {quality.temperatures_fitted_on} other samples."
+        if quality.temperatures_fitted_on
         else ""
     )
     caption = f"How often exits are right when they are so sure; bins hold equal shares.{fitted}"

@@ -103,10 +103,10 @@ def plot_mix(quality: Quality, policy: PolicyQuality) -> "Figure":
 def _draw_reliability(axes: "Axes", exit: ExitQuality) -> None:
     axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, label="perfect")
     title = exit.name
-    if exit.reliability is not None:
-        _draw_bins(axes, exit.reliability, SERIES[1], "^", "as trained")
-    if exit.reliability_scaled is not None:
-        _draw_bins(axes, exit.reliability_scaled, SERIES[0], "o", "after temperature scaling")
+    if exit.before is not None:
+        _draw_bins(axes, exit.before, SERIES[1], "^", "as trained")
+    if exit.after is not None:
+        _draw_bins(axes, exit.after, SERIES[0], "o", "after temperature scaling")
         title = f"{title}, T = {exit.temperature:.2f}"
     axes.set_title(title)
     axes.set_xticks(range(0, 101, 25))

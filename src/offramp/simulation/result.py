@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+from offramp.record import Record
 from offramp.table import Table, scaled_flops
 from offramp.task import Measure
 
@@ -13,7 +14,7 @@ _OVERLOADED = 0.995  # of the time busy; a queue that empties now and then leave
 
 
 @dataclass(frozen=True)
-class SimulationRow:
+class SimulationRow(Record):
     """One way to answer all requests.
 
     Attributes:
@@ -47,15 +48,9 @@ class SimulationRow:
     mean_flops: float
     utilisation: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`; an infinite time is None."""
-        values = asdict(self)
-        times = {key: values[key] for key in ("p50_ms", "p95_ms", "p99_ms")}
-        return values | {key: ms if math.isfinite(ms) else None for key, ms in times.items()}
-
 
 @dataclass(frozen=True)
-class Simulation:
+class Simulation(Record):
     """The rows, and what they are of; it prints as a table.
 
     Attributes:
@@ -87,29 +82,31 @@ class Simulation:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
-        return {
-            "measure": self.measure.name,
-            "exits": list(self.exits),
-            "requests": self.requests,
-            "deadline_ms": self.deadline_ms,
-            **self.settings,
-            "seconds": self.seconds,
-            "rows": [row.as_json() for row in self.rows],
-        }
+        values = super().as_json()
+        settings, seconds, rows = (values.pop(name) for name in ("settings", "seconds", "rows"))
+        return {**values, **settings, "seconds": seconds, "rows": rows}
 
     def __str__(self) -> str:
-        unit, (flops,) = scaled_flops([row.mean_flops for row in self.rows])
-        head = ["answers", self.measure.head, "in time", "missed %", "p50 ms", "p95 ms", "p99 ms"]
-        head += [*(f"{name} %" for name in self.exits), unit, "work ms", "busy %"]
-        rows = [
-            [*self._quality(row), *_times(row), *_shares(row), of_row, *_load(row)]
-            for row, of_row in zip(self.rows, flops, strict=True)
-        ]
-        return f"{Table(head, rows)}\n{self._foot()}"
-
-    def _quality(self, row: SimulationRow) -> list[str]:
-        in_time = "" if row.value_in_time is None else self.measure.text(row.value_in_time)
-        return [row.name, self.measure.text(row.value), in_time, f"{100 * row.missed:.2f}"]
+        measure, rows = self.measure, self.rows
+        in_time = ["" if r.value_in_time is None else measure.text(r.value_in_time) for r in rows]
+        unit, (flops,) = scaled_flops([row.mean_flops for row in rows])
+        table = Table.of(
+            ("answers", [row.name for row in rows]),
+            (measure.head, [measure.text(row.value) for row in rows]),
+            ("in time", in_time),
+            ("missed %", [f"{100 * row.missed:.2f}" for row in rows]),
+            ("p50 ms", [_time_text(row.p50_ms) for row in rows]),
+            ("p95 ms", [_time_text(row.p95_ms) for row in rows]),
+            ("p99 ms", [_time_text(row.p99_ms) for row in rows]),
+            *(
+                (f"{name} %", [f"{100 * row.exits[exit]:.1f}" for row in rows])
+                for exit, name in enumerate(self.exits)
+            ),
+            (unit, flops),
+            ("work ms", [f"{row.mean_ms:.2f}" for row in rows]),
+            ("busy %", [f"{100 * row.utilisation:.1f}" for row in rows]),
+        )
+        return f"{table}\n{self._foot()}"
 
     def _foot(self) -> str:
         unanswered = (
@@ -133,14 +130,5 @@ class Simulation:
         )
 
 
-def _times(row: SimulationRow) -> list[str]:
-    times = (row.p50_ms, row.p95_ms, row.p99_ms)
-    return [f"{ms:.1f}" if math.isfinite(ms) else "-" for ms in times]
-
-
-def _shares(row: SimulationRow) -> list[str]:
-    return [f"{100 * share:.1f}" for share in row.exits]
-
-
-def _load(row: SimulationRow) -> list[str]:
-    return [f"{row.mean_ms:.2f}", f"{100 * row.utilisation:.1f}"]
+def _time_text(ms: float) -> str:
+    return f"{ms:.1f}" if math.isfinite(ms) else "-"
