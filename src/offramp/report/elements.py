@@ -31,9 +31,10 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
     return f'<svg id="{name}" role="img" aria-label="{html.escape(alt)}" {size}>{body}'
 
 
-def captioned(content: str, caption: str) -> str:
+def captioned(figure: "Figure", name: str, alt: str, caption: str) -> str:
     """A figure of the page with the words below it."""
-    return f"<figure>\n{content}\n<figcaption>{html.escape(caption)}</figcaption>\n</figure>"
+    svg = inline_svg(figure, name, alt)
+    return f"<figure>\n{svg}\n<figcaption>{html.escape(caption)}</figcaption>\n</figure>"
 
 
 def picture_uri(image: NDArray[np.uint8]) -> str:
@@ -46,18 +47,15 @@ def picture_uri(image: NDArray[np.uint8]) -> str:
 def html_table(table: Table) -> str:
     """A table whose first column heads its rows, in a box that scrolls."""
     caption = html.escape(table.caption or table.title)
-    heads = "".join(
-        _cell("th", text, place < table.left, "col") for place, text in enumerate(table.head)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            _cell("td" if place else "th", text, place < table.left, "" if place else "row")
+    heads = "".join(_cell(text, place < table.left, "col") for place, text in enumerate(table.head))
+    rows = (
+        "".join(
+            _cell(text, place < table.left, "" if place else "row")
             for place, text in enumerate(row)
         )
-        + "</tr>\n"
         for row in table.rows
     )
+    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
     return (
         f'<figure class="tabled"><figcaption>{caption}</figcaption>'
         f'<div class="table" role="region" tabindex="0" aria-label="{caption}">'
@@ -80,7 +78,8 @@ def html_list(items: Iterable[str], style: str = "") -> str:
     return f'<ul class="{style}">\n{lines}\n</ul>'
 
 
-def _cell(tag: str, text: str, as_text: bool, scope: str) -> str:
-    scoped = f' scope="{scope}"' if scope else ""
+def _cell(text: str, as_text: bool, scope: str) -> str:
+    """A cell that heads its column or row, if it has a scope."""
+    tag, scoped = ("th", f' scope="{scope}"') if scope else ("td", "")
     style = ' class="text"' if as_text else ""
     return f"<{tag}{scoped}{style}>{html.escape(text)}</{tag}>"

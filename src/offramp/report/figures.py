@@ -1,18 +1,18 @@
 """The figures: accuracy against FLOPs, paired differences, how the branches trained."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
-from offramp.evaluation import BranchRow, Comparison, RivalRow
+from offramp.evaluation import BranchRow, Comparison
 from offramp.evaluation.rows import kind_name
 from offramp.report.inputs import Curve
-from offramp.report.style import INK, MUTED, PAGE, house_style, styles
+from offramp.report.style import INK, MUTED, PAGE, canvas, say, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH = 4.8  # inches; with 9 point letters still readable on a phone
 _RIVAL_MARKERS = ("x", "D", "*", "p")
 
 
@@ -21,10 +21,7 @@ def plot_tradeoff(comparison: Comparison) -> "Figure":
 
     Exits that are impractical are hollow.
     """
-    from matplotlib.figure import Figure
-
-    with house_style():
-        figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
+    with canvas(4.6) as figure:
         axes = figure.add_subplot()
         for name, (colour, marker) in _series_styles(comparison).items():
             rows = [row for row in comparison.rows if row.series == name]
@@ -43,11 +40,8 @@ def plot_tradeoff(comparison: Comparison) -> "Figure":
 
 def plot_differences(comparison: Comparison) -> "Figure":
     """Each paired difference with its 95 % interval, one line each, and where zero is."""
-    from matplotlib.figure import Figure
-
     items = comparison.differences
-    with house_style():
-        figure = Figure(figsize=(_WIDTH, 0.8 + 0.42 * len(items)), layout="constrained")
+    with canvas(0.8 + 0.42 * len(items)) as figure:
         axes = figure.add_subplot()
         scale = comparison.measure.scale
         axes.axvline(0, color=MUTED, linewidth=1)
@@ -56,13 +50,8 @@ def plot_differences(comparison: Comparison) -> "Figure":
             axes.plot([low, high], [place, place], color=INK, linewidth=1.6)
             axes.plot(scale * item.difference, place, "o", color=INK, markersize=6)
         several = len({(item.kind, item.baseline) for item in items}) > 1
-        axes.set_yticks(
-            range(len(items)),
-            [
-                f"{item.cut}\n{item.branch} - {item.baseline}" if several else item.cut
-                for item in items
-            ],
-        )
+        names = [f"{i.cut}\n{i.branch} - {i.baseline}" if several else i.cut for i in items]
+        axes.set_yticks(range(len(items)), names)
         axes.set_ylim(len(items) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(_difference_label(comparison, several=several))
@@ -71,29 +60,21 @@ def plot_differences(comparison: Comparison) -> "Figure":
 
 def plot_training(curves: Sequence[Curve], comparison: Comparison) -> "Figure":
     """Validation loss per epoch (solid) and training loss (dotted), one panel per cut."""
-    from matplotlib.figure import Figure
-
-    colours = {
-        (row.cut, row.branch): style
-        for name, style in _series_styles(comparison).items()
-        for row in comparison.rows
-        if row.series == name
-    }
+    of_series = _series_styles(comparison)
+    colours = {(row.cut, row.branch): of_series[row.series][0] for row in comparison.rows}
     cuts = list(dict.fromkeys(curve.cut for curve in curves))
-    with house_style():
-        figure = Figure(figsize=(_WIDTH, 0.9 + 1.6 * len(cuts)), layout="constrained")
+    with canvas(0.9 + 1.6 * len(cuts)) as figure:
         panels = figure.subplots(len(cuts), 1, sharex=True, squeeze=False)[:, 0]
         for axes, cut in zip(panels, cuts, strict=True):
             axes.set_title(cut)
             axes.set_ylabel("loss")
             for curve in curves:
                 if curve.cut == cut:
-                    _draw_curve(axes, curve, colours[cut, curve.branch][0])
+                    _draw_curve(axes, curve, colours[cut, curve.branch])
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(
-            handles=_training_legend(comparison), loc="outside lower left", ncols=2, fontsize=8
-        )
+        handles = _training_legend(comparison)
+        figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=8)
     return figure
 
 
@@ -113,91 +94,48 @@ def _series_label(row: BranchRow) -> str:
 def _draw_series(
     axes: "Axes", comparison: Comparison, rows: Sequence[BranchRow], colour: str, marker: str
 ) -> None:
-    axes.plot(
-        [row.flops / 1e6 for row in rows],
-        [comparison.measure.scale * row.value for row in rows],
-        color=colour,
-        linewidth=1.4,
-        marker=marker,
-        markersize=6.5,
-        label=_series_label(rows[0]),
-    )
-    for row in rows:
+    flops = [row.flops / 1e6 for row in rows]
+    values = [comparison.measure.scale * row.value for row in rows]
+    look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6.5}
+    axes.plot(flops, values, linewidth=1.4, label=_series_label(rows[0]), **look)
+    for row, x, y in zip(rows, flops, values, strict=True):
         _draw_interval(axes, comparison, row, colour)
         if not row.practical:
-            axes.plot(
-                row.flops / 1e6,
-                comparison.measure.scale * row.value,
-                marker=marker,
-                markersize=6.5,
-                markerfacecolor=PAGE,
-                color=colour,
-                zorder=3,
-            )
+            axes.plot(x, y, markerfacecolor=PAGE, zorder=3, **look)
 
 
 def _draw_interval(axes: "Axes", comparison: Comparison, row: BranchRow, colour: str) -> None:
     scale, flops = comparison.measure.scale, row.flops / 1e6
-    axes.plot(
-        [flops, flops],
-        [scale * row.interval.low, scale * row.interval.high],
-        color=colour,
-        linewidth=1.2,
-    )
+    ends = [scale * row.interval.low, scale * row.interval.high]
+    axes.plot([flops, flops], ends, color=colour, linewidth=1.2)
 
 
 def _draw_final(axes: "Axes", comparison: Comparison) -> None:
-    final = comparison.final
-    value = comparison.measure.scale * final.value
+    final, measure = comparison.final, comparison.measure
+    point = (final.flops / 1e6, measure.scale * final.value)
     _draw_interval(axes, comparison, final, INK)
     face = INK if final.practical else PAGE
-    axes.plot(final.flops / 1e6, value, "s", color=INK, markersize=7, markerfacecolor=face)
-    _say(axes, f"final layer {comparison.measure.text(final.value)}", final.flops, value, "right")
+    axes.plot(*point, "s", color=INK, markersize=7, markerfacecolor=face)
+    text = f"final layer {measure.text(final.value)}"
+    say(axes, text, point, (-8, 0), ha="right", va="center")
     if not all(row.practical for row in (*comparison.rows, final)):
         axes.plot([], [], "o", color=INK, markerfacecolor=PAGE, label="hollow: impractical")
 
 
 def _draw_rivals(axes: "Axes", comparison: Comparison) -> None:
-    notes = list(dict.fromkeys(row.rival.note for row in comparison.rivals))
-    for place, note in enumerate(notes):
-        rows = [row for row in comparison.rivals if row.rival.note == note]
+    """Each way to make rivals with a marker of its own."""
+    rivals = [row.rival for row in comparison.rivals]
+    for place, note in enumerate(dict.fromkeys(rival.note for rival in rivals)):
         marker = _RIVAL_MARKERS[place % len(_RIVAL_MARKERS)]
-        _draw_rival_group(axes, comparison, rows, marker)
-
-
-def _draw_rival_group(
-    axes: "Axes", comparison: Comparison, rows: Sequence[RivalRow], marker: str
-) -> None:
-    scale = comparison.measure.scale
-    axes.plot(
-        [row.rival.flops / 1e6 for row in rows],
-        [scale * row.rival.value for row in rows],
-        marker,
-        color=MUTED,
-        markersize=5.5,
-        markeredgewidth=1.8,
-        zorder=1.9,
-        label=_wrapped(f"static rival: {rows[0].rival.note}"),
-    )
-    for row in rows:
-        text = f"{row.rival.resolution} px"
-        _say(axes, text, row.rival.flops, scale * row.rival.value, "left")
-
-
-def _say(axes: "Axes", text: str, flops: int, value: float, side: str) -> None:
-    """Write beside a point, on a halo that keeps lines off the letters."""
-    from matplotlib.patheffects import withStroke
-
-    axes.annotate(
-        text,
-        (flops / 1e6, value),
-        xytext=(6, 0) if side == "left" else (-8, 0),
-        textcoords="offset points",
-        ha=side,
-        va="center",
-        fontsize=8,
-        path_effects=[withStroke(linewidth=2.5, foreground=PAGE)],
-    )
+        alike = [rival for rival in rivals if rival.note == note]
+        flops = [rival.flops / 1e6 for rival in alike]
+        values = [comparison.measure.scale * rival.value for rival in alike]
+        look: dict[str, Any] = {"color": MUTED, "markersize": 5.5, "markeredgewidth": 1.8}
+        axes.plot(
+            flops, values, marker, label=fill(f"static rival: {note}", 74), zorder=1.9, **look
+        )
+        for rival, x, y in zip(alike, flops, values, strict=True):
+            say(axes, f"{rival.resolution} px", (x, y), (6, 0), ha="left", va="center")
 
 
 def _name_cuts(axes: "Axes", comparison: Comparison) -> None:
@@ -241,9 +179,3 @@ def _training_legend(comparison: Comparison) -> list[object]:
         Line2D([], [], color=MUTED, marker="o", markersize=4.5, label="validation, kept epoch"),
         Line2D([], [], color=MUTED, linestyle=":", label="training"),
     ]
-
-
-def _wrapped(text: str, width: int = 74) -> str:
-    from textwrap import fill
-
-    return fill(text, width)

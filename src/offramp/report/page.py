@@ -10,14 +10,7 @@ from offramp.evaluation import Comparison, Tradeoff, verdict
 from offramp.evaluation.policy_quality import PolicyQuality
 from offramp.evaluation.quality import Quality
 from offramp.evaluation.rows import kind_name
-from offramp.report.elements import (
-    captioned,
-    fact_table,
-    html_list,
-    html_table,
-    inline_svg,
-    picture_uri,
-)
+from offramp.report.elements import captioned, fact_table, html_list, html_table, picture_uri
 from offramp.report.figures import plot_differences, plot_tradeoff, plot_training
 from offramp.report.inputs import Picture, ReportInputs
 from offramp.report.quality_figures import SHOWN, plot_mix, plot_oracle, plot_reliability
@@ -78,16 +71,17 @@ def _figures(comparison: Comparison) -> str:
     name = comparison.measure.label
     parts = [
         captioned(
-            inline_svg(plot_tradeoff(comparison), "tradeoff", _tradeoff_words(comparison)),
+            plot_tradeoff(comparison),
+            "tradeoff",
+            _tradeoff_words(comparison),
             f"{name[0].upper()}{name[1:]} against FLOPs per sample. Bars are 95 % intervals over "
             "test samples and seeds. The table below has every number.",
         )
     ]
     if comparison.differences:
-        figure = plot_differences(comparison)
         alt = "Paired differences with 95 % intervals; the verdict below states each in words."
         caption = "Paired differences at each cut, same samples and same seeds, 95 % intervals."
-        parts.append(captioned(inline_svg(figure, "differences", alt), caption))
+        parts.append(captioned(plot_differences(comparison), "differences", alt, caption))
     figures = "\n".join(parts)
     return f'<div class="figures">\n{figures}\n</div>'
 
@@ -152,7 +146,7 @@ def _oracle(quality: Quality) -> str:
         f"Exits, policies and the oracle on {quality.samples} test samples. Exits and the oracle "
         "pay for their own path, policies for the branches passed on the way as well."
     )
-    return captioned(inline_svg(plot_oracle(quality), "oracle", alt), caption)
+    return captioned(plot_oracle(quality), "oracle", alt, caption)
 
 
 def _reliability(quality: Quality) -> str:
@@ -160,20 +154,17 @@ def _reliability(quality: Quality) -> str:
         f"{exit.name} {100 * exit.before.ece:.1f} %" for exit in quality.exits if exit.before
     )
     alt = f"Accuracy against confidence at each exit. Expected calibration error: {errors}."
-    fitted = (
-        f" Temperatures T were fitted on {quality.temperatures_fitted_on} other samples."
-        if quality.temperatures_fitted_on
-        else ""
-    )
+    others = quality.temperatures_fitted_on
+    fitted = f" Temperatures T were fitted on {others} other samples." if others else ""
     caption = f"How often exits are right when they are so sure; bins hold equal shares.{fitted}"
-    return captioned(inline_svg(plot_reliability(quality), "reliability", alt), caption)
+    return captioned(plot_reliability(quality), "reliability", alt, caption)
 
 
 def _mix(quality: Quality, policy: PolicyQuality, place: int) -> str:
     alt = f"Share of samples that each exit answers under {policy.name}; the table has the numbers."
     few = f" The {SHOWN} largest of {len(policy.parts)}." if len(policy.parts) > SHOWN else ""
     caption = f"Which exit answers under {policy.name}; classes that lose most come first.{few}"
-    return captioned(inline_svg(plot_mix(quality, policy), f"mix-{place}", alt), caption)
+    return captioned(plot_mix(quality, policy), f"mix-{place}", alt, caption)
 
 
 def _pictures(inputs: ReportInputs) -> str:
@@ -199,9 +190,9 @@ def _training(inputs: ReportInputs) -> str:
     if not inputs.curves:
         return ""
     figure = plot_training(inputs.curves, inputs.comparison)
-    svg = inline_svg(figure, "training", "Training and validation loss per epoch at each cut.")
+    alt = "Training and validation loss per epoch at each cut."
     caption = "Loss per epoch at each cut; a dot marks the epoch whose weights were kept."
-    return f"<h2>How the branches trained</h2>\n{captioned(svg, caption)}"
+    return f"<h2>How the branches trained</h2>\n{captioned(figure, 'training', alt, caption)}"
 
 
 def _facts(inputs: ReportInputs) -> str:

@@ -1,6 +1,5 @@
 """The figures on the quality of exits: reliability, the oracle, which exit answers which class."""
 
-from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -9,13 +8,12 @@ import numpy as np
 from offramp.evaluation.exit_quality import ExitQuality, Reliability
 from offramp.evaluation.policy_quality import PolicyQuality, drop_head
 from offramp.evaluation.quality import Quality
-from offramp.report.style import INK, MUTED, PAGE, SERIES, house_style, styles
+from offramp.report.style import INK, MUTED, PAGE, SERIES, canvas, say, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH = 4.8  # inches; with 9 point letters still readable on a phone
 _COLUMNS = 2
 SHOWN = 20
 """Classes and groups that the mix shows at most, those with the largest drops."""
@@ -23,11 +21,8 @@ SHOWN = 20
 
 def plot_reliability(quality: Quality) -> "Figure":
     """Share of right answers against confidence, one panel per exit, bins of equal mass."""
-    from matplotlib.figure import Figure
-
     rows = ceil(len(quality.exits) / _COLUMNS)
-    with house_style():
-        figure = Figure(figsize=(_WIDTH, 0.5 + 2.1 * rows), layout="constrained")
+    with canvas(0.5 + 2.1 * rows) as figure:
         panels = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).flat
         for axes in panels:
             axes.set_axis_off()
@@ -47,24 +42,20 @@ def plot_reliability(quality: Quality) -> "Figure":
 
 def plot_oracle(quality: Quality) -> "Figure":
     """Accuracy against mean cost: the oracle, the exits on their own path, and the policies."""
-    from matplotlib.figure import Figure
-
     scale, oracle = quality.measure.scale, quality.oracle
-    with house_style():
-        figure = Figure(figsize=(_WIDTH, 4.0), layout="constrained")
+    with canvas(4.0) as figure:
         axes = figure.add_subplot()
         share, value = 100 * oracle.cost_share, scale * oracle.value
-        axes.plot(
-            np.append(share, max(100.0, share[-1])),
-            np.append(value, value[-1]),
-            color=MUTED,
-            linestyle="--",
-            linewidth=1.4,
-            label="oracle: the best exit for each sample",
-        )
+        x, y = np.append(share, max(100.0, share[-1])), np.append(value, value[-1])
+        label = "oracle: the best exit for each sample"
+        axes.plot(x, y, "--", color=MUTED, linewidth=1.4, label=label)
         _draw_exits(axes, quality)
-        for name, (colour, marker) in styles(policy.name for policy in quality.policies).items():
-            _draw_policy(axes, quality, name, colour, marker)
+        drawn = styles(policy.name for policy in quality.policies)
+        for policy in quality.policies:
+            colour, marker = drawn[policy.name]
+            at = (100 * policy.cost_share, scale * policy.overall.value)
+            label = f"policy: {policy.name}"
+            axes.plot(*at, marker, color=colour, markersize=7, linestyle="none", label=label)
         axes.set_xlim(left=0)
         axes.margins(y=0.12)
         what = "FLOPs" if quality.unit == "flops" else "milliseconds"
@@ -76,12 +67,9 @@ def plot_oracle(quality: Quality) -> "Figure":
 
 def plot_mix(quality: Quality, policy: PolicyQuality) -> "Figure":
     """Which exit answers, overall and per class and group; the largest drop is on top."""
-    from matplotlib.figure import Figure
-
     rows = (policy.overall, *policy.parts[:SHOWN])
     shares = 100 * np.array([row.mix for row in rows])
-    with house_style():
-        figure = Figure(figsize=(_WIDTH, 1.2 + 0.24 * len(rows)), layout="constrained")
+    with canvas(1.2 + 0.24 * len(rows)) as figure:
         axes = figure.add_subplot()
         starts = np.cumsum(shares, axis=1) - shares
         for exit, (name, colour) in enumerate(_exit_colours(quality).items()):
@@ -114,56 +102,20 @@ def _draw_reliability(axes: "Axes", exit: ExitQuality) -> None:
 
 
 def _draw_bins(axes: "Axes", found: Reliability, colour: str, marker: str, label: str) -> None:
-    axes.plot(
-        100 * found.confidence,
-        100 * found.accuracy,
-        color=colour,
-        marker=marker,
-        markersize=4,
-        linewidth=1.1,
-        label=label,
-    )
+    x, y = 100 * found.confidence, 100 * found.accuracy
+    axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.1, label=label)
 
 
 def _draw_exits(axes: "Axes", quality: Quality) -> None:
-    from matplotlib.patheffects import withStroke
-
     scale, whole = quality.measure.scale, quality.exits[-1].cost
     points = [(100 * exit.cost / whole, scale * exit.value) for exit in quality.exits]
-    axes.plot(
-        *zip(*points, strict=True),
-        "s",
-        color=INK,
-        markersize=6,
-        label="an exit that answers every sample",
-    )
+    label = "an exit that answers every sample"
+    axes.plot(*zip(*points, strict=True), "s", color=INK, markersize=6, label=label)
     for exit, point in zip(quality.exits, points, strict=True):
-        axes.annotate(
-            exit.name,
-            point,
-            xytext=(0, -12),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            path_effects=[withStroke(linewidth=2.5, foreground=PAGE)],
-        )
-
-
-def _draw_policy(axes: "Axes", quality: Quality, name: str, colour: str, marker: str) -> None:
-    (policy,) = (policy for policy in quality.policies if policy.name == name)
-    axes.plot(
-        100 * policy.cost_share,
-        quality.measure.scale * policy.overall.value,
-        marker,
-        color=colour,
-        markersize=7,
-        linestyle="none",
-        label=f"policy: {name}",
-    )
+        say(axes, exit.name, point, (0, -12), ha="center")
 
 
 def _exit_colours(quality: Quality) -> dict[str, str]:
-    names: Sequence[str] = [exit.name for exit in quality.exits]
-    return {name: SERIES[place % len(SERIES)] for place, name in enumerate(names[:-1])} | {
-        names[-1]: MUTED
-    }
+    *early, last = (exit.name for exit in quality.exits)
+    colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(early)}
+    return {**colours, last: MUTED}

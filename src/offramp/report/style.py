@@ -3,10 +3,13 @@
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_WIDTH = 4.8  # inches; with 9 point letters still readable on a phone
 
 # Okabe and Ito's colours, safe for colour-blind readers.
 INK = "#1b1f24"
@@ -56,6 +59,27 @@ def house_style() -> Iterator[None]:
 
     with matplotlib.style.context(["default", _STYLE]):
         yield
+
+
+@contextmanager
+def canvas(height: float) -> Iterator["Figure"]:
+    """A figure of so many inches to draw on in this style."""
+    from matplotlib.figure import Figure
+
+    with house_style():
+        yield Figure(figsize=(_WIDTH, height), layout="constrained")
+
+
+def say(
+    axes: "Axes", text: str, point: tuple[float, float], offset: tuple[int, int], **align: Any
+) -> None:
+    """Write near a point, on a halo that keeps lines off the letters."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground=PAGE)]
+    axes.annotate(
+        text, point, offset, textcoords="offset points", fontsize=8, path_effects=halo, **align
+    )
 
 
 def png_bytes(figure: "Figure") -> bytes:
