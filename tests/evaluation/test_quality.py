@@ -150,8 +150,6 @@ def test_rows_that_are_judged_cannot_fit_their_temperatures(make: Any) -> None:
 
 def test_what_does_not_fit_is_refused(make: Any) -> None:
     outputs, regression = make(1), make(1, task="regression")
-    with pytest.raises(PlanError, match="bins is 0"):
-        quality(outputs, bins=0)
     with pytest.raises(ShapeError, match="Collect both from one model"):
         quality(outputs, temperatures_on=regression)
     wider = np.zeros((3, 41, 6), np.float32)

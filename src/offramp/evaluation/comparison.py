@@ -19,7 +19,7 @@ from offramp.evaluation.rows import (
     RivalRow,
     kind_name,
 )
-from offramp.evaluation.tradeoff import acceleration, factor_text
+from offramp.evaluation.tradeoff import acceleration, factor_text, practical
 from offramp.evaluation.trials import FailedTrial, TrialOutputs
 from offramp.record import Record, plain
 from offramp.table import Table, scaled_flops
@@ -225,7 +225,6 @@ def _row(
     is_final = branch is final
     per_seed = branch.values.mean(axis=1)
     kin = [other for other in every if is_final or other.kind == branch.kind or other is final]
-    cheaper = [other for other in kin if other.flops < branch.flops]
     return BranchRow(
         cut=branch.cut,
         branch=branch.label,
@@ -243,7 +242,7 @@ def _row(
         ms_with_passed=(
             None if is_final or branch.ms is None else branch.ms + sum(o.branch_ms for o in met)
         ),
-        practical=all(measure.better(branch.value, other.value) for other in cheaper),
+        practical=practical(measure, branch.value, branch.flops, ((o.value, o.flops) for o in kin)),
         failed=tuple(trial for trial in failed if (trial.cut, trial.branch) == branch.key),
     )
 

@@ -115,7 +115,6 @@ def exit_qualities(
     scores: Sequence[Score],
     others: ExitOutputs | None,
     unit: Unit,
-    bins: int,
 ) -> tuple[ExitQuality, ...]:
     """Judge every exit; temperatures are fitted on `others`."""
     values = measure_of(outputs.task).values(outputs.outputs, outputs.labels)
@@ -133,8 +132,8 @@ def exit_qualities(
             float(passed[exit]),
             temperatures[exit],
             {score: area[exit] for score, area in areas.items()},
-            _reliability(outputs, exit, 1.0, bins),
-            _reliability(outputs, exit, temperatures[exit], bins),
+            _reliability(outputs, exit, 1.0),
+            _reliability(outputs, exit, temperatures[exit]),
         )
         for exit, name in enumerate(outputs.names)
     )
@@ -158,12 +157,10 @@ def _areas(outputs: ExitOutputs, score: Score) -> list[float | None]:
     return [*(auroc(sure, positive) for sure, positive in early), None]
 
 
-def _reliability(
-    outputs: ExitOutputs, exit: int, temperature: float | None, bins: int
-) -> Reliability | None:
+def _reliability(outputs: ExitOutputs, exit: int, temperature: float | None) -> Reliability | None:
     if outputs.task == "regression" or temperature is None:
         return None
-    return reliability(outputs.outputs[exit], outputs.correct[exit], temperature, bins)
+    return reliability(outputs.outputs[exit], outputs.correct[exit], temperature)
 
 
 def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -137,7 +137,6 @@ def quality(
     temperatures_on: ExitOutputs | None = None,
     scores: Sequence[str | Score] | None = None,
     unit: Unit = "flops",
-    bins: int = 15,
     class_names: Sequence[str] = (),
 ) -> Quality:
     """Judge the exits, and what policies make of them.
@@ -148,19 +147,15 @@ def quality(
         temperatures_on: Other samples, on which one temperature per exit is fitted.
         scores: Whose AUROC is taken: maximum softmax when left out, none for a regression.
         unit: Of costs.
-        bins: Of the calibration error; each holds about the same number of samples.
         class_names: What tables call the classes; their numbers if left out.
 
     Raises:
-        PlanError: Fewer bins than one, or scores that need right and wrong answers where the
-            task is regression.
+        PlanError: Scores that need right and wrong answers where the task is regression.
         ShapeError: A policy or `temperatures_on` has other exits, the backbone costs nothing, or
             a label has no class name.
         DataError: `temperatures_on` shares samples with those judged.
         OfframpError: Milliseconds are asked for and none were measured.
     """
-    if bins < 1:
-        raise PlanError(f"bins is {bins}; it must be at least 1, and 15 is usual.")
     if temperatures_on is not None:
         _check_others(outputs, temperatures_on)
     _check_names(class_names, outputs)
@@ -171,7 +166,7 @@ def quality(
         )
     values = measure.values(outputs.outputs, outputs.labels)
     oracle = oracle_curve(values, costs, float(costs[-1]), measure)
-    exits = exit_qualities(outputs, _scores(outputs, scores), temperatures_on, unit, bins)
+    exits = exit_qualities(outputs, _scores(outputs, scores), temperatures_on, unit)
     judged = tuple(
         policy_quality(name, policy, outputs, oracle, unit, class_names)
         for name, policy in _named(policies).items()

@@ -1,14 +1,13 @@
 """Accuracy against compute: one point per exit, and which exits are worth having."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.errors import OfframpError
 from offramp.evaluation.intervals import Interval, mean_interval, units_text, wilson
 from offramp.outputs import ExitOutputs
 from offramp.record import Record, plain
@@ -45,17 +44,6 @@ class ExitPoint(Record):
     ms: float | None
     ms_with_passed: float | None
     practical: bool
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers, 0 to 1.
-
-        Raises:
-            OfframpError: The task is regression.
-        """
-        if self.measure != "accuracy":
-            raise OfframpError("a regression has no accuracy. Read value, its mean absolute error.")
-        return self.value
 
 
 @dataclass(frozen=True)
@@ -116,7 +104,7 @@ def tradeoff(outputs: ExitOutputs) -> Tradeoff:
     means = values.mean(axis=1)
     intervals, method = _intervals(values, outputs, measure)
     own, passed = outputs.own_path_cost(), outputs.with_passed_cost()
-    practical = practical_exits(measure, means, own)
+    placed = list(zip(means, own, strict=True))
     own_ms, passed_ms = _milliseconds(outputs)
     points = tuple(
         ExitPoint(
@@ -130,25 +118,18 @@ def tradeoff(outputs: ExitOutputs) -> Tradeoff:
             acceleration=acceleration(own[-1], own[exit]),
             ms=own_ms[exit],
             ms_with_passed=passed_ms[exit],
-            practical=practical[exit],
+            practical=practical(measure, *placed[exit], placed),
         )
         for exit, name in enumerate(outputs.names)
     )
     return Tradeoff(points, measure, values.shape[1], method)
 
 
-def practical_exits(
-    measure: Measure, values: Sequence[float] | NDArray[np.float64], costs: NDArray[np.float64]
-) -> list[bool]:
-    """Whether each exit is better than every cheaper one (paper, section 2.1)."""
-    return [
-        all(
-            measure.better(value, other)
-            for other, other_cost in zip(values, costs, strict=True)
-            if other_cost < cost
-        )
-        for value, cost in zip(values, costs, strict=True)
-    ]
+def practical(
+    measure: Measure, value: float, cost: float, others: Iterable[tuple[float, float]]
+) -> bool:
+    """Whether an exit is better than every cheaper one of these values and costs (section 2.1)."""
+    return all(measure.better(value, other) for other, spent in others if spent < cost)
 
 
 def acceleration(whole: float, own: float) -> float:

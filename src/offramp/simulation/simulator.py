@@ -78,8 +78,10 @@ def simulate(
     samples = outputs.outputs.shape[1]
     traffic = drawn_traffic(arrivals, uplink, downlink, requests, samples, seed)
     due = traffic.sent_ms + deadline_ms - np.quantile(traffic.downlink_ms, reserve)
-    inputs = _Inputs(outputs, traffic, deadline_ms)
-    rows = [inputs.row(*served) for served in _served(outputs, policies, traffic, due)]
+    measure = measure_of(outputs.task)
+    values = measure.values(outputs.outputs, outputs.labels)
+    judge = _Judge(traffic, deadline_ms, values, _unanswered(outputs))
+    rows = [judge.row(*served) for served in _served(outputs, policies, traffic, due)]
     settings: dict[str, Any] = {
         "arrivals": arrivals.model_dump(mode="json"),
         "uplink": uplink.model_dump(mode="json"),
@@ -89,7 +91,7 @@ def simulate(
     }
     return Simulation(
         rows=tuple(rows),
-        measure=measure_of(outputs.task),
+        measure=measure,
         exits=tuple(outputs.names),
         requests=requests,
         deadline_ms=deadline_ms,
@@ -150,12 +152,16 @@ def _cost_when_due(policy: ExitPolicy, outputs: ExitOutputs, unit: Unit) -> Floa
 
 
 @dataclass(frozen=True, eq=False)
-class _Inputs:
-    """What all rows share; each of them judges what became of the same requests."""
+class _Judge:
+    """What became of the same requests in each row, from the measure of each answer (E, samples).
 
-    outputs: ExitOutputs
+    `unanswered` (samples,) is what no answer counts for.
+    """
+
     traffic: Traffic
     deadline_ms: float
+    values: Floats
+    unanswered: Floats
 
     def row(self, name: str, served: Served, exit_flops: Floats) -> SimulationRow:
         """Judge what became of the requests."""
@@ -163,14 +169,15 @@ class _Inputs:
         done = served.ends_ms + self.traffic.downlink_ms
         response = np.where(refused, np.inf, done - self.traffic.sent_ms)
         missed = response > self.deadline_ms + _ROUNDING_MS
-        values = self._values(served.exits)
+        samples = self.traffic.samples
+        values = self.values[served.exits, samples]
         work = served.ends_ms - served.starts_ms
         shares = np.bincount(served.exits[~refused], minlength=len(exit_flops)) / len(missed)
         span = served.ends_ms.max() - self.traffic.arrivals_ms[0]
         p50, p95, p99 = np.quantile(response, [0.5, 0.95, 0.99], method="higher").tolist()
         return SimulationRow(
             name=name,
-            value=float(np.where(missed, self._unanswered(), values).mean()),
+            value=float(np.where(missed, self.unanswered[samples], values).mean()),
             value_in_time=None if missed.all() else float(values[~missed].mean()),
             missed=float(missed.mean()),
             refused=float(refused.mean()),
@@ -183,15 +190,11 @@ class _Inputs:
             utilisation=float(work.sum() / span) if span > 0 else 0.0,
         )
 
-    def _values(self, exits: NDArray[np.int64]) -> Floats:
-        measure = measure_of(self.outputs.task)
-        each = measure.values(self.outputs.outputs, self.outputs.labels)  # (E, samples)
-        return each[exits, self.traffic.samples]
 
-    def _unanswered(self) -> Floats:
-        """What a request without an answer counts for, (N,)."""
-        if self.outputs.task == "classification":
-            return np.zeros(len(self.traffic.samples))
-        labels = self.outputs.labels.astype(np.float64)
-        error: Floats = np.abs(labels - np.median(labels))[self.traffic.samples]
-        return error
+def _unanswered(outputs: ExitOutputs) -> Floats:
+    """What a request without an answer counts for, by the sample that it asks about."""
+    if outputs.task == "classification":
+        return np.zeros(len(outputs.labels))
+    labels = outputs.labels.astype(np.float64)
+    error: Floats = np.abs(labels - np.median(labels))
+    return error

@@ -16,11 +16,7 @@ Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class FixedRate(Spec):
-    """Requests at equal distances, as from one camera.
-
-    Attributes:
-        per_second: Requests per second.
-    """
+    """Requests at equal distances, as from one camera."""
 
     kind: Literal["fixed"] = "fixed"
     per_second: Rate
@@ -31,11 +27,7 @@ class FixedRate(Spec):
 
 
 class Poisson(Spec):
-    """Requests of many clients that know nothing of each other: exponential gaps.
-
-    Attributes:
-        per_second: Requests per second, on average.
-    """
+    """Requests of many clients that know nothing of each other: exponential gaps."""
 
     kind: Literal["poisson"] = "poisson"
     per_second: Rate
@@ -57,7 +49,7 @@ class Bursts(Spec):
     kind: Literal["bursts"] = "bursts"
     per_second: Rate
     burst_size: Annotated[int, Field(ge=1)]
-    gap_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    gap_ms: Milliseconds = 0.0
 
     def times_ms(self, requests: int, random: np.random.Generator) -> Floats:
         """When each request is sent, ascending, (N,)."""
@@ -72,11 +64,7 @@ Arrivals = Annotated[FixedRate | Poisson | Bursts, Field(discriminator="kind")]
 
 
 class Constant(Spec):
-    """Always the same time.
-
-    Attributes:
-        ms: Milliseconds.
-    """
+    """Always the same time."""
 
     kind: Literal["constant"] = "constant"
     ms: Milliseconds
@@ -87,12 +75,7 @@ class Constant(Spec):
 
 
 class Uniform(Spec):
-    """Any time between two, equally likely.
-
-    Attributes:
-        low_ms: The shortest.
-        high_ms: The longest.
-    """
+    """Any time between two, equally likely."""
 
     kind: Literal["uniform"] = "uniform"
     low_ms: Milliseconds
@@ -128,11 +111,7 @@ class Lognormal(Spec):
 
 
 class Trace(Spec):
-    """Measured times, drawn with replacement.
-
-    Attributes:
-        values_ms: What was measured.
-    """
+    """Measured times, drawn with replacement."""
 
     kind: Literal["trace"] = "trace"
     values_ms: Annotated[tuple[Milliseconds, ...], Field(min_length=1)]
