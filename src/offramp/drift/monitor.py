@@ -24,7 +24,6 @@ class Crossing:
     """Where the money first reached the limit.
 
     Attributes:
-        answers: Answers up to there.
         log_e: Logarithm of the money.
         since: (E,) answers of each category before the component that won most started.
         upto: (E,) answers of each category up to there.

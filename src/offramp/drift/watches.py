@@ -2,18 +2,18 @@
 
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offramp.drift.bets import TUNING
-from offramp.drift.monitor import Crossing
-from offramp.drift.reference import DependenceWarning, Reference, reference_of
-from offramp.drift.stream import Stream
+from offramp.drift.bets import TUNING, bets_on
+from offramp.drift.dependence import LagTest
+from offramp.drift.monitor import Crossing, Monitor
+from offramp.drift.reference import DependenceWarning, Reference, Tally, reference_of
 from offramp.errors import BundleError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy
@@ -66,6 +66,54 @@ class Alarm(Record):
         )
 
 
+class _Stream:
+    """One kind of answers: every k-th of them is bet on, as a monitor and a lag test see it.
+
+    Attributes:
+        tally: The reference samples per category.
+        limit: The e-value at which an alarm is due.
+        every: The k; 1 takes all.
+        seen: How many answers there were, those left out included.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        shifts: Mapping[float, float],
+        directions: Sequence[int],
+        rate: float,
+        every: int,
+        random: np.random.Generator,
+    ) -> None:
+        self.tally, self.limit, self.every, self.seen = tally, 1 / rate, every, 0
+        bets = bets_on(tally.shares, shifts, directions)
+        ranked = np.array(tally.ranked, np.int64)
+        self.monitor = Monitor(bets, ranked, -math.log(rate), random)
+        self.lags = LagTest()
+
+    def update(self, categories: NDArray[np.int64]) -> tuple[Crossing | None, int | None]:
+        """Look at more answers: where the limit is first reached, and a dependence if first seen.
+
+        Both are counted in answers of the stream, those left out included.
+        """
+        kept = categories[-self.seen % self.every :: self.every]
+        self.seen += len(categories)
+        crossing, reach = self.monitor.update(kept), self.lags.update(kept)
+        if crossing is not None:
+            crossing = replace(crossing, answers=(crossing.answers - 1) * self.every + 1)
+        return crossing, None if reach is None else reach * self.every
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, as JSON values."""
+        return {"seen": self.seen, "monitor": self.monitor.state(), "lags": self.lags.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from the state of another one."""
+        self.seen = int(state["seen"])
+        self.monitor.restore(state["monitor"])
+        self.lags.restore(state["lags"])
+
+
 class Watch:
     """A test for drift that is fed with answers and gives an alarm when evidence is beyond chance.
 
@@ -87,24 +135,15 @@ class Watch:
         of_disagreement: np.random.Generator,
     ) -> None:
         self.reference, self.rate, self.every = reference, rate, every
-        self._streams: dict[Kind, Stream] = {
-            "exit mix": Stream(
-                reference.mix,
-                TUNING.mix_shifts,
-                (1, -1),
-                rate=TUNING.mix_part * rate,
-                every=every,
-                random=of_mix,
+        self._streams: dict[Kind, _Stream] = {
+            "exit mix": _Stream(
+                reference.mix, TUNING.mix_shifts, (1, -1), TUNING.mix_part * rate, every, of_mix
             )
         }
-        if reference.disagreement is not None:
-            self._streams["disagreement"] = Stream(
-                reference.disagreement,
-                TUNING.disagreement_shifts,
-                (-1,),
-                rate=TUNING.disagreement_part * rate,
-                every=every,
-                random=of_disagreement,
+        if (tally := reference.disagreement) is not None:
+            shifts, part = TUNING.disagreement_shifts, TUNING.disagreement_part
+            self._streams["disagreement"] = _Stream(
+                tally, shifts, (-1,), part * rate, every, of_disagreement
             )
 
     @property
@@ -201,17 +240,16 @@ class Watch:
         )
 
     def _alarm(self, kind: Kind, found: Crossing) -> Alarm:
-        mix, disagreement = self.reference.mix, self.reference.disagreement
-        tally = mix if kind == "exit mix" or disagreement is None else disagreement
+        whole = self._streams[kind].tally.whole
         names = self.reference.names if kind == "exit mix" else ("agreement", "disagreement")
         shares = (found.upto - found.since) / (found.upto - found.since).sum()
-        spread = np.sqrt(tally.whole * (1 - tally.whole)) + 1 / found.upto.sum()
+        spread = np.sqrt(whole * (1 - whole)) + 1 / found.upto.sum()
         # Of two shares that moved alike, as agreement and disagreement do, the last is named.
-        moved = len(names) - 1 - int(np.abs((shares - tally.whole) / spread)[::-1].argmax())
+        moved = len(names) - 1 - int(np.abs((shares - whole) / spread)[::-1].argmax())
         return Alarm(
             kind=kind,
             name=names[moved],
-            reference_share=float(tally.whole[moved]),
+            reference_share=float(whole[moved]),
             share=float(shares[moved]),
             since=int(found.since.sum()) * self.every,
             answers=found.answers,

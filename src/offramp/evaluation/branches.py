@@ -18,15 +18,11 @@ class Branch:
     """One branch at one cut with all its seeds; or the final layer, which has none.
 
     Attributes:
-        cut: Where it sits; `final` for the final layer.
         place: Of its cut, from 0 in the backbone's order.
-        label: Of its settings.
-        kind: Its kind.
         series: What joins it to branches at other cuts: its kind, or its label where a cut holds
             several of the kind.
         seeds: Ascending.
         values: (seeds, N) the measure of each answer; (1, N) of the final layer.
-        params: Of the branch.
         branch_flops: Of the branch alone.
         branch_ms: Of the branch alone, mean over seeds; 0 when nothing was measured.
         flops: On its own path.

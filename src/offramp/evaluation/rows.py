@@ -75,14 +75,7 @@ class BranchRow(Record):
 
 @dataclass(frozen=True)
 class FailedBranch(Record):
-    """A branch at a cut of which no trial succeeded.
-
-    Attributes:
-        cut: Where it would sit.
-        branch: Label of its settings.
-        kind: Its kind.
-        failed: One per seed.
-    """
+    """A branch at a cut of which no trial succeeded; `branch` is its label."""
 
     cut: str
     branch: str
@@ -104,11 +97,8 @@ class PairedDifference(Record):
     """A branch minus the baseline at the same cut: same samples, same seeds.
 
     Attributes:
-        cut: Where both sit.
         branch: Label of the branch.
-        kind: Its kind.
         baseline: Label of the baseline.
-        baseline_kind: Its kind.
         difference: In the measure's unit: a share for accuracy (0.01 is one point).
         interval: 95 %, over samples and seeds.
         seeds: The seeds that both have.
@@ -177,9 +167,7 @@ class RivalDifference(Record):
     The exit is picked by its cost alone, so the samples that judge it did not pick it.
 
     Attributes:
-        cut: Of the exit.
         branch: Label of its branch.
-        kind: Kind of its branch.
         flops: Of the exit on its own path.
         difference: Exit minus rival, in the measure's unit.
         interval: 95 % for the difference; None if the rival has no single samples.
@@ -198,7 +186,6 @@ class RivalRow(Record):
     """A rival and the exits that cost no more.
 
     Attributes:
-        rival: Itself.
         interval: 95 % for its value; None if it has no single samples.
         differences: One per series of branches that has an exit cheap enough.
     """

@@ -28,10 +28,7 @@ class FailedTrial(Record):
     """A trial that ended without a branch.
 
     Attributes:
-        cut: The cut that its branch reads.
         branch: Short label of its branch settings.
-        kind: Kind of its branch.
-        seed: Its seed.
         reason: What happened, such as `diverged in epoch 1`.
     """
 

@@ -15,9 +15,7 @@ class Curve:
     """How one branch trained from one seed.
 
     Attributes:
-        cut: Where it sits.
         branch: Label of its settings.
-        seed: Of its initialisation and dropout.
         train_loss: One per epoch.
         validation_loss: One per epoch.
         best_epoch: Counted from 1, the one whose weights were kept.
