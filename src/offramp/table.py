@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+Column = tuple[str, Sequence[str]]
+"""A head and its texts, one per row."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -26,7 +29,7 @@ class Table:
     page_only: Sequence[str] = ()
 
     @classmethod
-    def of(cls, *columns: tuple[str, Sequence[str]], **settings: Any) -> Self:
+    def of(cls, *columns: Column, **settings: Any) -> Self:
         """A table from columns, each a head and its texts; one without texts is left out."""
         given = [(head, texts) for head, texts in columns if texts]
         rows = list(zip(*(texts for _, texts in given), strict=True))

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from offramp.evaluation.intervals import (
-    Bootstrap,
     Interval,
     mean_interval,
     percentile_interval,
     resampled_interval,
+    resampled_means,
     wilson,
 )
 
@@ -19,7 +19,7 @@ VALUES = st.tuples(st.integers(1, 4), st.integers(2, 11)).flatmap(
 
 
 def interval(values: np.ndarray, seed: int = 0) -> Interval:
-    return percentile_interval(Bootstrap(400, seed).means([values])[:, 0])
+    return percentile_interval(resampled_means([values], draws=400, seed=seed)[:, 0])
 
 
 def test_wilson_by_hand() -> None:
@@ -39,7 +39,7 @@ def test_wilson_holds_its_share_and_stays_a_share(samples: int, part: float) -> 
 @given(VALUES)
 @settings(max_examples=50, deadline=None)
 def test_resampled_means_stay_between_the_extremes(values: np.ndarray) -> None:
-    means = Bootstrap(100).means([values])
+    means = resampled_means([values], draws=100)
     assert means.shape == (100, 1)
     assert values.min() - 1e-9 <= means.min() <= means.max() <= values.max() + 1e-9
 
@@ -54,12 +54,12 @@ def test_the_interval_holds_the_mean(values: np.ndarray) -> None:
 @given(VALUES)
 @settings(max_examples=20, deadline=None)
 def test_no_difference_in_any_sample_is_no_difference_in_any_draw(values: np.ndarray) -> None:
-    assert not Bootstrap(50).means([values - values, values])[:, 0].any()
+    assert not resampled_means([values - values, values], draws=50)[:, 0].any()
 
 
 def test_one_draw_serves_all_columns() -> None:
     values = np.random.default_rng(0).normal(size=(3, 30))
-    means = Bootstrap(50).means([values, values + 2.0])
+    means = resampled_means([values, values + 2.0], draws=50)
     np.testing.assert_allclose(means[:, 1] - means[:, 0], 2.0)
 
 
@@ -71,34 +71,34 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None
 
 def test_samples_of_one_unit_are_drawn_together() -> None:
     values = np.array([[0.0, 0.0, 6.0, 6.0]])
-    means = Bootstrap(300).means([values], np.array([0, 0, 1, 1]))
+    means = resampled_means([values], np.array([0, 0, 1, 1]), draws=300)
     assert set(means.ravel()) == {0.0, 3.0, 6.0}
 
 
 def test_units_of_unequal_size_weigh_by_their_samples() -> None:
     values = np.array([[0.0, 0.0, 0.0, 6.0]])
-    means = Bootstrap(300).means([values], np.array([0, 0, 0, 1]))
+    means = resampled_means([values], np.array([0, 0, 0, 1]), draws=300)
     assert set(means.ravel()) == {0.0, 1.5, 6.0}
 
 
 def test_the_spread_over_samples_is_the_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=(1, 900))
-    spread = Bootstrap(4000).means([values]).std()
+    spread = resampled_means([values], draws=4000).std()
     assert spread == pytest.approx(values.std() / 30, rel=0.05)
 
 
 def test_seeds_are_resampled_too() -> None:
     values = np.repeat([[0.0], [3.0]], 5, axis=1)  # all spread lies between two seeds
-    means = Bootstrap(2000).means([values]).ravel()
+    means = resampled_means([values], draws=2000).ravel()
     assert set(means) == {0.0, 1.5, 3.0}
     assert np.mean(means == 1.5) == pytest.approx(0.5, abs=0.05)
 
 
 def test_draws_do_not_depend_on_how_many_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=(2, 13))
-    at_once = Bootstrap(40).means([values])
+    at_once = resampled_means([values], draws=40)
     monkeypatch.setattr("offramp.evaluation.intervals._CHUNK", 30)
-    np.testing.assert_allclose(Bootstrap(40).means([values]), at_once, rtol=1e-12)
+    np.testing.assert_allclose(resampled_means([values], draws=40), at_once, rtol=1e-12)
 
 
 def coverage(seed_spread: float, seeds: int, worlds: int = 400) -> float:
@@ -110,7 +110,7 @@ def coverage(seed_spread: float, seeds: int, worlds: int = 400) -> float:
         per_seed = random.normal(0.0, seed_spread, (seeds, 1))
         noise = random.normal(0.0, 0.2, (seeds, 500))
         values = 0.02 + per_image + per_seed + noise
-        hits += 0.02 in percentile_interval(Bootstrap(500, world).means([values])[:, 0])
+        hits += 0.02 in percentile_interval(resampled_means([values], draws=500, seed=world)[:, 0])
     return hits / worlds
 
 
@@ -161,7 +161,7 @@ def cluster_coverage(
         values = np.where(luck < loss, 1.0, np.where(luck < loss + won, -1.0, 0.0)).ravel()
         of = np.repeat(np.arange(units), size)
         if resampled:
-            drawn = Bootstrap(300, world).means([values[np.newaxis]], of)[:, 0]
+            drawn = resampled_means([values[np.newaxis]], of, draws=300, seed=world)[:, 0]
             found = resampled_interval(drawn, values[np.newaxis], of, (-1.0, 1.0))
         else:
             found = mean_interval(values, of, (-1.0, 1.0))

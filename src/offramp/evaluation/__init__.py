@@ -1,7 +1,7 @@
 """What the answers of the exits show; it reads plain arrays, never a model."""
 
 from offramp.evaluation.comparison import Comparison, compare
-from offramp.evaluation.intervals import Bootstrap, Interval
+from offramp.evaluation.intervals import Interval
 from offramp.evaluation.rows import (
     BranchRow,
     FailedBranch,
@@ -15,7 +15,6 @@ from offramp.evaluation.tradeoff import ExitPoint, Tradeoff, tradeoff
 from offramp.evaluation.trials import FailedTrial, TrialOutputs
 
 __all__ = [
-    "Bootstrap",
     "BranchRow",
     "Comparison",
     "ExitPoint",

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from offramp.errors import ShapeError
 from offramp.evaluation.branches import Branch, affordable, gathered, paired, passed
-from offramp.evaluation.intervals import Bootstrap, Bounds, Interval, resampled_interval, units_text
+from offramp.evaluation.intervals import (
+    Bounds,
+    Interval,
+    resampled_interval,
+    resampled_means,
+    units_text,
+)
 from offramp.evaluation.rows import (
     BranchRow,
     FailedBranch,
@@ -167,8 +173,8 @@ def compare(
     measure = measure_of(trials.task)
     pairs = paired(branches, baseline_kind, baseline)
     columns = _columns(every, pairs, rivals, measure)
-    bootstrap = Bootstrap(draws, seed)
-    resampled = bootstrap.means([values for values, _ in columns.values()], trials.units)
+    values = [values for values, _ in columns.values()]
+    resampled = resampled_means(values, trials.units, draws=draws, seed=seed)
     intervals = {
         key: resampled_interval(drawn, values, trials.units, bounds)
         for (key, (values, bounds)), drawn in zip(columns.items(), resampled.T, strict=True)

@@ -89,44 +89,23 @@ def mean_interval(values: Floats, units: Units, bounds: Bounds) -> Interval:
     return Interval(min(mean, max(low, centre - reach)), max(mean, min(high, centre + reach)))
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """Resampling of samples and, within each draw, of seeds.
+def resampled_means(
+    columns: Sequence[Floats], units: Units = None, *, draws: int, seed: int = 0
+) -> Floats:
+    """Resampled means of columns (seeds, N), each over its samples and seeds: (draws, C).
 
-    One draw of samples serves every column, so differences between columns are paired. Samples
-    of one unit are drawn together, for they are not independent.
-
-    Attributes:
-        draws: How many times all is resampled.
-        seed: Of the random numbers; the same seed gives the same intervals.
+    One draw of samples serves every column, so differences between columns are paired; within it
+    seeds are drawn as well. Samples of one unit are drawn together, for they are not independent.
     """
-
-    draws: int = 2000
-    seed: int = 0
-
-    def means(self, columns: Sequence[Floats], units: Units = None) -> Floats:
-        """Resampled means of columns (seeds, N), each over its samples and seeds: (draws, C)."""
-        samples, seeds = (np.random.default_rng((self.seed, stream)) for stream in (0, 1))
-        per_seed = self._over_samples(np.concatenate(columns), units, samples)
-        most = max(len(column) for column in columns)
-        chance = seeds.random((self.draws, most))
-        starts = np.cumsum([0, *(len(column) for column in columns)])
-        return np.stack(
-            [_over_seeds(per_seed[:, first:last], chance) for first, last in pairwise(starts)],
-            axis=1,
-        )
-
-    def _over_samples(self, rows: Floats, units: Units, rng: np.random.Generator) -> Floats:
-        """Means of rows (R, N) over units drawn with replacement: (draws, R)."""
-        sums, sizes = _over_units(rows, units)
-        count = len(sizes)
-        step = max(1, _CHUNK // count)
-        means = [
-            (counts @ sums.T) / (counts @ sizes)[:, np.newaxis]
-            for first in range(0, self.draws, step)
-            for counts in [_counts(rng, min(step, self.draws - first), count)]
-        ]
-        return np.concatenate(means)
+    of_samples, of_seeds = (np.random.default_rng((seed, stream)) for stream in (0, 1))
+    sums, sizes = _over_units(np.concatenate(columns), units)
+    step = max(1, _CHUNK // len(sizes))
+    chunks = [min(step, draws - first) for first in range(0, draws, step)]
+    per_seed = np.concatenate([_resampled(sums, sizes, chunk, of_samples) for chunk in chunks])
+    chance = of_seeds.random((draws, max(len(column) for column in columns)))
+    starts = np.cumsum([0, *(len(column) for column in columns)])
+    means = [_over_seeds(per_seed[:, first:last], chance) for first, last in pairwise(starts)]
+    return np.stack(means, axis=1)
 
 
 def resampled_interval(draws: Floats, values: Floats, units: Units, bounds: Bounds) -> Interval:
@@ -170,11 +149,14 @@ def _over_units(rows: Floats, units: Units) -> tuple[Floats, Floats]:
     return np.stack([np.bincount(place, row) for row in rows]), counts.astype(np.float64)
 
 
-def _counts(rng: np.random.Generator, draws: int, units: int) -> Floats:
-    """How often each unit is drawn when as many as there are are drawn: (draws, units)."""
-    picks = rng.integers(0, units, (draws, units)) + units * np.arange(draws)[:, np.newaxis]
-    flat = np.bincount(picks.ravel(), minlength=draws * units).astype(np.float64)
-    return flat.reshape(draws, units)
+def _resampled(sums: Floats, sizes: Floats, draws: int, random: np.random.Generator) -> Floats:
+    """Means (draws, R) over as many units drawn with replacement as there are (G,)."""
+    units = len(sizes)
+    picks = random.integers(0, units, (draws, units)) + units * np.arange(draws)[:, np.newaxis]
+    times = np.bincount(picks.ravel(), minlength=draws * units).astype(np.float64)
+    counts = times.reshape(draws, units)  # how often each unit is in each draw
+    means: Floats = (counts @ sums.T) / (counts @ sizes)[:, np.newaxis]
+    return means
 
 
 def _over_seeds(per_seed: Floats, chance: Floats) -> Floats:

@@ -12,11 +12,9 @@ from offramp.evaluation.oracle import OracleCurve
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy
 from offramp.record import Record
-from offramp.table import Table
 from offramp.task import Measure, measure_of
 
 Kind = Literal["all", "class", "group"]
-_WORST = 10  # parts that a table shows at most
 
 
 @dataclass(frozen=True)
@@ -78,51 +76,6 @@ class PolicyQuality(Record):
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
         return {**super().as_json(), "saved": self.saved}
-
-    def part_table(self, exits: Sequence[str], measure: Measure) -> Table:
-        """The classes and groups that it costs most."""
-        shown = self.parts[:_WORST]
-        rest = f", {_WORST} of {len(self.parts)}" if len(self.parts) > _WORST else ""
-        return Table.of(
-            ("part", [str(part) for part in shown]),
-            ("samples", [str(part.samples) for part in shown]),
-            *_mix_columns(shown, exits),
-            (measure.head, [measure.text(part.value) for part in shown]),
-            ("final", [measure.text(part.final) for part in shown]),
-            *_drop_columns(shown, measure),
-            title=f"{self.name}: the largest drops first{rest}",
-        )
-
-
-def policy_table(
-    policies: Sequence[PolicyQuality], exits: Sequence[str], measure: Measure
-) -> Table:
-    """What policies cost and lose, and which exits answer."""
-    overall = [policy.overall for policy in policies]
-    return Table.of(
-        ("policy", [policy.name for policy in policies]),
-        *_mix_columns(overall, exits),
-        (measure.head, [measure.text(part.value) for part in overall]),
-        *_drop_columns(overall, measure),
-        ("saved %", [f"{100 * policy.saved:.1f}" for policy in policies]),
-        ("above oracle %", [f"{100 * policy.oracle_gap:.1f}" for policy in policies]),
-        title="Policies: which exit answers, and what that costs",
-    )
-
-
-def _mix_columns(parts: Sequence[Part], exits: Sequence[str]) -> list[tuple[str, list[str]]]:
-    shares = np.array([part.mix for part in parts]).T
-    return [
-        (f"{name} %", [f"{100 * share:.1f}" for share in column])
-        for name, column in zip(exits, shares, strict=True)
-    ]
-
-
-def _drop_columns(parts: Sequence[Part], measure: Measure) -> list[tuple[str, list[str]]]:
-    return [
-        (drop_head(measure), [measure.difference_text(part.drop) for part in parts]),
-        ("95 % interval", [part.interval.difference_text(measure) for part in parts]),
-    ]
 
 
 def drop_head(measure: Measure) -> str:

@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.evaluation.exit_quality import ExitQuality, agreement, exit_qualities
 from offramp.evaluation.oracle import BudgetPoint, OracleCurve, budget_points, oracle_curve
-from offramp.evaluation.policy_quality import PolicyQuality, policy_quality, policy_table
+from offramp.evaluation.policy_quality import Part, PolicyQuality, drop_head, policy_quality
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy, Score, find_score
 from offramp.record import Record
-from offramp.table import Table, scaled_costs
+from offramp.table import Column, Table, scaled_costs
 from offramp.task import Measure, measure_of
 
 Policies = Sequence[ExitPolicy] | Mapping[str, ExitPolicy]
+_WORST = 10  # parts that a table shows at most
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,13 +57,46 @@ class Quality(Record):
         ]
 
     def policy_table(self) -> Table:
-        """What the policies cost and lose, and which exits answer."""
-        return policy_table(self.policies, self._names, self.measure)
+        """What policies cost and lose, and which exits answer."""
+        overall = [policy.overall for policy in self.policies]
+        return Table.of(
+            ("policy", [policy.name for policy in self.policies]),
+            *self._mix_columns(overall),
+            (self.measure.head, [self.measure.text(part.value) for part in overall]),
+            *self._drop_columns(overall),
+            ("saved %", [f"{100 * policy.saved:.1f}" for policy in self.policies]),
+            ("above oracle %", [f"{100 * policy.oracle_gap:.1f}" for policy in self.policies]),
+            title="Policies: which exit answers, and what that costs",
+        )
 
     def part_tables(self) -> list[Table]:
         """For each policy the classes and groups that it costs most."""
-        divided = [policy for policy in self.policies if policy.parts]
-        return [policy.part_table(self._names, self.measure) for policy in divided]
+        return [self._part_table(policy) for policy in self.policies if policy.parts]
+
+    def _part_table(self, policy: PolicyQuality) -> Table:
+        shown = policy.parts[:_WORST]
+        rest = f", {_WORST} of {len(policy.parts)}" if len(policy.parts) > _WORST else ""
+        return Table.of(
+            ("part", [str(part) for part in shown]),
+            ("samples", [str(part.samples) for part in shown]),
+            *self._mix_columns(shown),
+            (self.measure.head, [self.measure.text(part.value) for part in shown]),
+            ("final", [self.measure.text(part.final) for part in shown]),
+            *self._drop_columns(shown),
+            title=f"{policy.name}: the largest drops first{rest}",
+        )
+
+    def _mix_columns(self, parts: Sequence[Part]) -> list[Column]:
+        return [
+            (f"{name} %", [f"{100 * part.mix[exit]:.1f}" for part in parts])
+            for exit, name in enumerate(self._names)
+        ]
+
+    def _drop_columns(self, parts: Sequence[Part]) -> list[Column]:
+        return [
+            (drop_head(self.measure), [self.measure.difference_text(part.drop) for part in parts]),
+            ("95 % interval", [part.interval.difference_text(self.measure) for part in parts]),
+        ]
 
     def oracle_sentence(self) -> str:
         """What the best exit for each sample would reach."""
