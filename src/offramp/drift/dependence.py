@@ -52,12 +52,7 @@ class LagTest:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON values."""
-        return {
-            "sums": self.sums.tolist(),
-            "blocks": self.blocks,
-            "waiting": self.waiting.tolist(),
-            "reach": self.reach,
-        }
+        return {**vars(self), "sums": self.sums.tolist(), "waiting": self.waiting.tolist()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the state of another one."""

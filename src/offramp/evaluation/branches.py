@@ -75,12 +75,11 @@ def gathered(trials: TrialOutputs) -> list[Branch]:
     several = {kind for (_, kind), count in at_one_cut.items() if count > 1}
     cuts = trials.cut_names.tolist()
     branches = [
-        _branch(trials, cut, cuts.index(cut), label, kind, label if kind in several else kind, rows)
-        for (cut, label, kind), rows in sorted(
-            trials_of.items(), key=lambda item: cuts.index(item[0][0])
-        )
+        _branch(trials, key, cuts.index(key[0]), key[1] if key[2] in several else key[2], rows)
+        for key, rows in sorted(trials_of.items(), key=lambda item: cuts.index(item[0][0]))
     ]
-    return [*branches, _branch(trials, "final", len(cuts), "backbone", "backbone", "backbone", [])]
+    final = ("final", "backbone", "backbone")
+    return [*branches, _branch(trials, final, len(cuts), "backbone", [])]
 
 
 def paired(
@@ -127,10 +126,8 @@ def affordable(flops: int, branches: Sequence[Branch]) -> list[Branch]:
 
 def _branch(
     trials: TrialOutputs,
-    cut: str,
+    key: tuple[str, str, str],
     place: int,
-    label: str,
-    kind: str,
     series: str,
     rows: Sequence[int],
 ) -> Branch:
@@ -142,10 +139,10 @@ def _branch(
     branch_ms = 0.0 if measured is None else float(measured[rows].mean())
     stages = slice(place + 1)
     return Branch(
-        cut=cut,
+        cut=key[0],
         place=place,
-        label=label,
-        kind=kind,
+        label=key[1],
+        kind=key[2],
         series=series,
         seeds=tuple(trials.seeds[rows].tolist()) if rows else (),
         values=measure_of(trials.task).values(outputs, trials.labels),

@@ -129,6 +129,6 @@ def _best(
     within = sorted(choice for choice in choices if choice[0] <= share)
     if not within:
         return None, None
-    values = [value for _, value, _ in within]
-    best = int(np.argmax(values) if measure.higher_is_better else np.argmin(values))
-    return within[best][2], values[best]
+    best = max if measure.higher_is_better else min
+    _, value, name = best(within, key=lambda choice: choice[1])
+    return name, value

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +70,7 @@ def simulate(
             a policy named as another row.
     """
     started = clock()
-    _check(deadline_ms, reserve)
-    _check_counts(requests, seed)
+    _check_numbers(deadline_ms, reserve, requests, seed)
     _check_policies(policies)
     outputs.costs("ms")
     samples = outputs.outputs.shape[1]
@@ -82,32 +80,24 @@ def simulate(
     values = measure.values(outputs.outputs, outputs.labels)
     judge = _Judge(traffic, deadline_ms, values, _unanswered(outputs))
     rows = [judge.row(*served) for served in _served(outputs, policies, traffic, due)]
-    settings: dict[str, Any] = {
-        "arrivals": arrivals.model_dump(mode="json"),
-        "uplink": uplink.model_dump(mode="json"),
-        "downlink": downlink.model_dump(mode="json"),
-        "reserve": reserve,
-        "seed": seed,
-    }
+    chances = {"arrivals": arrivals, "uplink": uplink, "downlink": downlink}
+    settings = {name: setting.model_dump(mode="json") for name, setting in chances.items()}
     return Simulation(
         rows=tuple(rows),
         measure=measure,
         exits=tuple(outputs.names),
         requests=requests,
         deadline_ms=deadline_ms,
-        settings=settings,
+        settings={**settings, "reserve": reserve, "seed": seed},
         seconds=clock() - started,
     )
 
 
-def _check(deadline_ms: float, reserve: float) -> None:
+def _check_numbers(deadline_ms: float, reserve: float, requests: int, seed: int) -> None:
     if not (math.isfinite(deadline_ms) and deadline_ms > 0):
         raise PlanError(f"deadline_ms={deadline_ms} must be a positive number of milliseconds.")
     if not 0 <= reserve <= 1:
         raise PlanError(f"reserve={reserve} is a share of the downlink times, from 0 to 1.")
-
-
-def _check_counts(requests: int, seed: int) -> None:
     if not isinstance(requests, Integral) or requests < 1:
         raise PlanError(
             f"requests={requests!r}: it must be a whole number from 1; tails need about 10,000."
