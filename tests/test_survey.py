@@ -11,7 +11,7 @@ from offramp.cli import app
 from offramp.compute import count_params
 from offramp.errors import CutError, PlanError
 from offramp.spec import FeatureShape
-from offramp.survey import survey, survey_backbone
+from offramp.survey import survey_backbone, survey_model
 
 
 class Steps(nn.Module):
@@ -32,7 +32,7 @@ class Steps(nn.Module):
 
 
 def test_rows_hold_name_aliases_shape_liveness_flops_patches_and_branches() -> None:
-    found = survey(Steps(), torch.zeros(5, 3, 12, 8))
+    found = survey_model(Steps(), torch.zeros(5, 3, 12, 8))
     assert found.total_flops == 4 * 2 * 3 * 3 * 9 * 12 * 8
     rows = {row["name"]: row for row in found.as_json()["cuts"]}
     assert list(rows) == ["a", "b", "c", "add", "d"]
@@ -66,7 +66,7 @@ def test_resnet18_has_the_issue_s_shares() -> None:
 
 
 def test_suggestions_are_nearest_to_their_shares_with_few_live_tensors_on_ties() -> None:
-    found = survey(Steps(), torch.zeros(1, 3, 12, 8))
+    found = survey_model(Steps(), torch.zeros(1, 3, 12, 8))
     assert [cut.place.name for cut in found.suggest([0.26, 0.5, 0.7]).cuts] == ["a", "b", "add"]
     assert [cut.place.name for cut in found.suggest([0.24, 0.26]).cuts] == ["a", "b"]
 
@@ -98,7 +98,7 @@ class Blocks(nn.Module):
 
 
 def test_suggestions_prefer_ends_of_blocks() -> None:
-    found = survey(Blocks(), torch.zeros(1, 4, 8, 12))
+    found = survey_model(Blocks(), torch.zeros(1, 4, 8, 12))
     for shares in ([0.25, 0.5, 0.75], [0.27], [0.47, 0.6]):
         assert all(
             cut.place.name.count(".") == 1 and cut.place.ends_block
@@ -107,7 +107,7 @@ def test_suggestions_prefer_ends_of_blocks() -> None:
 
 
 def test_maps_with_channels_last_have_neither_patches_nor_branches() -> None:
-    found = survey(Blocks(), torch.zeros(1, 4, 8, 12))
+    found = survey_model(Blocks(), torch.zeros(1, 4, 8, 12))
     rows = {cut.place.name: cut for cut in found.cuts}
     dense = rows["blocks.2.dense"]
     assert dense.place.axes == ("batch", "height", "width", "channels")
@@ -117,7 +117,7 @@ def test_maps_with_channels_last_have_neither_patches_nor_branches() -> None:
 
 
 def test_suggestions_need_a_map_that_a_patch_divides() -> None:
-    found = survey(
+    found = survey_model(
         nn.Sequential(Steps(), nn.Linear(3, 300), nn.Linear(300, 7)), torch.zeros(1, 3, 1, 9)
     )
     assert all(cut.patches == () for cut in found.cuts)
@@ -128,7 +128,7 @@ def test_suggestions_need_a_map_that_a_patch_divides() -> None:
 @pytest.mark.parametrize("shares", [[], [0.0], [1.0], [0.5, 1.2]])
 def test_shares_outside_zero_to_one_are_refused(shares: list[float]) -> None:
     with pytest.raises(PlanError, match="between 0 and 1"):
-        survey(Steps(), torch.zeros(1, 3, 12, 8)).suggest(shares)
+        survey_model(Steps(), torch.zeros(1, 3, 12, 8)).suggest(shares)
 
 
 FILE = """
@@ -191,7 +191,7 @@ def test_named_cuts_and_what_the_weights_expect_are_listed() -> None:
 
 
 def test_the_table_names_every_place_and_branch() -> None:
-    text = str(survey(Steps(), torch.zeros(1, 3, 12, 8), name="steps"))
+    text = str(survey_model(Steps(), torch.zeros(1, 3, 12, 8), name="steps"))
     assert text.startswith("steps, input 3x12x8: 0.000 GFLOP")
     for word in ("add", "25.0%", "slvit-p4-d32-h12", "1 2 4"):
         assert word in text

@@ -40,7 +40,7 @@ from offramp.backbones.staged import StagedBackbone, cut
 from offramp.backbones.zoo import architecture
 from offramp.compute import count_flops, torch_switches
 from offramp.errors import OfframpError
-from offramp.survey import Survey, survey
+from offramp.survey import Survey, survey_model
 
 SHARES = (0.25, 0.5, 0.75)
 SIZES = (64, 96, 128, 160, 192, 224, 256)
@@ -162,7 +162,7 @@ def check(name: str) -> dict[str, Any]:
     # as the stages: torch takes other kernels where a weight asks for gradients
     model = _unlike_fresh(_build(name)).requires_grad_(False)
     images, expected = _small_input(name, model)
-    found = survey(model, images[:1], name=name)
+    found = survey_model(model, images[:1], name=name)
     places, suggested = _three_places(found)
     backbone = cut(model, [place.name for place in places], images)
     equal, unchanged = _compare(backbone, images, expected)

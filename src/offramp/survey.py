@@ -131,7 +131,7 @@ class Survey:
             yield f"its weights expect inputs of {', '.join(shapes)}; --json has the details"
 
 
-def survey(
+def survey_model(
     model: nn.Module,
     sample: Tensor | tuple[Tensor, ...],
     *,
@@ -188,7 +188,7 @@ def survey_backbone(
     entry = describe(name or PYTHON)
     model = architecture(entry.name, backbone_file=backbone_file)
     found = replace(
-        survey(model, sample, name=backbone_file or name, leaves=leaves),
+        survey_model(model, sample, name=backbone_file or name, leaves=leaves),
         named_cuts={key: cut.places for key, cut in entry.cuts.items()},
         weights_expect=entry.inputs,
     )

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.backbones.axes import MAP, check_taps
-from offramp.backbones.places import Place, list_places, places
+from offramp.backbones.places import Place, list_places
 from offramp.backbones.staged import cut
 from offramp.errors import CutError
 
@@ -35,7 +35,11 @@ SAMPLE = torch.zeros(1, 3, 8, 12)
 
 
 def by_name(model: nn.Module, sample: Tensor = SAMPLE) -> dict[str, Place]:
-    return {name: place for place in places(model, sample) for name in (place.name, *place.aliases)}
+    return {
+        name: place
+        for place in list_places(model, sample).places
+        for name in (place.name, *place.aliases)
+    }
 
 
 def test_places_know_which_axis_is_the_batch_the_channels_and_space() -> None:
@@ -120,7 +124,7 @@ class Two(nn.Module):
 
 def test_every_input_shows_its_own_axes() -> None:
     sample = (torch.zeros(2, 3, 8, 12), torch.zeros(2, 1, 6, 9))
-    found = {place.name: place.axes for place in places(Two(), sample)}
+    found = {place.name: place.axes for place in list_places(Two(), sample).places}
     assert found["eye"] == found["ear"] == found["mul"] == MAP
 
 
@@ -148,5 +152,5 @@ def test_trying_sizes_that_a_model_does_not_take_prints_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     check_taps(cut(OneSize(), ["patches", "mul"], SAMPLE), ["patches", "mul"])
-    places(OneSize(), SAMPLE)
+    list_places(OneSize(), SAMPLE)
     assert capfd.readouterr() == ("", "")

@@ -11,7 +11,7 @@ from offramp.branches import ConvBranch
 from offramp.errors import CutError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
-from offramp.survey import survey
+from offramp.survey import survey_model
 
 IMAGES = torch.randn(2, 3, 11, 7, generator=torch.Generator().manual_seed(1))
 
@@ -88,7 +88,7 @@ def test_what_names_no_class_of_the_model_is_refused(leaves: object, told: str) 
 def test_surveys_and_listings_take_leaves(network: nn.Module) -> None:
     names = [place.name for place in list_places(network, IMAGES, leaves=["Odder"]).places]
     assert names == ["first", "odd.0", "odd", "last"]
-    assert len(survey(network, IMAGES, leaves=[Odder]).cuts) == len(names)
+    assert len(survey_model(network, IMAGES, leaves=[Odder]).cuts) == len(names)
 
 
 def test_a_saved_model_with_leaves_loads_again(network: nn.Module, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from offramp.backbones.places import list_places, places
+from offramp.backbones.places import list_places
 from offramp.backbones.staged import cut
 from offramp.backbones.zoo import architecture
 from offramp.compute import count_flops
@@ -54,13 +54,13 @@ def test_what_the_listing_says_is_what_a_cut_there_carries_and_costs(
 
 
 def test_places_are_in_graph_order_each_tensor_once_input_and_answer_left_out() -> None:
-    found = places(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(), nn.ReLU(), nn.Flatten()),
-                   torch.zeros(3, 3, 2, 5))  # fmt: skip
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(), nn.ReLU(), nn.Flatten())
+    found = list_places(network, torch.zeros(3, 3, 2, 5)).places
     assert [(place.name, place.aliases) for place in found] == [("0", ("1",)), ("2", ())]
 
 
 def test_densenet201_carries_up_to_49_tensors() -> None:
-    found = places(architecture("torchvision:densenet201"), torch.zeros(1, 3, 32, 32))
+    found = list_places(architecture("torchvision:densenet201"), torch.zeros(1, 3, 32, 32)).places
     assert max(place.live_tensors for place in found) == 49
 
 
@@ -89,7 +89,7 @@ def test_shares_count_what_torch_s_attention_layers_multiply() -> None:
 
 
 def test_the_end_of_a_block_is_where_a_container_ends_and_nothing_else_is_alive() -> None:
-    found = {place.name: place for place in places(Residual(), torch.zeros(1, 3, 6, 7))}
+    found = {place.name: place for place in list_places(Residual(), torch.zeros(1, 3, 6, 7)).places}
     assert {name for name, place in found.items() if place.ends_block} == {"blocks.0", "blocks"}
 
 

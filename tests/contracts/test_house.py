@@ -13,6 +13,7 @@ CODE = [
 ]
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".cff", ""}
 NO_NOUNS = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc"}
+OF_THEIR_MODULE = {"anytime", "calibrate", "quality", "tradeoff"}  # docs/design.md says why
 
 
 def name_of(path: Path) -> str:
@@ -66,6 +67,17 @@ def test_every_public_function_and_class_says_what_it_does() -> None:
 
 def test_no_file_is_named_after_no_noun() -> None:
     assert [name_of(path) for path in CODE if path.stem.lstrip("_") in NO_NOUNS] == []
+
+
+def test_no_module_has_a_public_function_of_its_own_name() -> None:
+    named = {
+        name_of(path)
+        for path in SOURCES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name == path.stem
+        if node.name not in OF_THEIR_MODULE
+    }
+    assert named == set()
 
 
 def mirrors(test: Path) -> bool:

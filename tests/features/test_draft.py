@@ -20,7 +20,7 @@ from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.data import as_samples
 from offramp.errors import BundleError, DataError
 from offramp.features import FeatureCache, start_executor
-from offramp.features.extract import Extraction, ExtractShard, extract, formats
+from offramp.features.extract import Extraction, ExtractShard, extract_taps, formats
 from offramp.features.moments import Moments
 from offramp.features.source import TapSource
 from offramp.features.store import SHARDS, VERIFIED, stats
@@ -265,7 +265,7 @@ def test_units_sent_elsewhere_and_run_in_any_order_give_the_shards_of_the_cache(
         source = TapSource.of(backbone, backbone.cuts, CPU, executor)
         forms = formats(source, cache.scales(), "float16")
         resources = Extraction(source, as_samples(many), forms)
-        streamed = list(extract(units, resources, silent))
+        streamed = list(extract_taps(units, resources, silent))
         sent = pickle.loads(pickle.dumps(units[::-1]))  # noqa: S301 our own bytes
         alone = list(executor.run(sent, resources))[::-1]
     lines = (cache.folder / SHARDS).read_text().splitlines()[1:]

@@ -5,7 +5,7 @@ import pytest
 from offramp.branches import ConvBranch, SLViT
 from offramp.errors import CutError, PlanError
 from offramp.run.plan import Plan, load_plan
-from offramp.run.prepare import prepare
+from offramp.run.prepare import prepare_run
 
 PLAN = """
 backbone: {name: "torchvision:resnet18", num_outputs: 10}
@@ -141,9 +141,9 @@ def make():
         "branches": {"1": [{"kind": "conv", "filters": 2}]},
     }
     place = f"{file}:make"
-    assert prepare(Plan.model_validate(settings), place).backbone.leaves[0].endswith(".Odd")
+    assert prepare_run(Plan.model_validate(settings), place).backbone.leaves[0].endswith(".Odd")
     with pytest.raises(CutError, match="cannot trace 1 "):
-        prepare(Plan.model_validate(settings | {"leaves": []}), place)
+        prepare_run(Plan.model_validate(settings | {"leaves": []}), place)
 
 
 def test_a_rival_size_given_twice_is_refused(path: Path) -> None:

@@ -11,7 +11,7 @@ from offramp.errors import BundleError, DataError, OfframpError, PlanError
 from offramp.multiexit.model import MultiExit
 from offramp.outputs import ExitOutputs
 from offramp.run.plan import Plan
-from offramp.run.prepare import prepare
+from offramp.run.prepare import prepare_run
 from offramp.run.results import RunResult
 from offramp.run.steps import evaluate, train
 from offramp.run.stored import load_result
@@ -69,7 +69,7 @@ def test_the_table_covers_every_branch_and_rival(result: RunResult) -> None:
 def test_the_stored_outputs_are_those_of_the_stored_model(result: RunResult) -> None:
     model = MultiExit.load(result.folder)
     stored = ExitOutputs.load(result.folder / "outputs" / "test.npz")
-    again = model.collect(prepare(result.plan).splits.test, split="test")
+    again = model.collect(prepare_run(result.plan).splits.test, split="test")
     np.testing.assert_array_equal(again.outputs, stored.outputs)
     assert stored.source is not None
     assert stored.source["model"] == model.digest() == result.model.digest()
@@ -177,7 +177,7 @@ def test_mistakes_that_only_the_parts_show_are_reported_together() -> None:
         }
     )
     with pytest.raises(PlanError) as caught:
-        prepare(wrong)
+        prepare_run(wrong)
     message = str(caught.value)
     assert "3 mistakes" in message
     assert "data: /nowhere" in message
@@ -197,7 +197,7 @@ def test_mistakes_of_different_kinds_are_reported_together(plan: Plan) -> None:
         }
     )
     with pytest.raises(PlanError) as caught:
-        prepare(wrong)
+        prepare_run(wrong)
     message = str(caught.value)
     assert "3 mistakes" in message
     assert "patch=7 does not divide" in message
@@ -223,13 +223,13 @@ def test_a_single_mistake_keeps_its_own_error(plan: Plan) -> None:
         update={"backbone": plan.backbone.model_copy(update={"name": "torchvision:resnet81"})}
     )
     with pytest.raises(OfframpError, match="resnet18"):
-        prepare(wrong)
+        prepare_run(wrong)
 
 
 def test_a_patch_that_does_not_fit_is_named_with_its_cut(plan: Plan) -> None:
     spec = plan.branches["features.4"][0].model_copy(update={"patch": 4})
     with pytest.raises(OfframpError, match="patch=4 does not divide the 11x11"):
-        prepare(plan.model_copy(update={"branches": {"features.4": (spec,)}}))
+        prepare_run(plan.model_copy(update={"branches": {"features.4": (spec,)}}))
 
 
 def test_settings_refused_in_training_do_not_keep_the_folder_either(
@@ -245,7 +245,7 @@ def test_settings_refused_in_training_do_not_keep_the_folder_either(
 def test_a_class_count_that_disagrees_is_refused(plan: Plan) -> None:
     few = plan.backbone.model_copy(update={"num_outputs": 9})
     with pytest.raises(OfframpError, match="9"):
-        prepare(plan.model_copy(update={"backbone": few}))
+        prepare_run(plan.model_copy(update={"backbone": few}))
 
 
 def test_threads_are_put_back_even_when_stopped(result: RunResult) -> None:

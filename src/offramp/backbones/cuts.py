@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from offramp.backbones.analysis import Analysis
-from offramp.backbones.partition import Flow, Partition, partition
+from offramp.backbones.partition import Flow, Partition, divide_graph
 from offramp.errors import CutError
 from offramp.spec import FINAL
 
@@ -131,7 +131,7 @@ def divide(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> Partition:
     """
     ends = [[_end(analysis, place) for place in each.places] for each in cuts]
     taps = [tuple(_end(analysis, place) for place in each.taps) for each in cuts]
-    parts = partition(flow, ends, taps)
+    parts = divide_graph(flow, ends, taps)
     for each, live in zip(cuts, parts.live[1:], strict=True):
         for node in live:
             if analysis.values[node].kind == "pack":

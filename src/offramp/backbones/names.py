@@ -40,7 +40,7 @@ class Names:
         hint = f"Nearest: {', '.join(near)}. " if near else ""
         raise CutError(
             f"The backbone has no place {name!r}. {hint}`offramp cuts` (or "
-            "offramp.backbones.places.places) lists all of them."
+            "offramp.backbones.places.list_places) lists all of them."
         )
 
 

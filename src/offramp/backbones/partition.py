@@ -78,7 +78,7 @@ class Flow:
         return tensors, plain
 
 
-def partition(
+def divide_graph(
     flow: Flow, cuts: Sequence[Iterable[fx.Node]], taps: Sequence[tuple[fx.Node, ...]]
 ) -> Partition:
     """Divide a graph: a node runs in the first stage whose cut needs it, else in the last.

@@ -61,11 +61,6 @@ class Listing:
     num_outputs: int
 
 
-def places(model: nn.Module, sample: Tensor | tuple[Tensor, ...]) -> list[Place]:
-    """List the places of `model`, in graph order; see `list_places`."""
-    return list(list_places(model, sample).places)
-
-
 def list_places(
     model: nn.Module,
     sample: Tensor | tuple[Tensor, ...],

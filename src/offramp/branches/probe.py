@@ -27,7 +27,7 @@ class Probe:
     standardised: int
 
 
-def probe(spec: BranchSpec, features: TapShapes, num_outputs: int) -> Probe:
+def probe_branch(spec: BranchSpec, features: TapShapes, num_outputs: int) -> Probe:
     """Build the branch once, let it answer two samples of zeros, and forget it.
 
     Raises:

@@ -9,7 +9,9 @@ from offramp.errors import DataError
 _AT_A_TIME = 1000
 
 
-def answers(stream: Path | None, known: Collection[int]) -> Iterator[tuple[list[int], list[int]]]:
+def read_answers(
+    stream: Path | None, known: Collection[int]
+) -> Iterator[tuple[list[int], list[int]]]:
     """Exits and shadow disagreements of some lines at a time; from a pipe, of each line.
 
     Args:

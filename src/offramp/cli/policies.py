@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from offramp.cli.answers import answers
+from offramp.cli.answers import read_answers
 from offramp.cli.showing import POLICY, AsJson, check_stored, outputs_file, save_policy, show
 from offramp.errors import OfframpError, PlanError
 
@@ -210,7 +210,7 @@ def watch(
     watched = start(reference, chosen[0], rate=rate, every=every, seed=seed)
     alarms = 0
     try:
-        for exits, disagree in answers(stream, watched.reference.exits):
+        for exits, disagree in read_answers(stream, watched.reference.exits):
             for alarm in watched.update(exits, disagree or None):
                 alarms += 1
                 typer.echo(json.dumps(alarm.as_json()) if as_json else str(alarm))

@@ -83,7 +83,7 @@ def drop_head(measure: Measure) -> str:
     return "drop, points" if measure.higher_is_better else f"{measure.label} rise"
 
 
-def policy_quality(
+def judge_policy(
     name: str,
     policy: ExitPolicy,
     outputs: ExitOutputs,

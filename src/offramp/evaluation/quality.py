@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.evaluation.exit_quality import ExitQuality, agreement, exit_qualities
 from offramp.evaluation.oracle import BudgetPoint, OracleCurve, budget_points, oracle_curve
-from offramp.evaluation.policy_quality import Part, PolicyQuality, drop_head, policy_quality
+from offramp.evaluation.policy_quality import Part, PolicyQuality, drop_head, judge_policy
 from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import ExitPolicy, Score, find_score
 from offramp.record import Record
@@ -202,7 +202,7 @@ def quality(
     oracle = oracle_curve(values, costs, float(costs[-1]), measure)
     exits = exit_qualities(outputs, _scores(outputs, scores), temperatures_on, unit)
     judged = tuple(
-        policy_quality(name, policy, outputs, oracle, unit, class_names)
+        judge_policy(name, policy, outputs, oracle, unit, class_names)
         for name, policy in _named(policies).items()
     )
     whole = exits[-1].cost

@@ -30,7 +30,7 @@ from offramp.features.extract import (
     SCALE_SEED,
     Extraction,
     Scales,
-    extract,
+    extract_taps,
     find_scales,
     formats,
 )
@@ -241,7 +241,7 @@ class _Make:
         with (
             _full_disk_explained(draft),
             _removed_where_empty(draft),
-            closing(extract(draft.missing, resources, self.progress)) as shards,
+            closing(extract_taps(draft.missing, resources, self.progress)) as shards,
         ):
             draft.write(shards)
 

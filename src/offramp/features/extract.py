@@ -152,7 +152,7 @@ def _merged(before: tuple[Moments, ...], here: tuple[Moments, ...]) -> tuple[Mom
     return tuple(map(Moments.plus, before, here))
 
 
-def extract(
+def extract_taps(
     units: Sequence[ExtractShard], resources: Extraction, progress: Progress
 ) -> Generator[Shard]:
     """What the units' own `run` gives, in order, with the batches of all of them in one stream.

@@ -61,7 +61,9 @@ class _Mistakes:
             raise PlanError("\n".join([f"the plan has {len(lines)} mistakes:", *lines]))
 
 
-def prepare(plan: Plan, backbone_file: str | None = None, splits: Splits | None = None) -> Prepared:
+def prepare_run(
+    plan: Plan, backbone_file: str | None = None, splits: Splits | None = None
+) -> Prepared:
     """Build, load and cut what a plan names.
 
     Args:

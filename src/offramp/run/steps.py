@@ -16,7 +16,7 @@ from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
 from offramp.run.measure import Resources, measure_splits
 from offramp.run.plan import Plan, load_plan
-from offramp.run.prepare import prepare
+from offramp.run.prepare import prepare_run
 from offramp.run.results import RunResult
 from offramp.run.stored import (
     PLAN,
@@ -72,7 +72,7 @@ def train(
         _check_same_data(folder, result.data_keys, splits or plan.data.load(check=False))
         result.model.to(device)
         return result
-    prepared = prepare(plan, backbone_file, splits)
+    prepared = prepare_run(plan, backbone_file, splits)
     _check_files(prepared.splits, folder / WORK, progress)
     started = clock()
     with torch_switches(threads=threads), _claim(folder, plan):

@@ -12,7 +12,7 @@ from offramp.backbones.axes import check_taps
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec, branch_kinds, key
 from offramp.branches.kinds import check_spec
-from offramp.branches.probe import Probe, probe
+from offramp.branches.probe import Probe, probe_branch
 from offramp.data import Samples, as_samples
 from offramp.errors import CutError, DataError, PlanError
 from offramp.features.source import check_shapes
@@ -84,7 +84,7 @@ def check_branches(
     check_taps(backbone, branches)
     branch_kinds({type(spec) for specs in branches.values() for spec in specs})
     return {
-        (cut, spec.label()): probe(spec, backbone.features(cut), backbone.num_outputs)
+        (cut, spec.label()): probe_branch(spec, backbone.features(cut), backbone.num_outputs)
         for cut, specs in branches.items()
         for spec in specs
     }
