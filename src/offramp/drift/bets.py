@@ -103,6 +103,7 @@ def bets_on(
     ]
     low, high, shift, stakes = np.array(rows).T
     share = high - low
+    # A bet is fair as share * (moved / share) + (1 - share) * (1 - moved) / (1 - share) is 1.
     kept = TUNING.kept
     moved = np.clip(share + shift, kept * share, 1 - kept * (1 - share))
     return Bets(low, high, np.log(moved / share), np.log((1 - moved) / (1 - share)), stakes)

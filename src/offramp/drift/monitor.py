@@ -92,6 +92,7 @@ class Monitor:
         """Rank of each answer among the reference and all up to it, 0 to 1, (N,)."""
         bag = self.reference + upto  # (N, E), the answer itself included
         upper = np.cumsum(bag, axis=1)
+        # All of one category tie, so an answer lies anywhere in its category's stretch.
         ranks = upper[hits] - self.random.random(len(hits)) * bag[hits]
         values: Floats = ranks / upper[:, -1]
         return values
@@ -108,6 +109,7 @@ class Monitor:
         return Crossing(int(upto[first].sum()), float(log_e[first]), since, upto[first])
 
     def _start(self) -> None:
+        # The stakes of all starts add up to `later`, since the differences telescope to 1.
         later = 1 - TUNING.at_once
         left = (
             1 + np.array([self.answers - TUNING.block, self.answers]) / TUNING.scale

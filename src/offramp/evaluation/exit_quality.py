@@ -12,7 +12,6 @@ from offramp.outputs import ExitOutputs, Unit
 from offramp.policy import Score
 from offramp.policy.scores import max_softmax
 from offramp.record import Record
-from offramp.task import measure_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +79,7 @@ def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | N
     negatives = len(positive) - positives
     if not positives or not negatives:
         return None
+    # Rank sum of the positives less its least value counts the pairs in order (Mann-Whitney's U).
     above = _midranks(scores)[positive].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
 
@@ -115,9 +115,9 @@ def exit_qualities(
     scores: Sequence[Score],
     others: ExitOutputs | None,
     unit: Unit,
+    values: NDArray[np.float64],
 ) -> tuple[ExitQuality, ...]:
-    """Judge every exit; temperatures are fitted on `others`."""
-    values = measure_of(outputs.task).values(outputs.outputs, outputs.labels)
+    """Judge every exit by the measure of all answers (E, N); `others` fit the temperatures."""
     own, passed = outputs.own_path_cost(unit), outputs.with_passed_cost(unit)
     areas = {score.name: _areas(outputs, score) for score in scores}
     temperatures = [

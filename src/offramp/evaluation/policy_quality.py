@@ -90,14 +90,16 @@ def judge_policy(
     oracle: OracleCurve,
     unit: Unit,
     class_names: Sequence[str],
+    values: NDArray[np.float64],
 ) -> PolicyQuality:
-    """Judge one policy; classes are called by `class_names`, or by their numbers if it is empty.
+    """Judge one policy by the measure of all answers (E, N).
+
+    Classes are called by `class_names`, or by their numbers if it is empty.
 
     Raises:
         ShapeError: The policy is for other exits.
     """
     leaves = policy.choose(outputs)
-    values = measure_of(outputs.task).values(outputs.outputs, outputs.labels)  # (E, N)
     mean_cost = float(policy.exit_cost(outputs, unit)[leaves].mean())
     share = mean_cost / float(outputs.own_path_cost(unit)[-1])
     (overall,) = _parts("all", np.full(len(leaves), ""), leaves, values, outputs)

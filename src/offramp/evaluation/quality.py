@@ -200,9 +200,9 @@ def quality(
         )
     values = measure.values(outputs.outputs, outputs.labels)
     oracle = oracle_curve(values, costs, float(costs[-1]), measure)
-    exits = exit_qualities(outputs, _scores(outputs, scores), temperatures_on, unit)
+    exits = exit_qualities(outputs, _scores(outputs, scores), temperatures_on, unit, values)
     judged = tuple(
-        judge_policy(name, policy, outputs, oracle, unit, class_names)
+        judge_policy(name, policy, outputs, oracle, unit, class_names, values)
         for name, policy in _named(policies).items()
     )
     whole = exits[-1].cost

@@ -14,30 +14,20 @@ from offramp.data import Samples
 from offramp.data.images.pictures import PictureSource
 from offramp.multiexit.model import MultiExit
 from offramp.policy.decision import fires
+from offramp.report import Picture
 
 _SHADES = " .:-=+*#%@"
 
 
-@dataclass(frozen=True)
-class OneAnswer:
+@dataclass(frozen=True, eq=False)
+class OneAnswer(Picture):
     """How one picture was answered.
 
     Attributes:
-        picture: Grey values 0 to 255, (H, W).
-        exit: Name of the exit that answered.
-        confidence: Its maximum softmax.
         flops: Spent, the branches passed on the way included.
-        saved: Share of the whole backbone's FLOPs that was not spent; below 0 when the last exit
-            answered after branches that did not.
     """
 
-    picture: NDArray[np.uint8]
-    exit: str
-    answer: str
-    truth: str
-    confidence: float
     flops: int
-    saved: float
 
     def __str__(self) -> str:
         right = "right" if self.answer == self.truth else f"wrong, it is {self.truth}"
@@ -53,8 +43,8 @@ class OneAnswer:
 
     def sketch(self, width: int = 28) -> str:
         """The picture in characters; a character is about twice as high as wide."""
-        step = max(1, self.picture.shape[1] // width)
-        cells = self.picture[::step, ::step].astype(int) * (len(_SHADES) - 1) // 255
+        step = max(1, self.image.shape[1] // width)
+        cells = self.image[::step, ::step].astype(int) * (len(_SHADES) - 1) // 255
         return "\n".join("".join(_SHADES[c] for c in row) for row in cells[::2])
 
 
@@ -79,7 +69,7 @@ def answer_one_by_one(
         pixels, truth = images[index]
         name, probabilities = _first_sure(model, pixels[None], threshold)
         yield OneAnswer(
-            picture=_grey(pixels),
+            image=_grey(pixels),
             exit=name,
             answer=classes[int(probabilities.argmax())],
             truth=classes[truth],

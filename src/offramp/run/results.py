@@ -109,15 +109,12 @@ def report_inputs(
     )
 
 
-def _pictures(model: MultiExit, test: Samples, threshold: float) -> list[Picture]:
+def _pictures(model: MultiExit, test: Samples, threshold: float) -> Sequence[Picture]:
     """A few test pictures answered one by one; none where the samples are not pictures."""
     if not shows_pictures(model, test):
         return []
     some = test.sample(REPORT_PICTURES, PICTURES_SEED)
-    return [
-        Picture(a.picture, a.answer, a.truth, a.exit, a.confidence, a.saved)
-        for a in answer_one_by_one(model, some, range(len(some)), threshold)
-    ]
+    return list(answer_one_by_one(model, some, range(len(some)), threshold))
 
 
 def _quality(seen: Measured, threshold: float, class_names: Sequence[str]) -> Quality:
