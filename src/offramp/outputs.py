@@ -24,7 +24,7 @@ from offramp.storage.arrays import (
 )
 from offramp.task import Task, checked_labels
 
-Unit = Literal["flops", "ms"]
+CostUnit = Literal["flops", "ms"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -128,7 +128,7 @@ class ExitOutputs(Archived):
         right: NDArray[np.bool_] = self.predictions == self.labels
         return right
 
-    def own_path_cost(self, unit: Unit = "flops") -> NDArray[np.float64]:
+    def own_path_cost(self, unit: CostUnit = "flops") -> NDArray[np.float64]:
         """Cost of each exit: the stages up to it and its own branch only, (E,).
 
         Raises:
@@ -136,7 +136,7 @@ class ExitOutputs(Archived):
         """
         return cost.own_path(*self.costs(unit))
 
-    def with_passed_cost(self, unit: Unit = "flops") -> NDArray[np.float64]:
+    def with_passed_cost(self, unit: CostUnit = "flops") -> NDArray[np.float64]:
         """Cost of each exit, with the branches passed on the way to it, (E,).
 
         Raises:
@@ -144,14 +144,14 @@ class ExitOutputs(Archived):
         """
         return cost.with_passed(*self.costs(unit))
 
-    def costs(self, unit: Unit = "flops") -> tuple[ArrayLike, ArrayLike]:
+    def costs(self, unit: CostUnit = "flops") -> tuple[ArrayLike, ArrayLike]:
         """Cost of each stage and of each branch alone, (E,) and (E,).
 
         Raises:
             PlanError: There is no such unit.
             OfframpError: Milliseconds are asked for and none were measured.
         """
-        if unit not in get_args(Unit):
+        if unit not in get_args(CostUnit):
             raise PlanError(f"a cost in {unit!r} is not known. Ask for 'flops' or 'ms'.")
         if unit == "flops":
             return self.stage_flops, self.branch_flops

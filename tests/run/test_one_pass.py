@@ -11,7 +11,7 @@ from offramp.branches import ConvBranch, SLViT
 from offramp.data import Splits, as_samples
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Failed, Trial
-from offramp.run.measure import Resources, collect_trials, measure_splits
+from offramp.run.measure import RunContext, collect_trials, measure_splits
 from offramp.run.plan import EvaluatePlan, Plan
 from offramp.run.results import RunResult
 
@@ -62,13 +62,13 @@ def test_each_split_runs_through_the_backbone_once(model: MultiExit, splits: Spl
     model.backbone.stages[0].register_forward_hook(
         lambda _, live, out: seen.append(len(live[0][0]))
     )
-    measure_splits(model, splits, EvaluatePlan(timing_repeats=0), Resources())
+    measure_splits(model, splits, EvaluatePlan(timing_repeats=0), RunContext())
     passes = [size for size in seen if size > 1]  # FLOPs are counted at batch 1
     assert passes == [COUNTS[name] for name in ("validation", "calibration", "test")]
 
 
 def test_one_pass_gives_what_two_did(model: MultiExit, splits: Splits) -> None:
-    found = measure_splits(model, splits, EvaluatePlan(timing_repeats=0), Resources())
+    found = measure_splits(model, splits, EvaluatePlan(timing_repeats=0), RunContext())
     alone = model.collect(splits.test, split="test")
     np.testing.assert_array_equal(found.outputs["test"].outputs, alone.outputs)
     assert found.outputs["test"].source == alone.source
@@ -88,7 +88,7 @@ def test_a_failed_trial_is_a_row_of_the_table_and_of_the_json(
             "evaluate": {"timing_repeats": 0, "bootstrap_draws": 20},
         }
     )
-    measured = measure_splits(lost, splits, plan.evaluate, Resources())
+    measured = measure_splits(lost, splits, plan.evaluate, RunContext())
     result = RunResult.judged(tmp_path, plan, lost, measured, {})
     assert "failed: diverged in epoch 1 (seed 4)" in str(result)
     rows = result.as_json()["comparison"]["rows"]
@@ -101,10 +101,10 @@ def test_rivals_are_skipped_with_a_reason_where_samples_are_not_single_pictures(
     model: MultiExit, splits: Splits
 ) -> None:
     wanted = EvaluatePlan(timing_repeats=0, rival_sizes=(4,))
-    found = measure_splits(model, splits, wanted, Resources())
+    found = measure_splits(model, splits, wanted, RunContext())
     assert found.rivals == []
     assert found.notes == (
         "Static rivals were skipped: they are the backbone on smaller pictures, and a sample here "
         "has 2 inputs.",
     )
-    assert measure_splits(model, splits, EvaluatePlan(timing_repeats=0), Resources()).notes == ()
+    assert measure_splits(model, splits, EvaluatePlan(timing_repeats=0), RunContext()).notes == ()

@@ -14,7 +14,7 @@ import pytest
 
 from offramp.errors import BundleError
 from offramp.storage.folder import changing, read_folder
-from offramp.storage.manifest import MANIFEST, RUN, Kind
+from offramp.storage.manifest import MANIFEST, RUN, FolderKind
 
 MomentsOf = Callable[[Path, Callable[[], object]], list[Path]]
 WATCHED = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
@@ -187,7 +187,7 @@ def test_a_folder_without_manifest_is_refused_and_left_alone(tmp_path: Path) -> 
 
 
 def test_a_folder_of_another_kind_or_version_is_refused(old: Path) -> None:
-    later = Kind("run", RUN.schema + 1, RUN.missing, RUN.remedies)
+    later = FolderKind("run", RUN.schema + 1, RUN.missing, RUN.remedies)
     with pytest.raises(BundleError, match=rf"'offramp run {RUN.schema}'.*reads 'offramp run"):
         read_folder(old, later)
 

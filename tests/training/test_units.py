@@ -16,7 +16,7 @@ from offramp.features import FeatureCache
 from offramp.multiexit.trial import Trial
 from offramp.progress import silent
 from offramp.training.learner import TrialName
-from offramp.training.lockstep import Report
+from offramp.training.lockstep import SharedProgress
 from offramp.training.settings import TrainSettings
 from offramp.training.supply import StoredSupply
 from offramp.training.units import Recipe, Resources, StoredTaps, TrainTrials, TrialFiles
@@ -31,10 +31,10 @@ import pickle, sys
 from pathlib import Path
 units, caches, report = pickle.loads(Path(sys.argv[1]).read_bytes())
 from offramp.training.units import Resources
-from offramp.training.lockstep import Report
+from offramp.training.lockstep import SharedProgress
 from offramp.progress import silent
 for unit in units:
-    unit.run(Resources(caches, Report(silent, 2, 99)))
+    unit.run(Resources(caches, SharedProgress(silent, 2, 99)))
 """
 
 
@@ -68,7 +68,7 @@ def test_branches_train_alone_together_and_in_another_process_to_the_same_bits(
     caches = cached(backbone, train, validation, tmp_path / "cache")
     by_folder = {cache.folder: cache for cache in caches}
     targets = [train[1], validation[1]]
-    resources = Resources(by_folder, Report(silent, 2, 3 * 41))
+    resources = Resources(by_folder, SharedProgress(silent, 2, 3 * 41))
 
     together = unit(backbone, caches, targets, SPECS, tmp_path / "together").run(resources)
     apart = [unit(backbone, caches, targets, [spec], tmp_path / "apart") for spec in SPECS]

@@ -13,7 +13,7 @@ PRETRAINED = "pretrained"
 
 
 @dataclass(frozen=True)
-class Request:
+class BuildRequest:
     """What a caller of the zoo asks for.
 
     Attributes:
@@ -49,7 +49,7 @@ class Backbone:
     """
 
     name: str
-    make: Callable[[Request], nn.Module]
+    make: Callable[[BuildRequest], nn.Module]
     pretrained: bool = False
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     inputs: tuple[ImagePreprocess, ...] = ()

@@ -10,7 +10,7 @@ import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from offramp.backbones.entry import Backbone, Request
+from offramp.backbones.entry import Backbone, BuildRequest
 from offramp.preprocess import ImagePreprocess
 
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
@@ -48,7 +48,7 @@ def _torchvision(model: str) -> Backbone:
     )
 
 
-def _make_torchvision(model: str, request: Request) -> nn.Module:
+def _make_torchvision(model: str, request: BuildRequest) -> nn.Module:
     """Build one of torchvision's models, without auxiliary heads.
 
     The pretrained sets of those that have such heads expect `transform_input=True`, and cannot be
@@ -108,7 +108,7 @@ def _timm(model: str) -> Backbone:
     )
 
 
-def _make_timm(model: str, request: Request) -> nn.Module:
+def _make_timm(model: str, request: BuildRequest) -> nn.Module:
     settings = dict(request.options)
     if request.num_outputs is not None:
         settings["num_classes"] = request.num_outputs

@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from offramp.backbones.entry import PRETRAINED, Backbone, Request
+from offramp.backbones.entry import PRETRAINED, Backbone, BuildRequest
 from offramp.backbones.keras_resnet import KerasResNet152
 from offramp.backbones.libraries import LIBRARIES
 from offramp.backbones.python_file import call_function
@@ -81,7 +81,7 @@ def build(
             set cannot be downloaded.
     """
     entry = describe(name)
-    request = Request(
+    request = BuildRequest(
         num_outputs,
         None if weights is None else str(weights),
         weights == PRETRAINED,
@@ -115,7 +115,7 @@ def architecture(
     Raises:
         PlanError: No such backbone.
     """
-    request = Request(num_outputs, weights, False, options or {}, backbone_file)
+    request = BuildRequest(num_outputs, weights, False, options or {}, backbone_file)
     return _make(describe(name), request, seed)
 
 
@@ -142,7 +142,7 @@ def check_name(name: str) -> None:
     describe(name)
 
 
-def _make(entry: Backbone, request: Request, seed: int) -> nn.Module:
+def _make(entry: Backbone, request: BuildRequest, seed: int) -> nn.Module:
     with seeded("backbone", entry.name, seed):
         try:
             made = entry.make(request)
@@ -164,7 +164,7 @@ def _make(entry: Backbone, request: Request, seed: int) -> nn.Module:
     return made.eval()
 
 
-def _check(entry: Backbone, request: Request) -> None:
+def _check(entry: Backbone, request: BuildRequest) -> None:
     name, file = entry.name, request.backbone_file
     if (name == PYTHON) != (file is not None):
         raise PlanError(

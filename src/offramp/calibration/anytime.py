@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from offramp import cost as costs
 from offramp.errors import DeadlineError
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.table import Table, scaled_costs
 from offramp.task import Measure, measure_of
 
@@ -47,7 +47,7 @@ class AnytimePlan:
 
     steps: tuple[AnytimeStep, ...]
     skipped: tuple[str, ...]
-    unit: Unit
+    unit: CostUnit
     interruptible: bool
     measure: Measure
     samples: int
@@ -94,7 +94,9 @@ class AnytimePlan:
         return f"{Table(head, rows)}\n{self.samples} samples.{skipped}"
 
 
-def anytime(outputs: ExitOutputs, cost: Unit = "ms", *, interruptible: bool = False) -> AnytimePlan:
+def anytime(
+    outputs: ExitOutputs, cost: CostUnit = "ms", *, interruptible: bool = False
+) -> AnytimePlan:
     """Best exit for every deadline, a deadline applying to each sample alike.
 
     A deadline known beforehand pays for the stages and the one branch that answers (the paper's

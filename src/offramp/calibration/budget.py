@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.calibration.search import ALWAYS, Chosen, Rows, best_first, candidates
+from offramp.calibration.search import ALWAYS, Chosen, SearchRows, best_first, candidates
 from offramp.errors import PlanError
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.scores import Score, find_score
 
@@ -44,7 +44,7 @@ def budgeted(
     budget: float,
     *,
     score: Score | str = "max_softmax",
-    cost: Unit = "flops",
+    cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> ExitPolicy:
     """Best policy found on these rows whose mean cost on them is at most `budget`.
@@ -64,7 +64,7 @@ def budget_curve(
     budgets: Sequence[float],
     *,
     score: Score | str = "max_softmax",
-    cost: Unit = "flops",
+    cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> tuple[Bought, ...]:
     """What `budgeted` chooses for each of several budgets, searched once.
@@ -85,7 +85,7 @@ def geometric(
     budget: float,
     *,
     score: Score | str = "max_softmax",
-    cost: Unit = "flops",
+    cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> ExitPolicy:
     """MSDNet's rule (Huang et al. 2018, section 5): quotas of samples per exit fall or rise by q.
@@ -105,7 +105,7 @@ def geometric(
 class _Menu:
     """Thresholds to choose from, each judged on the rows."""
 
-    def __init__(self, rows: Rows, every: Sequence[Chosen]) -> None:
+    def __init__(self, rows: SearchRows, every: Sequence[Chosen]) -> None:
         self.rows, self.every = rows, every
         judged = [rows.judge(thresholds) for thresholds in every]
         self.costs = np.array([cost for cost, _ in judged])
@@ -155,17 +155,17 @@ class _Menu:
 
 
 def _rows(
-    outputs: ExitOutputs, score: Score | str, unit: Unit, temperatures: Sequence[float] | None
-) -> Rows:
+    outputs: ExitOutputs, score: Score | str, unit: CostUnit, temperatures: Sequence[float] | None
+) -> SearchRows:
     fixed = None if temperatures is None else tuple(map(float, temperatures))
-    return Rows.of(outputs, find_score(score), unit, fixed)
+    return SearchRows.of(outputs, find_score(score), unit, fixed)
 
 
-def _geometric(rows: Rows) -> list[Chosen]:
+def _geometric(rows: SearchRows) -> list[Chosen]:
     return [_by_quotas(rows, ratio) for ratio in RATIOS]
 
 
-def _by_quotas(rows: Rows, ratio: float) -> Chosen:
+def _by_quotas(rows: SearchRows, ratio: float) -> Chosen:
     """Thresholds by which the highest scores leave, exit by exit among the samples still there."""
     powers = ratio ** np.arange(rows.num_early + 1)
     count = rows.worth.shape[1]

@@ -16,7 +16,7 @@ from offramp.calibration.risks import losses_of
 from offramp.calibration.roles import roles_of
 from offramp.calibration.temperature import fit_temperatures
 from offramp.errors import DataError, PlanError, ShapeError
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy.decision import Thresholds
 from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
@@ -65,7 +65,7 @@ class Calibration:
     num_certified: int
     chosen: int
     saved: float
-    cost: Unit
+    cost: CostUnit
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -133,7 +133,7 @@ class _Settings(TypedDict, total=False):
     max_disagreement: float | None
     confidence: float
     score: Score | str
-    cost: Unit
+    cost: CostUnit
     method: Method
     within: Within | None
     split: ArrayLike | None
@@ -170,7 +170,7 @@ def calibrate(
     budget: float | None = None,
     confidence: float = 0.95,
     score: Score | str = "max_softmax",
-    cost: Unit = "flops",
+    cost: CostUnit = "flops",
     method: Method = "ltt",
     within: Within | None = None,
     split: ArrayLike | None = None,

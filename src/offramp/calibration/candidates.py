@@ -12,7 +12,7 @@ from offramp.calibration.order import OrderRows, learned_states, walk
 from offramp.calibration.risks import Evidence, Losses, Sample, evidence_of
 from offramp.calibration.roles import Roles
 from offramp.errors import PlanError
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.promise import Within
 from offramp.policy.scores import Score
@@ -90,7 +90,7 @@ class Inputs:
     score: Score
     scores: Floats
     temperatures: tuple[float, ...] | None
-    unit: Unit
+    unit: CostUnit
     roles: Roles
     losses: Losses
     strata: Strata

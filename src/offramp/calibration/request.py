@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from offramp.errors import PlanError
-from offramp.outputs import Unit
+from offramp.outputs import CostUnit
 from offramp.policy.promise import Goal, Method, Within
 from offramp.policy.scores import Score
 from offramp.spec import Spec
@@ -100,7 +100,7 @@ class Request(Spec):
     budget: Number = None
     confidence: Annotated[float, BeforeValidator(_confidence)] = 0.95
     score: str | InstanceOf[Score] = "max_softmax"
-    cost: Unit = "flops"
+    cost: CostUnit = "flops"
     method: Method = "ltt"
     within: Within | None = None
     seed: Annotated[int, BeforeValidator(_count)] = 0

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy.decision import Thresholds, leaving
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.scores import Score
@@ -38,7 +38,7 @@ GRID, GRID_OF_MANY = 600, 250  # thresholds a side; where there are more than tw
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SearchRows:
     """Samples to search a policy on, sorted by what the search reads of them.
 
     So what it finds does not depend, by rounding either, on the order in which they are given.
@@ -53,7 +53,7 @@ class Rows:
     values: Floats
     outputs: ExitOutputs
     score: Score
-    unit: Unit
+    unit: CostUnit
     temperatures: tuple[float, ...] | None
 
     @classmethod
@@ -61,7 +61,7 @@ class Rows:
         cls,
         outputs: ExitOutputs,
         score: Score,
-        unit: Unit = "flops",
+        unit: CostUnit = "flops",
         temperatures: tuple[float, ...] | None = None,
     ) -> Self:
         """All samples of the outputs; rows that tie in all that is read are the same."""
@@ -72,7 +72,7 @@ class Rows:
         early = len(scores)
         return cls(both[:early], both[early:], outputs, score, unit, temperatures)
 
-    def thinned(self) -> "Rows":
+    def thinned(self) -> "SearchRows":
         """At most MOST_ROWS of them, evenly spread, to look for thresholds on."""
         num = self.values.shape[1]
         if num <= MOST_ROWS:
@@ -173,7 +173,7 @@ def best_first(costs: Sequence[float] | Floats, worths: Sequence[float] | Floats
     return kept
 
 
-def candidates(rows: Rows, starts: Sequence[Chosen]) -> list[Chosen]:
+def candidates(rows: SearchRows, starts: Sequence[Chosen]) -> list[Chosen]:
     """Thresholds worth looking at, by rising cost; those of `starts` are where climbs begin.
 
     At most MAX_CANDIDATES, none much worse than another that costs no more.
@@ -191,7 +191,7 @@ def candidates(rows: Rows, starts: Sequence[Chosen]) -> list[Chosen]:
     return [every[front[place]] for place in _spread(len(front), MAX_CANDIDATES)]
 
 
-def _climb(rows: Rows, start: Chosen, price: float) -> Iterator[tuple[Chosen, float, float]]:
+def _climb(rows: SearchRows, start: Chosen, price: float) -> Iterator[tuple[Chosen, float, float]]:
     """All candidates met, with mean cost and worth."""
     here, high = start, -np.inf
     for _ in range(MAX_ROUNDS):
@@ -206,7 +206,7 @@ def _climb(rows: Rows, start: Chosen, price: float) -> Iterator[tuple[Chosen, fl
 
 
 def _neighbours(
-    rows: Rows, here: Chosen, exit: int, price: float
+    rows: SearchRows, here: Chosen, exit: int, price: float
 ) -> Iterator[tuple[Chosen, float, float]]:
     """The exit disabled, and the best of its thresholds, the one best at this price included."""
     off = (*here[:exit], None, *here[exit + 1 :])
@@ -222,12 +222,12 @@ def _neighbours(
         yield changed, float(costs[place]), float(worths[place])
 
 
-def _cost_and_worth(rows: Rows, thresholds: Chosen) -> tuple[float, float]:
+def _cost_and_worth(rows: SearchRows, thresholds: Chosen) -> tuple[float, float]:
     cost, value = rows.judge(thresholds)
     return cost, rows.sign * value
 
 
-def _prices(rows: Rows) -> Floats:
+def _prices(rows: SearchRows) -> Floats:
     """Prices of cost around what the last exit's answers are worth in place of another's."""
     gain = np.abs(rows.worth - rows.worth[-1]).mean(axis=1).max()
     cost = rows.outputs.own_path_cost(rows.unit).max()
@@ -249,7 +249,7 @@ def _pairs(early: int) -> Iterator[tuple[int, int]]:
     return (pair for pair in combinations(range(early), 2) if pair[1] - pair[0] <= apart)
 
 
-def _single_front(rows: Rows, exit: int) -> Iterator[Chosen]:
+def _single_front(rows: SearchRows, exit: int) -> Iterator[Chosen]:
     """The best thresholds of one exit, all others disabled."""
     none = rows.alone(rows.num_early)
     thresholds, costs, worths = rows.sweep(none, exit)
@@ -258,7 +258,7 @@ def _single_front(rows: Rows, exit: int) -> Iterator[Chosen]:
         yield (*none[:exit], float(thresholds[front[place]]), *none[exit + 1 :])
 
 
-def _grid_front(rows: Rows, one: int, two: int) -> list[Chosen]:
+def _grid_front(rows: SearchRows, one: int, two: int) -> list[Chosen]:
     """The best of a grid of thresholds of two exits, all others disabled.
 
     A row leaves at `one` from its level on, at `two` where it has not left at `one`; so sums over

@@ -34,7 +34,7 @@ class FlopCounter:
         self._formulas = (PRODUCTS, BIASES, PROFILED) if self._paper else (PRODUCTS, ATTENTION)
         self._hidden = 0
         self._resources = ExitStack()
-        self._watch = _Watch(self)
+        self._interceptor = _Interceptor(self)
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
@@ -45,7 +45,7 @@ class FlopCounter:
                 )
                 for hook in hooks:
                     resources.callback(hook.remove)
-            resources.enter_context(self._watch)
+            resources.enter_context(self._interceptor)
             self._resources = resources.pop_all()
         return self
 
@@ -83,7 +83,7 @@ def _known(convention: str) -> str:
     return convention
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+class _Interceptor(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Shows every operator to a FlopCounter, taking apart those that no formula knows."""
 
     def __init__(self, counter: FlopCounter) -> None:

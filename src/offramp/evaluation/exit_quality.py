@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.calibration.temperature import fit_temperature
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy import Score
 from offramp.policy.scores import max_softmax
 from offramp.record import Record
@@ -114,7 +114,7 @@ def exit_qualities(
     outputs: ExitOutputs,
     scores: Sequence[Score],
     others: ExitOutputs | None,
-    unit: Unit,
+    unit: CostUnit,
     values: NDArray[np.float64],
 ) -> tuple[ExitQuality, ...]:
     """Judge every exit by the measure of all answers (E, N); `others` fit the temperatures."""

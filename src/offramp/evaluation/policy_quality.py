@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from offramp.evaluation.intervals import Interval, mean_interval
 from offramp.evaluation.oracle import OracleCurve
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy import ExitPolicy
 from offramp.record import Record
 from offramp.task import Measure, measure_of
@@ -88,7 +88,7 @@ def judge_policy(
     policy: ExitPolicy,
     outputs: ExitOutputs,
     oracle: OracleCurve,
-    unit: Unit,
+    unit: CostUnit,
     class_names: Sequence[str],
     values: NDArray[np.float64],
 ) -> PolicyQuality:

@@ -10,7 +10,7 @@ from offramp.errors import DataError, PlanError, ShapeError
 from offramp.evaluation.exit_quality import ExitQuality, agreement, exit_qualities
 from offramp.evaluation.oracle import BudgetPoint, OracleCurve, budget_points, oracle_curve
 from offramp.evaluation.policy_quality import Part, PolicyQuality, drop_head, judge_policy
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy import ExitPolicy, Score, find_score
 from offramp.record import Record
 from offramp.table import Column, Table, scaled_costs
@@ -37,7 +37,7 @@ class Quality(Record):
     """
 
     measure: Measure
-    unit: Unit
+    unit: CostUnit
     samples: int
     temperatures_fitted_on: int | None
     exits: tuple[ExitQuality, ...]
@@ -170,7 +170,7 @@ def quality(
     *,
     temperatures_on: ExitOutputs | None = None,
     scores: Sequence[str | Score] | None = None,
-    unit: Unit = "flops",
+    unit: CostUnit = "flops",
     class_names: Sequence[str] = (),
 ) -> Quality:
     """Judge the exits, and what policies make of them.

@@ -35,7 +35,7 @@ Needed_contra = TypeVar("Needed_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-class Unit(Protocol[Needed_contra, Result_co]):
+class WorkUnit(Protocol[Needed_contra, Result_co]):
     """Work that can be sent elsewhere, run again, and fail alone."""
 
     def run(self, resources: Needed_contra, /) -> Result_co:
@@ -68,7 +68,7 @@ class Executor:
             yield waiting.popleft().result()
 
     def run(
-        self, units: Iterable[Unit[Resources, Result]], resources: Resources
+        self, units: Iterable[WorkUnit[Resources, Result]], resources: Resources
     ) -> Iterator[Result]:
         """Results of the units in order as the caller takes them.
 
@@ -77,7 +77,9 @@ class Executor:
         """
         return self.stream(lambda unit: unit.run(resources), units)
 
-    def all(self, units: Iterable[Unit[Resources, Result]], resources: Resources) -> list[Result]:
+    def all(
+        self, units: Iterable[WorkUnit[Resources, Result]], resources: Resources
+    ) -> list[Result]:
         """Results of all units, in order; none of them waits until an earlier one is done.
 
         Raises:

@@ -14,7 +14,7 @@ from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationErr
 
 from offramp import cost
 from offramp.errors import BundleError, PlanError, ShapeError
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy.decision import leaving
 from offramp.policy.files import check_schema, read_json, write_json
 from offramp.policy.promise import Promise, PromiseWarning
@@ -108,7 +108,7 @@ class ExitPolicy:
         leaves = self.choose(outputs)
         return outputs.outputs[leaves, np.arange(len(leaves))]
 
-    def cost(self, outputs: ExitOutputs, unit: Unit = "flops") -> NDArray[np.float64]:
+    def cost(self, outputs: ExitOutputs, unit: CostUnit = "flops") -> NDArray[np.float64]:
         """Cost of each sample, (N,), with the branches passed on the way.
 
         Raises:
@@ -117,7 +117,7 @@ class ExitPolicy:
         """
         return self.exit_cost(outputs, unit)[self.choose(outputs)]
 
-    def exit_cost(self, outputs: ExitOutputs, unit: Unit = "flops") -> NDArray[np.float64]:
+    def exit_cost(self, outputs: ExitOutputs, unit: CostUnit = "flops") -> NDArray[np.float64]:
         """Cost of leaving at each exit, (E,), with the branches that run on the way."""
         return cost.with_passed(*outputs.costs(unit), self.runs)
 

@@ -112,7 +112,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Resources:
+class RunContext:
     """Where a run computes, its clock, and what it reports progress to.
 
     Attributes:
@@ -127,16 +127,16 @@ class Resources:
 
 
 def measure_splits(
-    model: MultiExit, splits: Splits, wanted: EvaluatePlan, resources: Resources
+    model: MultiExit, splits: Splits, wanted: EvaluatePlan, context: RunContext
 ) -> Measured:
     """Move a model to the device, time it there, and let it, its trials and its rivals answer.
 
     Each split goes through the backbone once.
     """
-    model.to(resources.device)
-    timings = _timings(model, wanted, resources)
+    model.to(context.device)
+    timings = _timings(model, wanted, context)
     exit_timings = None if timings is None else timings.of_exits(model)
-    progress, outputs, chosen = resources.progress, {}, tuple(model.chosen.values())
+    progress, outputs, chosen = context.progress, {}, tuple(model.chosen.values())
     for name in SPLITS:
         trials = chosen if name != "test" else tuple(dict.fromkeys((*model.trials, *chosen)))
         samples = splits.named()[name]
@@ -157,15 +157,15 @@ def measure_splits(
     return Measured(outputs, of_trials, rivals, timings, (note,) if note else ())
 
 
-def _timings(model: MultiExit, wanted: EvaluatePlan, resources: Resources) -> ModelTimings | None:
+def _timings(model: MultiExit, wanted: EvaluatePlan, context: RunContext) -> ModelTimings | None:
     if not wanted.timing_repeats:
         return None
     return measure_model(
         model,
         warmup=wanted.timing_warmup,
         repeats=wanted.timing_repeats,
-        clock=resources.clock,
-        progress=resources.progress,
+        clock=context.clock,
+        progress=context.progress,
     )
 
 

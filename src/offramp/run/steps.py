@@ -14,7 +14,7 @@ from offramp.errors import DataError, OfframpError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
-from offramp.run.measure import Resources, measure_splits
+from offramp.run.measure import RunContext, measure_splits
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
 from offramp.run.results import RunResult
@@ -88,8 +88,8 @@ def train(
             **plan.train.model_dump(),
         )
         model.info = prepared.info
-        resources = Resources(device, progress, clock)
-        return _evaluate(folder, plan, model, prepared.splits, resources, clock() - started)
+        context = RunContext(device, progress, clock)
+        return _evaluate(folder, plan, model, prepared.splits, context, clock() - started)
 
 
 def evaluate(
@@ -115,9 +115,9 @@ def evaluate(
     run = load_run(folder, backbone_file)
     data = splits or run.plan.data.load(check=False)
     _check_same_data(folder, run.data_keys, data)
-    resources = Resources(device, progress, clock)
+    context = RunContext(device, progress, clock)
     with torch_switches(threads=threads):
-        return _evaluate(folder, run.plan, run.model, data, resources, run.training_seconds)
+        return _evaluate(folder, run.plan, run.model, data, context, run.training_seconds)
 
 
 @contextmanager
@@ -174,16 +174,16 @@ def _evaluate(
     plan: Plan,
     model: MultiExit,
     splits: Splits,
-    resources: Resources,
+    context: RunContext,
     training_seconds: float,
 ) -> RunResult:
-    started = resources.clock()
-    seen = measure_splits(model, splits, plan.evaluate, resources)
+    started = context.clock()
+    seen = measure_splits(model, splits, plan.evaluate, context)
     result = RunResult.judged(folder, plan, model, seen, data_keys(splits))
     seconds = {
         "training": round(training_seconds, 1),
-        "evaluation": round(resources.clock() - started, 1),
+        "evaluation": round(context.clock() - started, 1),
     }
-    machine = environment(device_name(resources.device), torch.get_num_threads())
+    machine = environment(device_name(context.device), torch.get_num_threads())
     write_result(result, seen, splits, {**machine, "seconds": seconds})
     return result

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import PlanError
-from offramp.outputs import ExitOutputs, Unit
+from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy import ExitPolicy, PolicyMenu
 from offramp.simulation.queue import Served, fifo, fifo_by_deadline
 from offramp.simulation.result import BY_DEADLINE, Simulation, SimulationRow
@@ -134,7 +134,7 @@ def _served(
         yield name + BY_DEADLINE, served, flops
 
 
-def _cost_when_due(policy: ExitPolicy, outputs: ExitOutputs, unit: Unit) -> Floats:
+def _cost_when_due(policy: ExitPolicy, outputs: ExitOutputs, unit: CostUnit) -> Floats:
     """Cost of an answer from each exit, (E,), its own branch included even if it never fires."""
     branches = np.asarray(outputs.costs(unit)[1], np.float64)
     cost: Floats = policy.exit_cost(outputs, unit) + np.where(policy.runs, 0.0, branches)

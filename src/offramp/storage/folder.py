@@ -23,7 +23,7 @@ from typing import Any
 from offramp.errors import BundleError
 from offramp.storage.atomic import flush, make_folder, sha256_of, write_bytes
 from offramp.storage.lock import locked
-from offramp.storage.manifest import MANIFEST, Kind, opened, sealed
+from offramp.storage.manifest import MANIFEST, FolderKind, opened, sealed
 
 NEXT = ".next"
 READY = ".ready"
@@ -50,7 +50,7 @@ def is_stored(folder: Path) -> bool:
 
 
 def read_folder(
-    folder: Path, kind: Kind, names: Collection[str] = (), optional: Collection[str] = ()
+    folder: Path, kind: FolderKind, names: Collection[str] = (), optional: Collection[str] = ()
 ) -> Contents:
     """Read files that the manifest lists, checked against their digests.
 
@@ -78,7 +78,7 @@ def read_folder(
 @contextmanager
 def changing(
     folder: Path,
-    kind: Kind,
+    kind: FolderKind,
     content: Mapping[str, Any] | None = None,
     *,
     keep: Collection[str] = (),
@@ -119,14 +119,16 @@ def changing(
             shutil.rmtree(staged, ignore_errors=True)
 
 
-def _read(folder: Path, kind: Kind, names: Collection[str], optional: Collection[str]) -> Contents:
+def _read(
+    folder: Path, kind: FolderKind, names: Collection[str], optional: Collection[str]
+) -> Contents:
     manifest = _manifest(folder, kind)
     listed = [name for name in optional if name in manifest["files"]]
     files = {name: _file(folder, kind, manifest, name) for name in (*names, *listed)}
     return Contents(folder, manifest, files)
 
 
-def _manifest(folder: Path, kind: Kind) -> dict[str, Any]:
+def _manifest(folder: Path, kind: FolderKind) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         raw = path.read_bytes()
@@ -138,7 +140,7 @@ def _manifest(folder: Path, kind: Kind) -> dict[str, Any]:
     return opened(raw, path, kind)
 
 
-def _file(folder: Path, kind: Kind, manifest: Mapping[str, Any], name: str) -> bytes:
+def _file(folder: Path, kind: FolderKind, manifest: Mapping[str, Any], name: str) -> bytes:
     path, expected = folder / name, manifest["files"].get(name)
     if expected is None:
         raise BundleError(f"{folder / MANIFEST} lists no file {name!r}. {kind.remedy(name)}")
@@ -159,7 +161,7 @@ def _file(folder: Path, kind: Kind, manifest: Mapping[str, Any], name: str) -> b
 def _seal(
     folder: Path,
     staged: Path,
-    kind: Kind,
+    kind: FolderKind,
     content: Mapping[str, Any] | None,
     keep: Collection[str],
 ) -> None:
@@ -173,7 +175,7 @@ def _seal(
     write_bytes(staged / MANIFEST, sealed(kind, content, {**kept, **new}))
 
 
-def _listed(folder: Path, kind: Kind) -> dict[str, str]:
+def _listed(folder: Path, kind: FolderKind) -> dict[str, str]:
     """Files of the present manifest; none where it is missing or damaged."""
     try:
         files: dict[str, str] = _manifest(folder, kind)["files"]
@@ -182,7 +184,7 @@ def _listed(folder: Path, kind: Kind) -> dict[str, str]:
     return files
 
 
-def _finish(folder: Path, kind: Kind) -> None:
+def _finish(folder: Path, kind: FolderKind) -> None:
     """Finish a change that was committed, drop one that was not; the lock is held."""
     ready = folder / READY
     if (ready / MANIFEST).exists():

@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Kind:
+class FolderKind:
     """A kind of stored folder, and what errors about it advise.
 
     Attributes:
@@ -42,7 +42,7 @@ class Kind:
 
 _EVALUATE = "`offramp evaluate` with this folder writes it again."
 
-RUN = Kind(
+RUN = FolderKind(
     name="run",
     schema=2,
     missing=(
@@ -67,7 +67,7 @@ RUN = Kind(
 """What `offramp train` and `MultiExit.save` write."""
 
 
-def sealed(kind: Kind, content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
+def sealed(kind: FolderKind, content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
     """A manifest as bytes, with its own digest in it.
 
     Args:
@@ -78,7 +78,7 @@ def sealed(kind: Kind, content: Mapping[str, Any], files: Mapping[str, str]) -> 
     return _with_digest({**content, "format": kind.format, "files": dict(files)})
 
 
-def opened(raw: bytes, path: Path, kind: Kind) -> dict[str, Any]:
+def opened(raw: bytes, path: Path, kind: FolderKind) -> dict[str, Any]:
     """The content of a manifest, `files` included.
 
     Raises:

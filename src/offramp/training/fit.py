@@ -24,7 +24,7 @@ from offramp.storage.atomic import make_folder
 from offramp.task import Task
 from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
 from offramp.training.learner import TrialName
-from offramp.training.lockstep import Report, Setup
+from offramp.training.lockstep import Setup, SharedProgress
 from offramp.training.mode import Mode, Needs, mode_in
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainOptions, TrainSettings, read_settings
@@ -133,7 +133,7 @@ class _Fit:
         needs = Needs.of(shapes, num_params, samples, settings, ahead)
         mode = mode_in(self.root, self.cuts, needs, settings)
         self.progress(str(mode), 1, 1)
-        report = Report(
+        report = SharedProgress(
             self.progress,
             len(self.probes) * len(settings.seeds),
             settings.epochs * len(train.targets),
@@ -147,7 +147,9 @@ class _Fit:
         """Those with branches, in graph order."""
         return tuple(cut for cut in self.backbone.cuts if cut in self.branches)
 
-    def _cached(self, train: Split, validation: Split, mode: Mode, report: Report) -> Results:
+    def _cached(
+        self, train: Split, validation: Split, mode: Mode, report: SharedProgress
+    ) -> Results:
         """Units of work on taps from the disk, those with the longest steps first."""
         augment = self.recipe.settings.augment
         samples = train.samples if augment is None else views_of(train.samples, augment)
@@ -172,7 +174,9 @@ class _Fit:
         found = dict(zip(order, results, strict=True))
         return tuple(result for place in range(len(units)) for result in found[place])
 
-    def _fused(self, train: Split, validation: Split, mode: Mode, report: Report) -> Results:
+    def _fused(
+        self, train: Split, validation: Split, mode: Mode, report: SharedProgress
+    ) -> Results:
         """All branches in lockstep on what the backbone gives batch by batch."""
         settings, samples = self.recipe.settings, train.samples
         live = LiveTaps.of(

@@ -52,7 +52,7 @@ class InTurn:
         return map(work, items)
 
 
-class Report:
+class SharedProgress:
     """Progress of all branches of a call as one count of samples, from any thread.
 
     Whoever calls it is stopped once one of them has failed: `guard` passes an exception on to the
@@ -114,7 +114,7 @@ class Setup:
     validation: Supply
     settings: TrainSettings
     workers: Workers
-    report: Report
+    report: SharedProgress
 
 
 def train_together(states: Mapping[Learner, State], setup: Setup) -> None:

@@ -23,7 +23,7 @@ from offramp.features import FeatureCache
 from offramp.multiexit.trial import Failed, Trial
 from offramp.task import Task
 from offramp.training.learner import Learner, TrialName
-from offramp.training.lockstep import InTurn, Report, Setup, train_together
+from offramp.training.lockstep import InTurn, Setup, SharedProgress, train_together
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainSettings
 from offramp.training.state import State
@@ -75,7 +75,7 @@ class Resources:
     """What a machine holds for its units: caches by their folder, and the progress report."""
 
     caches: Mapping[Path, FeatureCache]
-    report: Report
+    report: SharedProgress
 
 
 @dataclass(frozen=True, eq=False)
