@@ -17,6 +17,7 @@ from offramp.drift.bets import TUNING, Bets
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+_ARRAYS = ("counts", "log_money", "log_best", "since")  # what a monitor has learned
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,20 +123,12 @@ class Monitor:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON values."""
-        return {
-            "counts": self.counts.tolist(),
-            "log_money": self.log_money.tolist(),
-            "log_best": self.log_best.tolist(),
-            "since": self.since.tolist(),
-            "crossed": self.crossed,
-            "random": self.random.bit_generator.state,
-        }
+        arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
+        return {**arrays, "crossed": self.crossed, "random": self.random.bit_generator.state}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the state of another one."""
-        self.counts = np.array(state["counts"], np.int64)
-        self.log_money = np.array(state["log_money"], np.float64)
-        self.log_best = np.array(state["log_best"], np.float64)
-        self.since = np.array(state["since"], np.int64)
+        for name in _ARRAYS:
+            setattr(self, name, np.array(state[name], getattr(self, name).dtype))
         self.crossed = bool(state["crossed"])
         self.random.bit_generator.state = state["random"]

@@ -144,18 +144,13 @@ class Quality(Record):
         return Table(["exit", *self._names], rows, title)
 
     def _budget_table(self) -> Table:
-        exits = [(point.exit or "none", self._text(point.value)) for point in self.budgets]
-        policies = [
-            (point.policy or "none", self._text(point.policy_value))
-            for point in self.budgets
-            if self.policies
-        ]
+        judged = self.budgets if self.policies else ()
         return Table.of(
             ("cost %", [f"{100 * point.share:.0f}" for point in self.budgets]),
-            ("best exit", [name for name, _ in exits]),
-            (self.measure.head, [value for _, value in exits]),
-            ("best policy", [name for name, _ in policies]),
-            (self.measure.head, [value for _, value in policies]),
+            ("best exit", [point.exit or "none" for point in self.budgets]),
+            (self.measure.head, [self._text(point.value) for point in self.budgets]),
+            ("best policy", [point.policy or "none" for point in judged]),
+            (self.measure.head, [self._text(point.policy_value) for point in judged]),
             ("oracle", [self._text(point.oracle) for point in self.budgets]),
             title="Within a share of the backbone's cost, as seen here",
         )

@@ -151,17 +151,14 @@ def _intervals(
     values: NDArray[np.float64], outputs: ExitOutputs, measure: Measure
 ) -> tuple[list[Interval], str]:
     """One for each exit's values (E, N), and what they are."""
-    units = outputs.units
-    counted = units_text(values.shape[1], units)
+    units, samples = outputs.units, values.shape[1]
     if units is None and outputs.task == "classification":
-        shares = values.mean(axis=1)
-        method = "intervals: Wilson"
-        return [wilson(float(share), values.shape[1]) for share in shares], f"{counted}; {method}"
-    intervals = [mean_interval(row, units, measure.bounds) for row in values]
-    return (
-        intervals,
-        f"{counted}; intervals: Student's t over {'samples' if units is None else 'units'}",
-    )
+        intervals = [wilson(float(share), samples) for share in values.mean(axis=1)]
+        method = "Wilson"
+    else:
+        intervals = [mean_interval(row, units, measure.bounds) for row in values]
+        method = f"Student's t over {'samples' if units is None else 'units'}"
+    return intervals, f"{units_text(samples, units)}; intervals: {method}"
 
 
 def _milliseconds(outputs: ExitOutputs) -> tuple[list[float | None], list[float | None]]:
