@@ -450,6 +450,47 @@ def test_a_model_whose_stages_could_not_equal_it_is_refused_with_the_cause(name:
         cut(build(), ["first"], IMAGES)
 
 
+HIDDEN: dict[str, Callable[[], nn.Module]] = {
+    "dropout": lambda: nn.Sequential(Stirred(lambda x: F.dropout(x, 0.5)), Net()),
+    "noise times the input": lambda: nn.Sequential(
+        Stirred(lambda x: x * torch.rand_like(x)), Net()
+    ),
+}
+
+
+class Stirred(nn.Module):
+    def __init__(self, stir: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stir = stir
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stir(x)
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_random_model_is_refused_on_a_sample_of_zeros_too(name: str) -> None:
+    model = HIDDEN[name]().eval()
+    stream = torch.get_rng_state()
+    with pytest.raises(CutError, match="random in evaluation"):
+        cut(model, ["1.first"], torch.zeros_like(IMAGES))
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+class Logs(nn.Module):
+    """Takes no negative values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._check_value(bool((x >= 0).all()))
+        return x + 1
+
+
+def test_a_model_that_takes_no_normal_values_is_cut_on_its_sample() -> None:
+    model = nn.Sequential(Logs(), Net()).eval()
+    backbone = cut(model, ["1.first"], torch.zeros_like(IMAGES), leaves=[Logs])
+    with torch.no_grad():
+        assert torch.equal(backbone(IMAGES.abs()), model(IMAGES.abs()))
+
+
 def test_a_size_that_decided_is_checked_when_the_stages_run() -> None:
     model = net(by_height)
     backbone = cut(model, ["first"], IMAGES)

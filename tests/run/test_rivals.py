@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,16 @@ def test_what_could_not_be_tried_after_training_is_refused_before() -> None:
     with pytest.raises(DataError, match="63 training images are too few"):
         check_rivals(module, images(64, 0), [8], 63)
     check_rivals(Toy(norm=False), images(9, 0), [8], 63)
+
+
+def test_a_backbone_that_holds_a_lock_has_rivals() -> None:
+    module = Toy(norm=True).eval()
+    module.lock = threading.Lock()  # type: ignore[assignment]  # nothing that torch registers
+    check_rivals(module, images(64, 0), [8], 2000)
+    _, model = toy(module)
+    _, without = toy(Toy(norm=True).eval())
+    without.backbone.original.load_state_dict(module.state_dict())
+    with_lock, plain = (
+        static_rivals(each, images(64, 0), images(9, 1), [8]) for each in (model, without)
+    )
+    assert [rival.value for rival in with_lock] == [rival.value for rival in plain]

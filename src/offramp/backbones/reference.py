@@ -41,6 +41,9 @@ class Reference:
         answer: On the sample; None where the model does not give one tensor.
         group: The first row and others; None where the model does not take another batch size.
         group_answer: On the group.
+        drawn: Normal values in the sample's shape, which show what a sample of zeros hides; None
+            where an input is not of floats, or the model does not take such values.
+        drawn_answer: On them.
     """
 
     original: nn.Module
@@ -49,6 +52,8 @@ class Reference:
     answer: Tensor | None
     group: tuple[Tensor, ...] | None = None
     group_answer: Tensor | None = None
+    drawn: tuple[Tensor, ...] | None = None
+    drawn_answer: Tensor | None = None
 
     def check(self, stages: nn.Module, *, group: bool) -> None:
         """Refuse stages that do not give the model's answer, bit for bit.
@@ -61,6 +66,8 @@ class Reference:
             CutError: Names the cause where it can be found.
         """
         self._compare(stages, self.sample, self.answer)
+        if self.drawn is not None:
+            self._compare(stages, self.drawn, self.drawn_answer)
         if group and self.group is not None:
             try:
                 self._compare(stages, self.group, self.group_answer)
@@ -72,14 +79,14 @@ class Reference:
         if answer is not None and not _same(given, answer):
             raise CutError(
                 f"The stages do not give the answer of {type(self.original).__name__} on the "
-                f"sample ({_difference(given, answer)}): {self._cause()}"
+                f"sample ({_difference(given, answer)}): {self._cause(inputs)}"
             )
 
-    def _cause(self) -> str:
-        if (unsteady := _unsteady(self.original, self.sample)) is not None:
+    def _cause(self, inputs: Sequence[Tensor]) -> str:
+        if (unsteady := _unsteady(self.original, inputs)) is not None:
             return unsteady
         with _AutocastWatch() as watch:
-            run_alone(frozen_copy(self.original), self.sample)
+            run_alone(frozen_copy(self.original), inputs)
         if watch.seen:
             return (
                 "it computes under torch.autocast, which a graph of operations does not record. "
@@ -94,7 +101,7 @@ class Reference:
 
 
 def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Reference:
-    """Run a frozen copy of a model twice.
+    """Run a frozen copy of a model on the sample, beside other rows, and on normal values.
 
     Raises:
         CutError: It does not run on the sample, or its answer is not a function of one row: it is
@@ -113,16 +120,17 @@ def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Reference:
             f"{type(model).__name__} answers one number for the batch, so no sample has an answer "
             "of its own. Wrap it in a module that gives one row per sample."
         )
+    drawn, drawn_answer = _drawn(copy, sample)
     group = _group(sample)
     try:
         beside = run_alone(copy, group, seed=1)
     except Exception:  # whatever a model raises on a batch size that it was not made for
         if not _same(run_alone(copy, sample, seed=1), answer):
             raise CutError(_unsteady(model, sample) or _MIXED) from None
-        return Reference(model, copy, sample, answer)
+        return Reference(model, copy, sample, answer, drawn=drawn, drawn_answer=drawn_answer)
     if not _rows_agree(answer, beside, _across_batches(copy)):
         raise CutError(_unsteady(model, sample) or _MIXED)
-    return Reference(model, copy, sample, answer, group, beside)
+    return Reference(model, copy, sample, answer, group, beside, drawn, drawn_answer)
 
 
 _MIXED = (
@@ -162,6 +170,20 @@ def _group(sample: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     )
 
 
+def _drawn(
+    model: nn.Module, sample: Sequence[Tensor]
+) -> tuple[tuple[Tensor, ...] | None, Tensor | None]:
+    """Normal values in the sample's shape and the answer on them, where the model gives one."""
+    if not all(tensor.is_floating_point() for tensor in sample):
+        return None, None
+    draw = torch.Generator().manual_seed(1)
+    drawn = tuple(_other(tensor, draw) for tensor in sample)
+    try:
+        return drawn, run_alone(model, drawn)
+    except Exception:  # whatever a model raises on values that it was not made for
+        return None, None
+
+
 def _other(row: Tensor, draw: torch.Generator) -> Tensor:
     if row.is_floating_point():
         return torch.randn(row.shape, generator=draw).to(row)
@@ -198,7 +220,7 @@ def _difference(given: Any, answer: Tensor) -> str:
     return f"up to {(given.double() - answer.double()).abs().max():.2g} apart"
 
 
-def _unsteady(model: nn.Module, sample: tuple[Tensor, ...]) -> str | None:
+def _unsteady(model: nn.Module, sample: Sequence[Tensor]) -> str | None:
     """Why a model answers the same sample differently, if it does."""
     first, fresh = frozen_copy(model), frozen_copy(model)
     answer = run_alone(first, sample)

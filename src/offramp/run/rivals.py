@@ -1,6 +1,5 @@
 """Static rivals: the whole backbone on smaller pictures, the honest test whether exits pay."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from offramp.backbones.frozen import frozen_copy
 from offramp.compute import count_flops
 from offramp.data import Samples
 from offramp.data.images import at_size
@@ -46,6 +46,7 @@ def check_rivals(
     """
     if not sizes or why_no_rivals(train, sizes):
         return
+    module = frozen_copy(module)
     for side in sizes:
         shapes = at_size(train, side, side).input_shapes
         try:
@@ -87,7 +88,7 @@ def static_rivals(
     """
     rivals = []
     for side in sizes:
-        module = copy.deepcopy(model.backbone.original).to(model.device).eval()
+        module = frozen_copy(model.backbone.original).to(model.device)
         smaller = _Smaller(module, model.device, model.task, side, progress)
         pictures = at_size(test, side, side)
         rivals.append(smaller.rival(f"{side} px", "whole backbone, not retrained", pictures))
