@@ -88,6 +88,25 @@ def test_a_finished_run_is_read_and_not_repeated(result: RunResult, plan: Plan) 
     assert str(again) == str(result)
 
 
+def test_a_finished_run_tries_a_branch_again_that_ran_out_of_memory(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, full = torch.optim.Adam.step, [torch.OutOfMemoryError("full")]
+
+    def first_fails(adam: torch.optim.Adam) -> None:
+        if full:
+            raise full.pop()
+        step(adam)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", first_fails)
+    first = train(plan, tmp_path / "run")
+    assert [failed.reason for failed in first.model.failed] == ["out of memory in epoch 1: full"]
+    second = train(plan, tmp_path / "run")
+    assert not second.model.failed
+    assert len(second.model.trials) == 4
+    assert load_result(tmp_path / "run").model.digest() == second.model.digest()
+
+
 @pytest.mark.slow
 def test_a_run_that_lost_its_manifest_comes_to_the_same_model(
     result: RunResult, plan: Plan, tmp_path: Path

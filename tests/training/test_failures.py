@@ -18,6 +18,8 @@ from offramp.spec import FeatureShape, Spec
 
 Images = tuple[Tensor, Tensor]
 Fit = Callable[..., MultiExit]
+SHORT: list[BaseException] = []
+"""What a branch with the fault "memory" raises in its second epoch, as long as this holds one."""
 GOOD = ConvBranch(filters=3, hidden=9, dropout=0.3)
 PROBED = 2
 """Samples in the batches, at most, that a branch is tried with; these branches let them pass."""
@@ -50,8 +52,8 @@ class FailingBranch(nn.Module):
         self.batches += 1
         if self.fault == "raises":
             raise ValueError("no such patch\nand more")
-        if self.fault == "memory":
-            return answers + torch.empty(10**15)[0]
+        if self.fault == "memory" and self.batches > 8 and SHORT:
+            raise SHORT[0]
         if self.fault == "judging" and not self.training:
             raise ZeroDivisionError("no samples")
         if self.fault == "later" and self.batches > 8:  # in the second epoch
@@ -61,7 +63,6 @@ class FailingBranch(nn.Module):
 
 REASONS = {
     "raises": "ValueError in epoch 1: no such patch",
-    "memory": "RuntimeError in epoch 1: ",
     "nan": "diverged in epoch 1",
     "judging": "ZeroDivisionError in epoch 1: no samples",
     "later": "ValueError in epoch 2: too many batches",
@@ -92,6 +93,38 @@ def test_a_branch_that_fails_is_a_result_and_the_others_train_as_without_it(
     assert not [what for what in events if "epoch" in what]
     assert again.failed == model.failed
     torch.testing.assert_close(weights(again), weights(model), rtol=0, atol=0)
+
+
+def no_memory_on_a_cpu() -> BaseException:
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(10**15)
+    return found.value
+
+
+@pytest.mark.parametrize("how", ["cached", "fused"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError(), None])
+def test_a_branch_that_lacked_memory_is_a_row_now_and_tried_again_from_its_last_epoch(
+    fit: Fit,
+    tmp_path: Path,
+    how: str,
+    error: BaseException | None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    branches = {"2": [Failing(fault="memory"), GOOD]}
+    options = {"seeds": [3], "how": how}
+    monkeypatch.setattr(f"{__name__}.SHORT", [error or no_memory_on_a_cpu()])
+    [failed] = fit(branches, out=tmp_path, **options).failed
+    assert failed.reason.startswith("out of memory in epoch 2: ")
+    assert "the same call tries again from the last epoch that was saved" in caplog.text
+
+    SHORT.clear()
+    events: list[str] = []
+    again = fit(branches, out=tmp_path, progress=lambda what, *_: events.append(what), **options)
+    assert not again.failed
+    assert [what for what in events if "epoch 2/" in what]
+    assert not [what for what in events if "epoch 1/" in what]
+    torch.testing.assert_close(weights(again), weights(fit(branches, **options)), rtol=0, atol=0)
 
 
 def test_a_cut_where_all_failed_has_no_exit_and_says_so(

@@ -29,6 +29,7 @@ from offramp.storage.atomic import make_folder, write_bytes
 from offramp.storage.folder import is_stored
 from offramp.training import fit_branches
 from offramp.training.checks import check_device
+from offramp.training.learner import OUT_OF_MEMORY
 
 WORK = "work"
 """Folder of the cache and of the training state; may be deleted once the run is done."""
@@ -48,6 +49,8 @@ def train(
     clock: Callable[[], float] = time.perf_counter,
 ) -> RunResult:
     """Train, answer and measure as a plan says, into a run folder; a finished run is only read.
+
+    A branch that failed because memory ran out is tried again, unless `work/` was deleted.
 
     Args:
         plan: What to do.
@@ -70,8 +73,9 @@ def train(
         result = load_result(folder, backbone_file)
         _check_same_plan(folder, result.plan, plan)
         _check_same_data(folder, result.data_keys, splits or plan.data.load(check=False))
-        result.model.to(device)
-        return result
+        if not _may_do_better(folder, result):
+            result.model.to(device)
+            return result
     prepared = prepare_run(plan, backbone_file, splits)
     _check_files(prepared.splits, folder / WORK, progress)
     started = clock()
@@ -118,6 +122,12 @@ def evaluate(
     context = RunContext(device, progress, clock)
     with torch_switches(threads=threads):
         return _evaluate(folder, run.plan, run.model, data, context, run.training_seconds)
+
+
+def _may_do_better(folder: Path, result: RunResult) -> bool:
+    """Whether a branch of a finished run ran out of memory and can be resumed."""
+    short = any(failed.reason.startswith(OUT_OF_MEMORY) for failed in result.model.failed)
+    return short and (folder / WORK).exists()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from offramp.progress import Progress, silent
 from offramp.storage.atomic import make_folder
 from offramp.task import Task
 from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
-from offramp.training.learner import TrialName
+from offramp.training.learner import OUT_OF_MEMORY, TrialName
 from offramp.training.lockstep import Setup, SharedProgress
 from offramp.training.mode import Mode, Needs, mode_in
 from offramp.training.objective import Objective
@@ -271,10 +271,16 @@ def _report_failures(
         DataError: No branch was trained.
     """
     diverged = any("diverged" in each.reason for each in failed)
-    advice = (
+    short = any(each.reason.startswith(OUT_OF_MEMORY) for each in failed)
+    lower = (
         f"Against divergence use a lower lr than {settings.lr:g}, or standardise=True in the "
         "settings of the branch."
-    ) * diverged
+    )
+    again = (
+        "Where memory ran out, the same call tries again from the last epoch that was saved: free "
+        "some, or use fewer threads."
+    )
+    advice = " ".join([lower] * diverged + [again] * short)
     if not trials:
         listed = "; ".join(map(str, failed))
         raise DataError(f"no branch could be trained: {listed}. {advice}".rstrip())

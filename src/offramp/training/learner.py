@@ -18,9 +18,13 @@ from offramp.multiexit.trial import Epoch, Failed, Trial
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainSettings
 
+OUT_OF_MEMORY = "out of memory"
+"""What the reason of such a failure starts with."""
 Tensors = dict[str, Tensor]
 _LOST_DEVICE: Any = getattr(torch, "AcceleratorError", ())
 """After such an error no work on the device can succeed, so it says nothing of one branch."""
+_FULL = ("DefaultCPUAllocator", "out of memory")
+"""What torch's plain RuntimeErrors say where a CPU or mps has no memory left."""
 _log = logging.getLogger(__name__)
 
 
@@ -97,6 +101,8 @@ class Learner:
 
     Attributes:
         failure: Why its training failed, if it did.
+        passing: Whether the failure says nothing of the branch (memory ran out), so that a later
+            call may try again.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class Learner:
         self.plateau = Plateau(settings.lr)
         self.history: list[Epoch] = []
         self.failure: str | None = None
+        self.passing = False
         self._adam = torch.optim.Adam(
             branch.parameters(), settings.lr, fused=self._device.type != "mps"
         )
@@ -206,7 +213,9 @@ class Learner:
             raise
         except Exception as error:  # the branch's own code may raise anything
             text = (str(error).splitlines() or [""])[0]
-            self.failure = f"{type(error).__name__} in epoch {self.epoch + 1}: {text}"
+            self.passing = _is_out_of_memory(error)
+            what = OUT_OF_MEMORY if self.passing else type(error).__name__
+            self.failure = f"{what} in epoch {self.epoch + 1}: {text}"
             _log.debug("%s failed", self.name, exc_info=error)
 
     def _learn(self, taps: tuple[Tensor, ...], targets: Tensor, step: int) -> None:
@@ -277,3 +286,9 @@ class Average:
         """One mean per number, in float64."""
         total = torch.stack(self._sums).cpu().double().sum(dim=0)
         return [float(number) / sum(self._counts) for number in total]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL)

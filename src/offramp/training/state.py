@@ -42,10 +42,14 @@ class State:
     def record(self, learner: Learner) -> None:
         """Save the learner's state after an epoch.
 
+        After a failure for lack of memory the state of the last whole epoch stays, so that the
+        next call resumes from there.
+
         Raises:
             DataError: The disk takes no more; the earlier state stays.
         """
-        save_state(self.path, learner)
+        if not learner.passing:
+            save_state(self.path, learner)
         if self._curves is not None and learner.failure is None:
             self._curves.write(learner.history[-1])
 
