@@ -143,6 +143,10 @@ def double_precision() -> MultiExit:
     return multi_exit(cut(Toy(), ["first"], IMAGE), "first", CONV).double()
 
 
+def half_precision() -> MultiExit:
+    return multi_exit(cut(Toy(), ["first"], IMAGE), "first", CONV).to(torch.bfloat16)
+
+
 def double_precision_backbone() -> MultiExit:
     return multi_exit(cut(Toy().double(), ["first"], IMAGE.double()), "first", CONV).double()
 
@@ -192,6 +196,7 @@ def timm() -> MultiExit:
         several_taps,
         regression,
         double_precision,
+        half_precision,
         double_precision_backbone,
         double_precision_zoo,
         failed_trials,

@@ -65,6 +65,27 @@ def test_a_cut_without_a_chosen_branch_adds_its_stage_to_the_next_exit(model: Mu
     assert exits.branch_ms == pytest.approx((1.0, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        (torch.float16, "fp16"),
+        (torch.bfloat16, "bf16"),
+        (torch.float64, "fp64"),
+        (torch.float32, "fp32"),
+    ],
+)
+def test_a_model_of_any_precision_is_timed_answers_and_says_its_precision(
+    model: MultiExit, dtype: torch.dtype, name: str
+) -> None:
+    model.to(dtype)
+    timings = measure_model(model, warmup=0, repeats=1)
+    data = np.zeros((3, 3, 9, 6), np.float32), np.arange(3)
+    outputs = model.collect(data, timings=timings.of_exits(model))
+    assert outputs.source is not None
+    assert outputs.source["precision"] == name
+    assert outputs.source["model"] == model.digest()
+
+
 def test_every_trial_answers_in_one_pass(model: MultiExit) -> None:
     passes: list[int] = []
     model.backbone.stages[0].register_forward_hook(lambda *_: passes.append(1))

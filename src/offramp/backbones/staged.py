@@ -30,6 +30,7 @@ class _Kept:
     fingerprint: Fingerprint
     sample: Live
     precision: torch.dtype | None
+    tap_dtypes: Mapping[str, tuple[torch.dtype | None, ...]]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Kept":
         """With the user's model as it is, which need not be one that can be copied."""
@@ -88,7 +89,11 @@ class StagedBackbone(nn.Module):
         given = [tensor.dtype for tensor in sample] + [values[node].dtype for node in read]
         self.dtypes = tuple(dtype for dtype in given if dtype is not None)
         first = tuple(tensor[:1].clone() for tensor in sample)
-        self._kept = _Kept(original, analysis.fingerprint, first, _precision(self))
+        tap_dtypes = {
+            cut.name: tuple(values[node].dtype for node in taps)
+            for cut, taps in zip(cuts, parts.taps, strict=True)
+        }
+        self._kept = _Kept(original, analysis.fingerprint, first, _precision(self), tap_dtypes)
         self.eval()
 
     @property
@@ -121,12 +126,17 @@ class StagedBackbone(nn.Module):
         return shapes[0] if len(shapes) == 1 else shapes
 
     def zero_taps(self, cut: str, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
-        """Zeros in the shapes of a cut's taps, for one sample.
+        """Zeros in the shapes of a cut's taps, for one sample, as exact as they are now.
 
         Raises:
             CutError: There is no such cut.
         """
-        return tuple(torch.zeros(1, *dims(shape), device=device) for shape in self._shapes_at(cut))
+        shapes, now = self._shapes_at(cut), _precision(self)
+        changed = now != self._kept.precision
+        return tuple(
+            torch.zeros(1, *dims(shape), device=device, dtype=now if changed else dtype)
+            for shape, dtype in zip(shapes, self._kept.tap_dtypes[cut], strict=True)
+        )
 
     def _shapes_at(self, cut: str) -> tuple[TapShape, ...]:
         if cut not in self.tap_shapes:

@@ -42,6 +42,12 @@ class ExitTimings:
     branch_ms: tuple[float, ...]
 
 
+_PRECISIONS = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float64: "fp64",
+}
 Number = TypeVar("Number", int, float)
 
 
@@ -90,6 +96,13 @@ class MultiExit(nn.Module):
     def device(self) -> torch.device:
         """Where the model is; the CPU where it holds no weights at all."""
         return device_of(self)
+
+    @property
+    def precision(self) -> str:
+        """Of its weights, such as "fp32" or "bf16"; several joined by "+"."""
+        found = {weight.dtype for weight in self.parameters() if weight.is_floating_point()}
+        names = {_PRECISIONS.get(dtype, str(dtype)) for dtype in found or {torch.float32}}
+        return "+".join(sorted(names))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -163,7 +176,7 @@ class MultiExit(nn.Module):
             clusters=samples.clusters,
             source={
                 "engine": f"torch {torch.__version__}",
-                "precision": "fp32",
+                "precision": self.precision,
                 "model": self.digest(),
                 "data": samples.content_key,
                 "split": split,

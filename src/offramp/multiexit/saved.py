@@ -51,7 +51,9 @@ def model_digest(backbone: StagedBackbone, chosen: Mapping[str, Trial]) -> str:
         digest.update(f"{name} {changed_settings(trial.spec)}".encode())
         for key, tensor in trial.branch.state_dict().items():
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            )
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -169,5 +170,5 @@ def _digest(tensors: Tensors, scalars: str) -> str:
     digest = hashlib.sha256(scalars.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().numpy().data)
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
