@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor, fx, nn
 
 from offramp.backbones.aliasing import Hazards, read_what_was_written
+from offramp.backbones.expected import Expected, alone, consult
 from offramp.backbones.fingerprint import Fingerprint
 from offramp.backbones.names import Names, name_places
 from offramp.backbones.partition import Flow, unpack
-from offramp.backbones.reference import Reference, alone, consult
 from offramp.backbones.sized import SizedTracer
 from offramp.backbones.tracing import Traced, trace
 from offramp.backbones.values import Value, observe
@@ -24,7 +24,7 @@ class Analysis:
         root: The frozen copy; the graph's targets are its attributes.
         graph: The whole forward pass, every reader of a changed tensor behind its change.
         fingerprint: Of the model as it was traced.
-        reference: What the model itself answers on the sample.
+        expected: What the model itself answers on the sample.
         by_size: Whether sizes decided what was traced.
     """
 
@@ -35,7 +35,7 @@ class Analysis:
     names: Names
     node_names: Mapping[fx.Node, str]
     hazards: Hazards
-    reference: Reference
+    expected: Expected
     by_size: bool
 
     @property
@@ -58,8 +58,8 @@ def analyse(
         CutError: It cannot be copied, traced or run, does not give one tensor, or its answer is
             not a function of the input alone.
     """
-    reference = consult(model, sample)
-    root = reference.warm
+    expected = consult(model, sample)
+    root = expected.warm
     with alone(sample):  # in inference mode tensors would count no versions
         traced, by_size = _traced(root, sample, leaves)
         fingerprint = Fingerprint.of(root, traced.graph)
@@ -70,7 +70,7 @@ def analyse(
     names = name_places(traced, values)
     hazards = read_what_was_written(traced.graph, values)
     return Analysis(
-        root, traced.graph, fingerprint, values, names, traced.names, hazards, reference, by_size
+        root, traced.graph, fingerprint, values, names, traced.names, hazards, expected, by_size
     )
 
 

@@ -225,7 +225,7 @@ def cut(
     for node in _to_change(analysis, flow, parts):
         make_out_of_place(analysis.root, node, analysis.node_names[node], analysis.hazards)
     staged = StagedBackbone(model, inputs, analysis, cuts, parts, leaf_names(model, classes))
-    analysis.reference.check(staged, group=analysis.by_size)
+    analysis.expected.check(staged, group=analysis.by_size)
     return staged
 
 

@@ -33,7 +33,7 @@ ON_ACCELERATORS = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class Expected:
     """Answers of a model on the sample, and on its first row in other company.
 
     Attributes:
@@ -100,7 +100,7 @@ class Reference:
         )
 
 
-def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Reference:
+def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Expected:
     """Run a frozen copy of a model on the sample, beside other rows, and on normal values.
 
     Raises:
@@ -114,7 +114,7 @@ def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Reference:
     except Exception as error:
         raise does_not_run(sample, error) from error
     if not isinstance(answer, Tensor):
-        return Reference(model, copy, sample, None)
+        return Expected(model, copy, sample, None)
     if not answer.ndim:
         raise CutError(
             f"{type(model).__name__} answers one number for the batch, so no sample has an answer "
@@ -127,10 +127,10 @@ def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Reference:
     except Exception:  # whatever a model raises on a batch size that it was not made for
         if not _same(run_alone(copy, sample, seed=1), answer):
             raise CutError(_unsteady(model, sample) or _MIXED) from None
-        return Reference(model, copy, sample, answer, drawn=drawn, drawn_answer=drawn_answer)
+        return Expected(model, copy, sample, answer, drawn=drawn, drawn_answer=drawn_answer)
     if not _rows_agree(answer, beside, _across_batches(copy)):
         raise CutError(_unsteady(model, sample) or _MIXED)
-    return Reference(model, copy, sample, answer, group, beside, drawn, drawn_answer)
+    return Expected(model, copy, sample, answer, group, beside, drawn, drawn_answer)
 
 
 _MIXED = (
