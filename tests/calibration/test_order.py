@@ -24,7 +24,7 @@ def order_rows(seed: int, num: int = 61, strata: int = 1, **changes: Any) -> Ord
     given: dict[str, Any] = {
         "first": first,
         "surprise": first - 4.0,
-        "num_levels": np.array([7, 7]),
+        "num_rungs": np.array([7, 7]),
         "losses": losses,
         "strata": random.integers(0, strata, num),
         "units": np.arange(num),
@@ -56,13 +56,13 @@ def test_a_walk_leaves_where_each_state_alone_would(seed: int) -> None:
         np.testing.assert_array_equal(leaves, fired.argmax(axis=0))
 
 
-def test_levels_without_loss_come_before_those_with() -> None:
+def test_rungs_without_loss_come_before_those_with() -> None:
     first = np.tile(np.repeat([1, 2, 3], 40), (2, 1))
     first[1] = 4
     losses = np.zeros((3, 120))
     losses[0, 80:] = 1
     rows = order_rows(
-        0, 120, first=first, surprise=first * 1.0, losses=losses, num_levels=np.array([3, 3])
+        0, 120, first=first, surprise=first * 1.0, losses=losses, num_rungs=np.array([3, 3])
     )
     np.testing.assert_array_equal(learned_states(rows)[:2], [[1, 0], [2, 0]])
 

@@ -76,10 +76,10 @@ def _most_plus(plus: int, minus: int, few: Ints, z: float) -> Ints:
 
     `_upper` is a quadratic in v = sqrt(plus + minus + z^2 / 4): v^2 + z v - 2 minus + z^2 / 4.
     """
-    level = _upper(plus, minus, z) + 1e-9 + 2 * few - z * z / 4
-    root = (np.sqrt(np.maximum(z * z + 4 * level, 0)) - z) / 2
+    allowed = _upper(plus, minus, z) + 1e-9 + 2 * few - z * z / 4
+    root = (np.sqrt(np.maximum(z * z + 4 * allowed, 0)) - z) / 2
     found = np.floor(root**2 - few - z * z / 4 + 1e-9)
-    return np.where((level < 0) | (found < 0), -1, found).astype(np.int64)
+    return np.where((allowed < 0) | (found < 0), -1, found).astype(np.int64)
 
 
 def _likely(num: int, low: float, high: float) -> Ints:

@@ -17,7 +17,7 @@ from offramp.policy.policy import ExitPolicy
 from offramp.policy.promise import Within
 from offramp.policy.scores import Score
 
-NUM_LEVELS = 32
+NUM_RUNGS = 32
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -108,8 +108,8 @@ class Inputs:
 
 
 @dataclass(frozen=True, eq=False)
-class Levels:
-    """Thresholds of the early exits, each falling; level 0 is disabled, level l the l-th of them.
+class Rungs:
+    """Thresholds of the early exits, each falling; rung 0 is disabled, rung r the r-th of them.
 
     Attributes:
         thresholds: (E - 1) arrays; empty for an exit that can never fire.
@@ -118,7 +118,7 @@ class Levels:
     thresholds: tuple[Floats, ...]
 
     def of(self, scores: Floats) -> Ints:
-        """First level at which each row fires, (E - 1, N); one past the last where none does."""
+        """First rung at which each row fires, (E - 1, N); one past the last where none does."""
         return np.array(
             [
                 np.searchsorted(-falling, -row, side="left") + 1
@@ -128,30 +128,30 @@ class Levels:
         ).reshape(scores.shape)
 
     def at(self, state: Ints) -> tuple[float | None, ...]:
-        """Thresholds of a state (E - 1,) of levels."""
+        """Thresholds of a state (E - 1,) of rungs."""
         return tuple(
-            float(falling[level - 1]) if level else None
-            for falling, level in zip(self.thresholds, state, strict=True)
+            float(falling[rung - 1]) if rung else None
+            for falling, rung in zip(self.thresholds, state, strict=True)
         )
 
 
-def levels_of(scores: Floats, num_levels: int = NUM_LEVELS) -> Levels:
-    """Levels at equal steps of rank of scores (E - 1, N); all values where there are few.
+def rungs_of(scores: Floats, num_rungs: int = NUM_RUNGS) -> Rungs:
+    """Rungs at equal steps of rank of scores (E - 1, N); all values where there are few.
 
     A threshold lies half way between two scores, so that rounding moves no row across it.
     """
-    return Levels(tuple(_falling(row[np.isfinite(row)], num_levels) for row in scores))
+    return Rungs(tuple(_falling(row[np.isfinite(row)], num_rungs) for row in scores))
 
 
-def _falling(scores: Floats, num_levels: int) -> Floats:
+def _falling(scores: Floats, num_rungs: int) -> Floats:
     values, counts = np.unique(-scores, return_counts=True)
     values = -values  # distinct, falling
     below = np.append(values[1:], values[-1:])
     between = below + (values - below) / 2
     between = np.where(between > below, between, values)
-    if len(values) <= num_levels:
+    if len(values) <= num_rungs:
         return between
-    ranks = np.ceil(np.arange(1, num_levels + 1) * len(scores) / num_levels)
+    ranks = np.ceil(np.arange(1, num_rungs + 1) * len(scores) / num_rungs)
     return between[np.unique(np.searchsorted(np.cumsum(counts), ranks, side="left"))]
 
 
@@ -160,20 +160,18 @@ def candidates_of(inputs: Inputs) -> list[Candidate]:
     order = inputs.roles.order
     if not len(order):
         return []
-    levels = levels_of(inputs.scores[:, order])
-    first = levels.of(inputs.scores)
+    rungs = rungs_of(inputs.scores[:, order])
+    first = rungs.of(inputs.scores)
     costs = _costs(inputs)
     whole = float(inputs.outputs.own_path_cost(inputs.unit)[-1])
     if not whole:
         return []
-    rows = _order_rows(
-        inputs, levels, first, lambda enabled: costs(tuple(enabled.tolist())) / whole
-    )
-    return list(_with_evidence(inputs, levels, first, learned_states(rows), costs))
+    rows = _order_rows(inputs, rungs, first, lambda enabled: costs(tuple(enabled.tolist())) / whole)
+    return list(_with_evidence(inputs, rungs, first, learned_states(rows), costs))
 
 
 def _order_rows(
-    inputs: Inputs, levels: Levels, first: Ints, costs: Callable[[NDArray[np.bool_]], Floats]
+    inputs: Inputs, rungs: Rungs, first: Ints, costs: Callable[[NDArray[np.bool_]], Floats]
 ) -> OrderRows:
     """The order rows, sorted by what is read of them, so that their order shows in no sum."""
     order, clusters = inputs.roles.order, inputs.roles.clusters
@@ -183,7 +181,7 @@ def _order_rows(
     return OrderRows(
         first=first[:, order],
         surprise=_surprise(scores),
-        num_levels=np.array([len(each) for each in levels.thresholds], np.int64),
+        num_rungs=np.array([len(each) for each in rungs.thresholds], np.int64),
         losses=losses,
         strata=inputs.strata.of[order],
         units=np.arange(len(order)) if clusters is None else clusters[order],
@@ -192,6 +190,11 @@ def _order_rows(
 
 
 def _surprise(scores: Floats) -> Floats:
+    """As in `OrderRows`; a function of ranks, so that the scale of the score does not matter.
+
+    Equal scores share their mean rank. Ranks stay half a row inside both ends, where the log odds
+    are finite; so a score of minus infinity counts like the lowest there is.
+    """
     every = np.sort(scores[np.isfinite(scores)])
     if not len(every):
         return np.zeros(scores.shape)
@@ -203,7 +206,7 @@ def _surprise(scores: Floats) -> Floats:
 
 def _with_evidence(
     inputs: Inputs,
-    levels: Levels,
+    rungs: Rungs,
     first: Ints,
     states: Ints,
     costs: Callable[[tuple[bool, ...]], Floats],
@@ -217,7 +220,7 @@ def _with_evidence(
         counts = np.bincount(leaves, minlength=len(values))
         mean = costs(tuple((state > 0).tolist())) @ counts / len(every)
         yield Candidate(
-            policy=inputs.policy(levels.at(state)),
+            policy=inputs.policy(rungs.at(state)),
             saved=float(1 - mean / whole),
             guessed=float(np.sort(losses[order]).mean()),
             evidence=tuple(

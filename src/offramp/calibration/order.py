@@ -16,8 +16,19 @@ _STEP = 0.01  # of the backbone's cost that one candidate saves more than the on
 _TIES = (1.0, 10.0, 100.0)  # how strongly exits are taken to be alike; the best is chosen
 _PRICES = (3.0, 10.0, 30.0, 100.0, 300.0)  # of a loss, in shares of the backbone's cost
 _CLEARLY = 0.03  # of the backbone's cost: what a weaker tie has to save to be taken
-_PRIOR_ROWS = 50.0  # as many rows as the smooth risk at a level counts for
+_PRIOR_ROWS = 50.0  # as many rows as the smooth risk at a rung counts for
 _JUDGED = 128  # states that are compared when orders are
+
+# Before any row is seen, the log odds of a loss are -4 + 0.7 surprise: 2 % where a score is in the
+# middle of all, and rising a little more slowly than the log odds of its rank. The pull towards
+# that weighs as much as a single row there (0.02 * 0.98), so it hardly matters; without it there
+# would be no finite solution for rows without a loss.
+_COMMON_CURVE = (-4.0, 0.7)
+_COMMON_PULL = 0.02
+_LONGEST_STEP = 2.0  # of a coefficient: Newton's method overshoots where the curve is flat
+_MOST_STEPS, _SMALL_STEP = 25, 1e-6  # mostly 6 to 9; sometimes it never settles, and any curve will
+# do for an order that the tests then judge on other rows
+_ROUNDING = 1e-9  # of the backbone's cost: a smaller gain is none
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -28,9 +39,9 @@ class OrderRows:
     """The rows that the order of the candidates is learned on: N rows, E exits.
 
     Attributes:
-        first: First level at which each row fires, (E - 1, N).
+        first: First rung at which each row fires, (E - 1, N).
         surprise: (E - 1, N) log odds of the share of all scores, of any exit, above each score.
-        num_levels: Of each early exit, (E - 1,).
+        num_rungs: Of each early exit, (E - 1,).
         losses: (E, N), of about 1 at most.
         strata: (N,) number of the class or group that each row is of; all 0 for one promise.
         units: (N,) number of each row's cluster.
@@ -40,7 +51,7 @@ class OrderRows:
 
     first: Ints
     surprise: Floats
-    num_levels: Ints
+    num_rungs: Ints
     losses: Floats
     strata: Ints
     units: Ints
@@ -51,7 +62,7 @@ class OrderRows:
         return OrderRows(
             self.first[:, rows],
             self.surprise[:, rows],
-            self.num_levels,
+            self.num_rungs,
             self.losses[:, rows],
             self.strata[rows],
             self.units[rows],
@@ -68,7 +79,7 @@ class OrderRows:
 
 
 def learned_states(rows: OrderRows) -> Ints:
-    """States (J, E - 1) of levels, from careful to eager, each above the one before.
+    """States (J, E - 1) of rungs, from careful to eager, each above the one before.
 
     How alike the exits are taken to be is chosen among _TIES by what orders learned on one half of
     the rows save on the other half, at several prices of a loss: the strongest tie that is not
@@ -96,28 +107,28 @@ def _halves(units: Ints) -> Ints:
 
 
 def _by_risk(rows: OrderRows, tie: float) -> Ints:
-    """States that raise one exit by one level, the level of the least risky rows first."""
-    risks = _level_risks(rows, tie)
+    """States that raise one exit by one rung, the rung of the least risky rows first."""
+    risks = _rung_risks(rows, tie)
     moves = sorted(
-        (float(risk), level, exit)
+        (float(risk), rung, exit)
         for exit, each in enumerate(risks)
-        for level, risk in enumerate(each, 1)
+        for rung, risk in enumerate(each, 1)
     )
     state, states = np.zeros(len(risks), np.int64), []
-    for _, level, exit in moves:
-        state[exit] = level
+    for _, rung, exit in moves:
+        state[exit] = rung
         states.append(state.copy())
     return np.array(states, np.int64).reshape(-1, len(risks))
 
 
-def _level_risks(rows: OrderRows, tie: float) -> list[Floats]:
-    """Chance of a loss of the rows that fire first at each level of each exit, never falling.
+def _rung_risks(rows: OrderRows, tie: float) -> list[Floats]:
+    """Chance of a loss of the rows that fire first at each rung of each exit, never falling.
 
     A logistic curve in the surprise of the score, common to all exits, and a deviation from it for
-    each exit that is the smaller the larger `tie`: so few rows suffice. Where a level has many rows
-    their own share of losses counts for more; isotonic regression keeps the levels in order.
+    each exit that is the smaller the larger `tie`: so few rows suffice. Where a rung has many rows
+    their own share of losses counts for more; isotonic regression keeps the rungs in order.
     """
-    tables = [_level_table(rows, exit) for exit in range(len(rows.first))]
+    tables = [_rung_table(rows, exit) for exit in range(len(rows.first))]
     early = len(tables)
     designs = []
     for exit, (_, _, surprise) in enumerate(tables):
@@ -135,9 +146,9 @@ def _level_risks(rows: OrderRows, tie: float) -> list[Floats]:
     return risks
 
 
-def _level_table(rows: OrderRows, exit: int) -> tuple[Floats, Floats, Floats]:
-    """Of the rows that fire first at each level: number, losses, mean surprise; each (L,)."""
-    top, at = int(rows.num_levels[exit]), rows.first[exit]
+def _rung_table(rows: OrderRows, exit: int) -> tuple[Floats, Floats, Floats]:
+    """Of the rows that fire first at each rung: number, losses, mean surprise; each (R,)."""
+    top, at = int(rows.num_rungs[exit]), rows.first[exit]
     fires = at <= top
 
     def totals(values: Floats | None) -> Floats:
@@ -156,17 +167,17 @@ def _logistic(design: Floats, num: Floats, lost: Floats, tie: float) -> Floats:
     The first two are common to all exits and nearly free; the others are pulled to 0 by `tie`.
     """
     pull = np.full(design.shape[1], tie)
-    pull[:2] = 0.02
+    pull[:2] = _COMMON_PULL
     centre = np.zeros(len(pull))
-    centre[:2] = -4.0, 0.7
+    centre[:2] = _COMMON_CURVE
     found = centre
-    for _ in range(25):
+    for _ in range(_MOST_STEPS):
         chance = expit(design @ found)
         weight = num * chance * (1 - chance)
         slope = design.T @ (lost - num * chance) - pull * (found - centre)
         step = np.linalg.solve((design.T * weight) @ design + np.diag(pull), slope)
-        found = found + np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-6:
+        found = found + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+        if np.abs(step).max() < _SMALL_STEP:
             break
     return found
 
@@ -208,7 +219,9 @@ def walk(first: Ints, states: Ints) -> Iterator[Ints]:
 def _without_useless(rows: OrderRows, states: Ints) -> Ints:
     """The states without exits that cost more than they save, such as one with a large branch.
 
-    One exit after the other is disabled for as long as that is worth more, at the prices' states.
+    The order by risk cannot see this, since every row that passes a branch pays for it. Exits are
+    disabled one by one, the most useless first, since without it another can become useful, for as
+    long as that is worth more over the best states of all prices.
     """
     kept = np.ones(states.shape[1], bool)
     while len(states) and kept.any():
@@ -222,7 +235,7 @@ def _without_useless(rows: OrderRows, states: Ints) -> Ints:
                 for price_worth in [_worth_at(rows, state * without, price)]
             )
         exit = max(gains, key=gains.__getitem__)
-        if gains[exit] <= 1e-9:
+        if gains[exit] <= _ROUNDING:
             break
         kept[exit] = False
     found = states * kept

@@ -261,17 +261,17 @@ def _single_front(rows: SearchRows, exit: int) -> Iterator[Chosen]:
 def _grid_front(rows: SearchRows, one: int, two: int) -> list[Chosen]:
     """The best of a grid of thresholds of two exits, all others disabled.
 
-    A row leaves at `one` from its level on, at `two` where it has not left at `one`; so sums over
-    all rows follow, for all pairs of levels at once, from sums over rectangles of levels.
+    A row leaves at `one` from its threshold on, at `two` where it has not left at `one`; so sums
+    over all rows follow, for all pairs at once, from sums over rectangles of thresholds.
     """
     side = GRID if rows.num_early == 2 else GRID_OF_MANY
-    levels = [_grid_levels(rows.scores[exit], side) for exit in (one, two)]
-    shape = (len(levels[0]), len(levels[1]))
+    thresholds = [_grid_thresholds(rows.scores[exit], side) for exit in (one, two)]
+    shape = (len(thresholds[0]), len(thresholds[1]))
     if not min(shape):
         return []
     first, second = (
         np.searchsorted(-falling, -rows.scores[exit], side="left")
-        for falling, exit in zip(levels, (one, two), strict=True)
+        for falling, exit in zip(thresholds, (one, two), strict=True)
     )
     last = rows.worth[-1]
     at_one = _cumulated(first, rows.worth[one] - last, shape[0])
@@ -290,24 +290,24 @@ def _grid_front(rows: SearchRows, one: int, two: int) -> list[Chosen]:
     found = []
     for place in _spread(len(front), MAX_CANDIDATES if rows.num_early == 2 else KEPT_PER_SWEEP):
         row, column = np.unravel_index(front[place], shape)
-        on[one], on[two] = float(levels[0][row]), float(levels[1][column])
+        on[one], on[two] = float(thresholds[0][row]), float(thresholds[1][column])
         found.append(tuple(on))
     return found
 
 
-def _grid_levels(scores: Floats, most: int) -> Floats:
+def _grid_thresholds(scores: Floats, most: int) -> Floats:
     """At most so many scores at equal steps of rank, falling."""
     falling = np.sort(scores[np.isfinite(scores)])[::-1]
     return np.unique(falling[_spread(len(falling), most)])[::-1] if len(falling) else falling
 
 
 def _cumulated(first: Ints, values: Floats | None, size: int) -> Floats:
-    """Sums over the rows that leave at each level or before, (size,)."""
+    """Sums over the rows that leave at each threshold or before, (size,)."""
     return np.bincount(first, values, minlength=size + 1)[:size].cumsum().astype(np.float64)
 
 
 def _rectangles(first: Ints, second: Ints, values: Floats | None, shape: tuple[int, int]) -> Floats:
-    """Sums over rows up to each pair of levels; one more row of `first`: all rows there are."""
+    """Sums over rows up to each pair of thresholds; one more row of `first`: all rows there are."""
     wide = (shape[0] + 1, shape[1] + 1)
     flat = np.bincount(first * wide[1] + second, values, minlength=wide[0] * wide[1])
     sums: Floats = flat.reshape(wide).cumsum(axis=0).cumsum(axis=1)[:, :-1].astype(np.float64)
