@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from offramp.errors import BundleError
+from offramp.multiexit import MultiExit
 from offramp.run.plan import Plan
 from offramp.run.steps import evaluate, train
-from offramp.run.stored import load_result
+from offramp.run.stored import RUN_NAMES, load_result
 from offramp.storage.folder import changing, read_folder
 from offramp.storage.manifest import MANIFEST, RUN
 
@@ -124,6 +125,61 @@ def test_processes_killed_while_they_evaluate_leave_one_state(run: Path) -> None
     assert left <= {".lock"}
 
 
+def keep_what_resumes(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name == "outputs":
+            shutil.rmtree(path)
+        elif path.name not in ("plan.yaml", "work"):
+            path.unlink()
+
+
+def test_training_refuses_to_overwrite_what_no_run_of_ours_wrote(tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(BundleError, match=r"has outputs, report\.html, which would be overwritten"):
+        train(PLAN, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs", "report.html"}
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_the_names_that_training_refuses_are_those_a_run_writes(run: Path) -> None:
+    names = {name.partition("/")[0] for name in read_folder(run, RUN).manifest["files"]}
+    assert names == set(RUN_NAMES)
+
+
+def test_the_plan_of_what_an_interrupted_run_left_is_accepted(tmp_path: Path) -> None:
+    def stop(what: str, *_: int) -> None:
+        if what.startswith("taps"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(PLAN, tmp_path, progress=stop)
+    assert {path.name for path in tmp_path.iterdir()} == {"plan.yaml", "work"}
+    assert train(PLAN, tmp_path).plan == PLAN
+
+
+def test_a_run_without_its_plan_file_gets_it_back_from_the_manifest(run: Path) -> None:
+    before = (run / "plan.yaml").read_text()
+    (run / "plan.yaml").unlink()
+    train(PLAN, run)
+    assert (run / "plan.yaml").read_text() == before
+
+
+def test_a_plan_file_that_cannot_be_read_is_reported_in_whole_sentences(run: Path) -> None:
+    (run / "plan.yaml").write_text("backbone: [")
+    with pytest.raises(
+        BundleError, match=r"is not valid YAML[\s\S]*\nIt is the plan of a finished"
+    ):
+        evaluate(run)
+
+
+def test_a_model_is_not_saved_over_a_run(run: Path) -> None:
+    before = state_of(run)
+    with pytest.raises(BundleError, match=r"holds a run of `offramp train`.*another folder"):
+        MultiExit.load(run).save(run)
+    assert state_of(run) == before
+
+
 def damaged(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -146,9 +202,9 @@ def test_a_damaged_model_or_manifest_is_trained_again_as_the_error_says(
 ) -> None:
     whole = load_result(run).model.digest()
     damaged(run / name)
-    with pytest.raises(BundleError, match=r"delete manifest\.json and repeat the same"):
+    with pytest.raises(BundleError, match=r"except plan\.yaml and work, and repeat the same"):
         train(PLAN, run)
-    (run / MANIFEST).unlink()
+    keep_what_resumes(run)
     assert train(PLAN, run).model.digest() == whole
 
 

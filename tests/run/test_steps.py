@@ -108,12 +108,14 @@ def test_a_finished_run_tries_a_branch_again_that_ran_out_of_memory(
 
 
 @pytest.mark.slow
-def test_a_run_that_lost_its_manifest_comes_to_the_same_model(
+def test_a_run_of_which_only_plan_and_work_are_left_comes_to_the_same_model(
     result: RunResult, plan: Plan, tmp_path: Path
 ) -> None:
     other = train(plan, tmp_path / "run")
-    (tmp_path / "run" / "manifest.json").unlink()
-    third = train(plan, tmp_path / "run")
+    (tmp_path / "kept").mkdir()
+    for name in ("plan.yaml", "work"):
+        (tmp_path / "run" / name).rename(tmp_path / "kept" / name)
+    third = train(plan, tmp_path / "kept")
     assert result.model.digest() == other.model.digest() == third.model.digest()
 
 

@@ -62,6 +62,21 @@ def test_a_change_without_content_adds_files_and_keeps_the_rest(old: Path) -> No
     assert contents.files == {"policy.json": b"{}", "a": b"old a"}
 
 
+@pytest.mark.parametrize("name", ["a", "outputs/b", MANIFEST])
+def test_a_file_of_the_same_name_that_no_manifest_lists_is_not_overwritten(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"name": "mine"}')
+    with pytest.raises(BundleError, match=rf"has {name}, which would be overwritten"):
+        write(tmp_path, "first", ("a", "outputs/b"))
+    assert (tmp_path / name).read_text() == '{"name": "mine"}'
+    assert not (tmp_path / ".next").exists()
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    write(tmp_path, "first", ("a", "outputs/b"))
+    assert state_of(tmp_path) == "first"
+
+
 def test_a_kill_at_any_moment_of_a_change_leaves_the_old_state_or_the_new(
     old: Path, moments_of: MomentsOf
 ) -> None:

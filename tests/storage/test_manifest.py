@@ -29,6 +29,11 @@ def test_a_truncated_manifest_is_refused(cut_to: int) -> None:
         opened(RAW[:cut_to], PATH, RUN)
 
 
+def test_a_manifest_of_another_program_is_not_called_damaged() -> None:
+    with pytest.raises(BundleError, match=r"not a manifest that offramp wrote. Choose another"):
+        opened(b'{"name": "my web page"}', PATH, RUN)
+
+
 @pytest.mark.parametrize("name", ["../weights", "/etc/weights", "a/../../b"])
 def test_a_manifest_cannot_name_files_outside_its_folder(name: str) -> None:
     with pytest.raises(BundleError, match=r"manifest\.json"):
@@ -38,7 +43,7 @@ def test_a_manifest_cannot_name_files_outside_its_folder(name: str) -> None:
 def test_the_advice_fits_the_file() -> None:
     assert "offramp evaluate" in RUN.remedy("outputs/test.npz")
     assert "offramp calibrate" in RUN.remedy("policy.json")
-    assert "delete manifest.json" in RUN.remedy("model.safetensors")
+    assert "except plan.yaml and work" in RUN.remedy("model.safetensors")
 
 
 def test_a_manifest_is_plain_json_with_its_kind_and_version() -> None:

@@ -14,7 +14,7 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.branches.predictor import surest
 from offramp.compute import count_flops
 from offramp.data import Samples, as_samples
-from offramp.errors import CutError
+from offramp.errors import BundleError, CutError
 from offramp.multiexit.answers import Answers, answer_samples, columns, device_of
 from offramp.multiexit.saved import (
     WEIGHTS,
@@ -29,7 +29,7 @@ from offramp.multiexit.trial import Failed, ModelInfo, Trial
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
 from offramp.spec import FINAL
-from offramp.storage.folder import Contents, changing, read_folder
+from offramp.storage.folder import Contents, changing, is_stored, read_folder
 from offramp.storage.manifest import RUN
 from offramp.task import Task
 
@@ -214,12 +214,19 @@ class MultiExit(nn.Module):
         return model_digest(self.backbone, self.chosen)
 
     def save(self, folder: str | Path) -> None:
-        """Write `model.safetensors` and `manifest.json`; a stored run there is replaced whole.
+        """Write `model.safetensors` and `manifest.json`; a model saved there is replaced.
 
         Raises:
-            BundleError: The folder cannot be written; what was there is still there.
+            BundleError: The folder cannot be written, holds a run, or has files of these names
+                that `save` did not write; what was there is still there.
         """
-        with changing(Path(folder), RUN, describe_model(self.parts)) as staged:
+        folder = Path(folder)
+        if is_stored(folder) and "plan" in read_folder(folder, RUN).manifest:
+            raise BundleError(
+                f"{folder} holds a run of `offramp train`, whose report, outputs and policy would "
+                "be deleted. Choose another folder for the model."
+            )
+        with changing(folder, RUN, describe_model(self.parts)) as staged:
             write_weights(self.parts, staged)
 
     @property

@@ -20,13 +20,14 @@ from offramp.run.prepare import prepare_run
 from offramp.run.results import RunResult
 from offramp.run.stored import (
     PLAN,
+    RUN_NAMES,
     data_keys,
     load_result,
     load_run,
     write_result,
 )
 from offramp.storage.atomic import make_folder, write_bytes
-from offramp.storage.folder import is_stored
+from offramp.storage.folder import check_free, is_stored
 from offramp.training import fit_branches
 from offramp.training.checks import check_device
 from offramp.training.learner import OUT_OF_MEMORY
@@ -64,6 +65,7 @@ def train(
 
     Raises:
         PlanError: The folder holds another plan's run, or the device is not available.
+        BundleError: The folder has files of the names that a run writes, but holds no run.
         OfframpError: Whatever is wrong with the plan, the data or the folder.
     """
     check_device(device)
@@ -73,9 +75,12 @@ def train(
         result = load_result(folder, backbone_file)
         _check_same_plan(folder, result.plan, plan)
         _check_same_data(folder, result.data_keys, splits or plan.data.load(check=False))
+        _restore_plan(folder, result.plan)
         if not _may_do_better(folder, result):
             result.model.to(device)
             return result
+    else:
+        check_free(folder, RUN_NAMES)
     prepared = prepare_run(plan, backbone_file, splits)
     _check_files(prepared.splits, folder / WORK, progress)
     started = clock()
@@ -119,6 +124,7 @@ def evaluate(
     run = load_run(folder, backbone_file)
     data = splits or run.plan.data.load(check=False)
     _check_same_data(folder, run.data_keys, data)
+    _restore_plan(folder, run.plan)
     context = RunContext(device, progress, clock)
     with torch_switches(threads=threads):
         return _evaluate(folder, run.plan, run.model, data, context, run.training_seconds)
@@ -135,8 +141,7 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
     """Write the plan down, so that a folder never mixes two; a refused plan leaves no claim."""
     path = folder / PLAN
     claimed = path.exists()
-    if not claimed:
-        write_bytes(path, plan.to_yaml().encode())
+    _restore_plan(folder, plan)
     try:
         yield
     except OfframpError as error:
@@ -144,6 +149,11 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
         if not claimed and (isinstance(error, PlanError) or not worked):
             path.unlink()
         raise
+
+
+def _restore_plan(folder: Path, plan: Plan) -> None:
+    if not (folder / PLAN).exists():
+        write_bytes(folder / PLAN, plan.to_yaml().encode())
 
 
 def _check_unclaimed(folder: Path, plan: Plan) -> None:

@@ -29,6 +29,11 @@ METRICS = "metrics.json"
 ENVIRONMENT = "environment.json"
 POLICY = "policy.json"
 _TRIALS, _RIVALS = "outputs/trials.npz", "outputs/rivals.npz"
+RUN_NAMES = (
+    *(WEIGHTS, METRICS, ENVIRONMENT, POLICY, "outputs"),
+    *("report.html", "tradeoff.png", "tradeoff.svg"),
+)
+"""Files and folders of a finished run, beside its manifest and plan."""
 _RIVALS_SCHEMA = "offramp rivals 1"
 
 
@@ -140,10 +145,14 @@ def _plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, 
 
 def _check_plan_file(path: Path, plan: Plan) -> None:
     """Refuse a run whose plan file says something else now; comments may change."""
+    if not path.exists():  # the manifest has the plan
+        return
     try:
         different = load_plan(path).differences(plan)
     except PlanError as error:
-        different = [str(error)]
+        raise BundleError(
+            f"{error}\nIt is the plan of a finished run. {RUN.remedy(PLAN)}"
+        ) from error
     if different:
         raise BundleError(
             f"{path} was changed after the run was made; it differs in {', '.join(different)}. "

@@ -49,6 +49,20 @@ def is_stored(folder: Path) -> bool:
     return (folder / MANIFEST).exists() or (folder / READY / MANIFEST).exists()
 
 
+def check_free(folder: Path, names: Collection[str]) -> None:
+    """Refuse a folder without a readable manifest in which something has one of these names.
+
+    Raises:
+        BundleError: It lists what would be overwritten.
+    """
+    if taken := sorted(name for name in names if os.path.lexists(folder / name)):
+        raise BundleError(
+            f"{folder} is not a folder that this version of offramp wrote whole, and has "
+            f"{', '.join(taken)}, which would be overwritten. Choose another folder, or move "
+            "these elsewhere."
+        )
+
+
 def read_folder(
     folder: Path, kind: FolderKind, names: Collection[str] = (), optional: Collection[str] = ()
 ) -> Contents:
@@ -95,8 +109,8 @@ def changing(
             are removed.
 
     Raises:
-        BundleError: The folder cannot be written; with `content=None` also if it is not of this
-            kind or its manifest is damaged.
+        BundleError: The folder cannot be written, or has no manifest of this kind but files of
+            these names; with `content=None` also if its manifest is missing or damaged.
     """
     make_folder(folder)
     with locked(folder):
@@ -170,17 +184,20 @@ def _seal(
         content = _manifest(folder, kind)
         kept = content["files"]
     else:
-        kept = {name: digest for name, digest in _listed(folder, kind).items() if name in keep}
+        listed = _listed(folder, kind)
+        if listed is None:
+            check_free(folder, {MANIFEST, *_files_below(staged)})
+        kept = {name: digest for name, digest in (listed or {}).items() if name in keep}
     new = {name: sha256_of(staged / name) for name in _files_below(staged)}
     write_bytes(staged / MANIFEST, sealed(kind, content, {**kept, **new}))
 
 
-def _listed(folder: Path, kind: FolderKind) -> dict[str, str]:
-    """Files of the present manifest; none where it is missing or damaged."""
+def _listed(folder: Path, kind: FolderKind) -> dict[str, str] | None:
+    """Files of the present manifest; None where it is missing, damaged or of another kind."""
     try:
         files: dict[str, str] = _manifest(folder, kind)["files"]
     except BundleError:
-        return {}
+        return None
     return files
 
 
@@ -188,7 +205,7 @@ def _finish(folder: Path, kind: FolderKind) -> None:
     """Finish a change that was committed, drop one that was not; the lock is held."""
     ready = folder / READY
     if (ready / MANIFEST).exists():
-        for name in set(_listed(folder, kind)) - set(_listed(ready, kind)):
+        for name in set(_listed(folder, kind) or ()) - set(_listed(ready, kind) or ()):
             (folder / name).unlink(missing_ok=True)
         names = [name for name in _files_below(ready) if name != MANIFEST]
         for name in names:

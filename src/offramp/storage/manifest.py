@@ -59,8 +59,9 @@ RUN = FolderKind(
         ("plan.yaml", "Restore it from a copy, or delete this folder and train again."),
         (
             "*",
-            "Restore it from a copy. If there is none, delete manifest.json and repeat the same "
-            "`offramp train`; a model that `MultiExit.save` wrote has to be saved again.",
+            "Restore it from a copy. If there is none, delete all that offramp wrote here except "
+            "plan.yaml and work, and repeat the same `offramp train`; a model that "
+            "`MultiExit.save` wrote has to be saved in another folder.",
         ),
     ),
 )
@@ -92,6 +93,8 @@ def opened(raw: bytes, path: Path, kind: FolderKind) -> dict[str, Any]:
         body = json.loads(raw)
     except ValueError as error:
         raise damaged from error
+    if isinstance(body, dict) and not {"digest", "format"} & body.keys():
+        raise BundleError(f"{path} is not a manifest that offramp wrote. Choose another folder.")
     if not isinstance(body, dict) or "digest" not in body:
         raise damaged
     body.pop("digest")
