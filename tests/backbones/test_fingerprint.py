@@ -1,11 +1,17 @@
 """The digest of a backbone against swaps of everything that decides its answer."""
 
+import dataclasses
+import functools
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -195,3 +201,107 @@ def test_two_processes_give_the_same_digest() -> None:
     torch.manual_seed(5)
     here = cut(build(name), ["features.3"], torch.randn(2, 3, 64, 64)).weights_digest()
     assert run.stdout.strip() == here
+
+
+def scaled(k: float) -> nn.Module:
+    return with_hook(lambda module, args, answer: answer * k)
+
+
+def replaced(k: float) -> nn.Module:
+    layer = nn.BatchNorm2d(4)
+    old = layer.forward
+    layer.forward = lambda x: old(x) * k  # type: ignore[method-assign, assignment]
+    return layer
+
+
+def encoder(k: float) -> nn.Module:
+    inner = nn.TransformerEncoderLayer(
+        8, 2, 8, activation=lambda x: torch.relu(x) * k, batch_first=True
+    )
+    return nn.Sequential(nn.Flatten(1, 2), inner.eval())
+
+
+def times(x: Tensor, k: float = 1) -> Tensor:
+    return x * k
+
+
+@dataclasses.dataclass
+class Config:
+    scale: float
+
+
+class Plain:
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+        self.again = self
+        self.lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Plain":
+        return Plain(self.scale)
+
+
+HELD: dict[str, Callable[[float], nn.Module]] = {
+    "what a hook closes over": scaled,
+    "a replaced forward": replaced,
+    "an activation": encoder,
+    "an array": lambda k: Kept(table=np.full((2, 3), k)),
+    "an array of objects": lambda k: Kept(table=np.array([k, "a"], dtype=object)),
+    "a namespace": lambda k: Kept(config=SimpleNamespace(scale=SimpleNamespace(k=k))),
+    "a data class": lambda k: Kept(config=[Config(k)]),
+    "an object that holds itself": lambda k: Kept(config=Plain(k)),
+    "a partial": lambda k: Kept(act=functools.partial(times, k=k)),
+    "a default": lambda k: Kept(act=lambda x, k=k: x * k),
+    "a tensor in a namespace": lambda k: Kept(config=SimpleNamespace(scale=torch.tensor(k))),
+    "a module in a function": lambda k: Kept(act=filled_with(k).forward),
+}
+
+
+def filled_with(k: float) -> nn.Module:
+    layer = nn.Linear(2, 2)
+    nn.init.constant_(layer.weight, k)
+    nn.init.constant_(layer.bias, 0)
+    return layer
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_functions_and_objects_of_a_layer_hold_counts(name: str) -> None:
+    first, again, other = (digest(partial(HELD[name], k), (Kept,)) for k in (2.0, 2.0, 3.0))
+    assert first == again
+    assert first != other
+
+
+def test_functions_of_one_name_count_by_their_code() -> None:
+    first = digest(lambda: Kept(act=lambda x: x + 1), (Kept,))
+    assert first == digest(lambda: Kept(act=lambda x: x + 1), (Kept,))
+    assert first != digest(lambda: Kept(act=lambda x: x - 1), (Kept,))
+
+
+def test_global_values_that_a_function_reads_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "FACTOR", 2)
+    first = digest(lambda: with_hook(lambda module, args, answer: answer * FACTOR))
+    monkeypatch.setitem(globals(), "FACTOR", 3)
+    assert first != digest(lambda: with_hook(lambda module, args, answer: answer * FACTOR))
+
+
+FACTOR = 1
+
+HELD_ELSEWHERE = """
+import sys
+sys.path.insert(0, {folder!r})
+from test_fingerprint import HELD, Kept, digest
+from functools import partial
+for name in HELD:
+    print(digest(partial(HELD[name], 2.0), (Kept,)))
+"""
+
+
+def test_another_process_spells_what_layers_hold_alike() -> None:
+    code = HELD_ELSEWHERE.format(folder=str(Path(__file__).parent))
+    one, two = (
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for _ in range(2)
+    )
+    assert one == two
+    assert len(set(one)) == len(HELD)

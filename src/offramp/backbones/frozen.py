@@ -16,20 +16,20 @@ _SHARED = (type(threading.Lock()), type(threading.RLock()), ModuleType)
 """What cannot be copied and holds nothing of the model's."""
 
 
-class _Shared:
+class Shared:
     """Stands for such a value in a copy of the model, so that copies of the copy share it too."""
 
     def __init__(self, held: Any) -> None:
-        self._held = held
+        self.held = held
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._held, name)
+        return getattr(self.held, name)
 
     def __enter__(self) -> Any:
-        return self._held.__enter__()
+        return self.held.__enter__()
 
     def __exit__(self, *error: object) -> Any:
-        return self._held.__exit__(*error)
+        return self.held.__exit__(*error)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
@@ -85,7 +85,7 @@ def _memo(model: nn.Module) -> dict[int, Any]:
     for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, _SHARED):
-                memo[id(value)] = _Shared(value)
+                memo[id(value)] = Shared(value)
             for tensor in flat_tensors(value):
                 if not tensor.is_leaf:  # as old-style weight_norm leaves one on its module
                     memo[id(tensor)] = tensor.detach().clone()

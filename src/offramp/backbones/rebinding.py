@@ -86,13 +86,17 @@ def _modules_of(value: Any) -> Iterator[nn.Module]:
 
 def _parts_of(value: Any) -> Iterable[Any]:
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        return (*cells, value.__defaults__, value.__kwdefaults__)
+        return (*cells_of(value), value.__defaults__, value.__kwdefaults__)
     if isinstance(value, functools.partial):
         return (value.func, value.args, value.keywords)
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, tuple | list) else ()
+
+
+def cells_of(function: FunctionType) -> list[Any]:
+    """What a function closes over, as far as it has been set."""
+    return [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
 
 
 def _is_filled(cell: CellType) -> bool:
