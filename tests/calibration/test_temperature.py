@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import logsumexp
 
 from offramp.calibration.temperature import (
     HIGHEST,
     LOWEST,
     fit_temperature,
     fit_temperatures,
-    nll,
 )
 from offramp.errors import PlanError
 from offramp.outputs import ExitOutputs
@@ -28,6 +28,12 @@ def sampled(temperature: float, samples: int = 60_000) -> tuple[Any, Any]:
     logits = 3 * random.normal(size=(samples, 4))
     gumbel = random.gumbel(size=logits.shape)
     return logits, (logits / temperature + gumbel).argmax(axis=1)
+
+
+def nll(logits: Any, labels: Any, temperature: float) -> float:
+    """Mean negative log likelihood in nats."""
+    scaled = logits / temperature
+    return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]).mean())
 
 
 @given(st.integers(0, 10_000), st.floats(-2.0, 2.0))
@@ -72,13 +78,8 @@ def test_logits_that_say_nothing_stay_as_they_are() -> None:
     assert fit_temperature(np.full((3, 4), 2.0), np.array([0, 1, 3])) == 1.0
 
 
-def test_the_loss_of_a_uniform_answer_is_the_log_of_the_classes() -> None:
-    assert nll(np.zeros((2, 7)), np.array([0, 6])) == pytest.approx(np.log(7))
-
-
 def test_huge_logits_do_not_overflow() -> None:
     logits = np.array([[1e4, 0.0], [0.0, 1e4], [1e4, 0.0]])
-    assert np.isfinite(nll(logits, np.array([0, 1, 1]), 0.01))
     assert LOWEST <= fit_temperature(logits, np.array([0, 1, 1])) <= HIGHEST
 
 

@@ -70,6 +70,28 @@ def test_a_killed_calibration_leaves_the_old_policy_or_the_new(
     assert set(seen) == {False, True}
 
 
+def test_a_policy_of_outputs_that_were_replaced_meanwhile_is_not_stored(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate(run, 60)
+    before = (run / "policy.json").read_bytes()
+    load = ExitOutputs.load
+
+    def load_while_another_evaluates(path: Path | bytes) -> ExitOutputs:
+        with changing(run, RUN, keep=["policy.json"], content={"class_names": []}) as staged:
+            for seed, split in enumerate(("calibration", "test")):
+                made_up(seed + 50).save(staged / "outputs" / f"{split}.npz")
+        return load(path)
+
+    monkeypatch.setattr(ExitOutputs, "load", load_while_another_evaluates)
+    done = CliRunner().invoke(app, ["calibrate", str(run), "--budget", "90"])
+    assert isinstance(done.exception, BundleError)
+    assert "another process replaced outputs/calibration.npz" in str(done.exception)
+    assert (run / "policy.json").read_bytes() == before
+    monkeypatch.undo()
+    calibrate(run, 90)
+
+
 def test_a_changed_policy_of_a_run_is_refused_with_advice_that_works(run: Path) -> None:
     calibrate(run, 60)
     path = run / "policy.json"

@@ -105,6 +105,7 @@ class Broken(Spec):
     ("fault", "error", "text"),
     [
         ("label", PlanError, r"Broken\.label\(\) gives ''"),
+        ("two\nlines", PlanError, r"Broken\.label\(\) gives 'broken-two\\nlines'"),
         ("build", PlanError, "broken-build cannot be built.*KeyError"),
         ("module", PlanError, r"build\(\) gives a str"),
         ("shape", ShapeError, r"answers \(2, 5\).*\(2, 4\) is needed"),
@@ -161,6 +162,10 @@ class Melted(MeanMax):
         ([NoBuild()], r"NoBuild has no build\(\)"),
         ([Melted()], "Melted is not a frozen Spec"),
         ([Shadow()], "Shadow and ConvBranch are both of the kind 'conv'"),
+        (
+            [MeanMax(), Double()],
+            "Double and MeanMax are both of the kind|MeanMax and Double are both",
+        ),
         ([MeanMax(), Double(hidden=6)], "both of the kind 'mean-max'"),
     ],
 )

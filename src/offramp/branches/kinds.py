@@ -86,10 +86,10 @@ def check_spec(spec: Any) -> None:
         )
     _kind_of(type(spec))
     name: Any = cast(BranchSpec, spec).label()
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise PlanError(
             f"{type(spec).__name__}.label() gives {name!r}, but tables and curves need a name. "
-            "Return a short text that differs where settings do."
+            "Return a short text in one line that differs where settings do."
         )
 
 

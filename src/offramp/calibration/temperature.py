@@ -13,15 +13,6 @@ LOWEST, HIGHEST = 0.01, 100.0
 _CLOSE = 1e-10  # of log T
 
 
-def nll(
-    logits: NDArray[np.floating], labels: NDArray[np.generic], temperature: float = 1.0
-) -> float:
-    """Mean negative log likelihood in nats, from logits (N, K) and labels (N,)."""
-    over = _over_label(logits, labels) / temperature
-    top = over.max(axis=1)
-    return float((top + np.log(np.exp(over - top[:, np.newaxis]).sum(axis=1))).mean())
-
-
 def fit_temperatures(
     outputs: ExitOutputs, rows: NDArray[np.int64] | None = None
 ) -> tuple[float, ...]:

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from offramp.cli.answers import read_answers
-from offramp.cli.showing import POLICY, AsJson, check_stored, outputs_file, save_policy, show
+from offramp.cli.showing import POLICY, AsJson, outputs_file, save_policy, show
 from offramp.errors import OfframpError, PlanError
 
 if TYPE_CHECKING:
     from offramp.calibration import Calibration
     from offramp.evaluation.quality import Quality
+    from offramp.outputs import ExitOutputs
     from offramp.policy import ExitPolicy
+    from offramp.storage.folder import Contents
 
 Outputs = Annotated[Path, typer.Argument(help="A run folder, or one of its outputs/*.npz.")]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="Default: policy.json in the run folder.")
 ]
 Setting = TypeVar("Setting")
+_TEST = "outputs/test.npz"
 
 
 def tradeoff(outputs: Outputs, as_json: AsJson = False) -> None:
@@ -78,13 +81,12 @@ def calibrate(
     given = dict(locals())
     from offramp.calibration import Request, calibrations
     from offramp.calibration.budget import budgeted
-    from offramp.outputs import ExitOutputs
     from offramp.policy import PolicyMenu
 
     limits = tuple(max_drop or ()) or None
     given["max_drop"] = limits[0] if limits and len(limits) == 1 else limits
     request = Request.of(**{name: given[name] for name in Request.model_fields})
-    rows = ExitOutputs.load(outputs_file(outputs, "calibration"))
+    rows, run = _read(outputs, "calibration", _TEST)
     found: tuple[Calibration, ...] = ()
     if request.budget is not None:
         policies = [budgeted(rows, request.budget, score=request.score, cost=request.cost)]
@@ -92,9 +94,9 @@ def calibrate(
         found = calibrations(rows, request)
         policies = [each.policy for each in found]
     menu = PolicyMenu.of(policies, request.limits) if request.is_menu else None
-    path = save_policy(out, outputs, menu or policies[0])
+    path = save_policy(out, run, menu or policies[0])
     declined = () if menu is None else menu.declined
-    show(Fitted(found, tuple(policies), path, _test_quality(outputs, policies), declined), as_json)
+    show(Fitted(found, tuple(policies), path, _test_quality(run, policies), declined), as_json)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,6 @@ def simulate(
 ) -> None:
     """Play requests with a deadline against measured stage times, for every policy."""
     from offramp import simulation as sim
-    from offramp.outputs import ExitOutputs
 
     if jitter and not (uplink_ms or downlink_ms):
         raise typer.BadParameter(
@@ -167,9 +168,10 @@ def simulate(
             return _built(sim.Lognormal, sources, median_ms=median_ms, sigma=jitter)
         return _built(sim.Constant, {"ms": option}, ms=median_ms)
 
+    rows, policies = _with_policies(outputs, "test", policy)
     result = sim.simulate(
-        ExitOutputs.load(outputs_file(outputs)),
-        _named(_policies(policy, outputs)),
+        rows,
+        _named(policies),
         arrivals=_built(traffic[arrivals], {"per_second": "--rate"}, per_second=rate),
         deadline_ms=deadline_ms,
         uplink=way("--uplink-ms", uplink_ms),
@@ -201,12 +203,10 @@ def watch(
 ) -> None:
     """Watch a stream of answers for drift from the reference; exits with code 3 after an alarm."""
     from offramp.drift import watch as start
-    from offramp.outputs import ExitOutputs
 
-    chosen = _policies(policy, outputs)
+    reference, chosen = _with_policies(outputs, "calibration", policy)
     if len(chosen) > 1:
         raise PlanError("watch follows one policy, and this file is a menu. Name another --policy.")
-    reference = ExitOutputs.load(outputs_file(outputs, "calibration"))
     watched = start(reference, chosen[0], rate=rate, every=every, seed=seed)
     alarms = 0
     try:
@@ -223,30 +223,41 @@ def watch(
         raise typer.Exit(3)
 
 
-def _policies(path: Path | None, outputs: Path) -> "tuple[ExitPolicy, ...]":
-    """Policies of a file: one, or those of a menu."""
-    from offramp.policy import load_policies
-
-    if path is None:
-        if not outputs.is_dir():
-            raise PlanError("name the policy: --policy policy.json, as `offramp calibrate` wrote.")
-        check_stored(outputs, POLICY)
-        path = outputs / POLICY
-    return load_policies(path)
-
-
-def _test_quality(outputs: Path, policies: "Sequence[ExitPolicy]") -> "Quality | None":
-    """What policies do on the test split of a run, by the names of its classes."""
-    from offramp.evaluation.quality import quality
+def _read(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Contents | None]":
+    """The outputs of a run on a split, and all that was read of it, in one state; or of a file."""
     from offramp.outputs import ExitOutputs
     from offramp.storage.folder import read_folder
     from offramp.storage.manifest import RUN
 
     if not outputs.is_dir():
+        return ExitOutputs.load(outputs), None
+    name = f"outputs/{split}.npz"
+    run = read_folder(outputs, RUN, [name, *others])
+    return ExitOutputs.load(run.files[name]), run
+
+
+def _with_policies(
+    outputs: Path, split: str, path: Path | None
+) -> "tuple[ExitOutputs, tuple[ExitPolicy, ...]]":
+    """Outputs, and the policies of a file: one, or those of a menu; the run's where None."""
+    from offramp.policy import load_policies
+
+    if path is None and not outputs.is_dir():
+        raise PlanError("name the policy: --policy policy.json, as `offramp calibrate` wrote.")
+    rows, run = _read(outputs, split, *([POLICY] if path is None else []))
+    if path is None and run is not None:
+        return rows, load_policies(run.files[POLICY])
+    return rows, load_policies(path or outputs)
+
+
+def _test_quality(run: "Contents | None", policies: "Sequence[ExitPolicy]") -> "Quality | None":
+    """What policies do on the test split of a run, by the names of its classes."""
+    from offramp.evaluation.quality import quality
+    from offramp.outputs import ExitOutputs
+
+    if run is None:
         return None
-    name = "outputs/test.npz"
-    run = read_folder(outputs, RUN, [name])
-    rows = ExitOutputs.load(run.files[name])
+    rows = ExitOutputs.load(run.files[_TEST])
     return quality(rows, _named(policies), class_names=run.manifest["class_names"])
 
 

@@ -13,6 +13,7 @@ from offramp.progress import Progress
 
 if TYPE_CHECKING:
     from offramp.policy import ExitPolicy, PolicyMenu
+    from offramp.storage.folder import Contents
 
 POLICY = "policy.json"
 """File of a run's policy or menu, in its folder."""
@@ -38,26 +39,24 @@ def outputs_file(path: Path, split: str = "test") -> Path | bytes:
     return read_folder(path, RUN, [name]).files[name]
 
 
-def save_policy(out: Path | None, outputs: Path, policy: "ExitPolicy | PolicyMenu") -> Path:
-    """Save a policy to `out`, else into the run folder that it was calibrated on; give its path."""
+def save_policy(
+    out: Path | None, run: "Contents | None", policy: "ExitPolicy | PolicyMenu"
+) -> Path:
+    """Save a policy to `out`, else into the run that it was calibrated on; give its path.
+
+    Raises:
+        BundleError: The outputs that it was calibrated on are not the run's any more.
+    """
     from offramp.storage.folder import changing
     from offramp.storage.manifest import RUN
 
-    if out is None and outputs.is_dir():
-        with changing(outputs, RUN) as staged:
+    if out is None and run is not None:
+        with changing(run.folder, RUN, since=run) as staged:
             policy.save(staged / POLICY)
-        return outputs / POLICY
+        return run.folder / POLICY
     path = out or Path(POLICY)
     policy.save(path)
     return path
-
-
-def check_stored(run: Path, name: str) -> None:
-    """Refuse a file of a run folder that is missing or was changed."""
-    from offramp.storage.folder import read_folder
-    from offramp.storage.manifest import RUN
-
-    read_folder(run, RUN, [name])
 
 
 def check_usage(option: str, text: str, pattern: str, example: str) -> None:

@@ -19,14 +19,15 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
     write_bytes(Path(path), (text + "\n").encode())
 
 
-def read_json(path: Path | str, what: str) -> Any:
-    """Read a JSON file that should hold `what`.
+def read_json(source: Path | str | bytes, what: str) -> Any:
+    """Read a JSON file, or what one holds, that should be `what`.
 
     Raises:
         BundleError: No such file, or no JSON.
     """
+    path = "what the run holds" if isinstance(source, bytes) else source
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(source if isinstance(source, bytes) else Path(source).read_bytes())
     except (OSError, ValueError) as error:
         raise BundleError(
             f"{path} cannot be read as {what}: {error}. Name a file that `calibrate`'s result "

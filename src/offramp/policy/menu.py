@@ -129,13 +129,17 @@ class PolicyMenu:
         return "\n".join([*lines, *(f"not certified: {limit:g}" for limit in self.declined)])
 
 
-def load_policies(path: Path | str, scores: Sequence[Score] = ()) -> tuple[ExitPolicy, ...]:
+def load_policies(
+    source: Path | str | bytes, scores: Sequence[Score] = ()
+) -> tuple[ExitPolicy, ...]:
     """The policy in a file, or all of a menu's; `scores` holds those that offramp does not bring.
+
+    `source` is the file, or what it holds.
 
     Raises:
         BundleError: No such file, or one that holds neither.
     """
-    content = read_json(path, "a policy")
+    content = read_json(source, "a policy")
     if isinstance(content, dict) and "policies" in content:
         return PolicyMenu.from_json(content, scores).policies
     return (ExitPolicy.from_json(content, scores),)

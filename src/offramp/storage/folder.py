@@ -96,6 +96,7 @@ def changing(
     content: Mapping[str, Any] | None = None,
     *,
     keep: Collection[str] = (),
+    since: Contents | None = None,
 ) -> Iterator[Path]:
     """Give a place for new files; on success the folder holds them, with a manifest that fits.
 
@@ -107,16 +108,20 @@ def changing(
         content: For the new manifest. None changes only files: content and all other files stay.
         keep: Files of the present manifest that stay unless they are replaced; its other files
             are removed.
+        since: What was read of the folder, where the new files were computed from it.
 
     Raises:
         BundleError: The folder cannot be written, or has no manifest of this kind but files of
-            these names; with `content=None` also if its manifest is missing or damaged.
+            these names, or a file of `since` was replaced; with `content=None` also if its
+            manifest is missing or damaged.
     """
     make_folder(folder)
     with locked(folder):
         staged = folder / NEXT
         try:
             _finish(folder, kind)
+            if since is not None:
+                _check_unchanged(folder, kind, since)
             staged.mkdir()
             yield staged
             _seal(folder, staged, kind, content, keep)
@@ -190,6 +195,17 @@ def _seal(
         kept = {name: digest for name, digest in (listed or {}).items() if name in keep}
     new = {name: sha256_of(staged / name) for name in _files_below(staged)}
     write_bytes(staged / MANIFEST, sealed(kind, content, {**kept, **new}))
+
+
+def _check_unchanged(folder: Path, kind: FolderKind, since: Contents) -> None:
+    before, now = since.manifest["files"], _listed(folder, kind) or {}
+    replaced = sorted(name for name in since.files if now.get(name) != before[name])
+    if replaced:
+        raise BundleError(
+            f"another process replaced {', '.join(replaced)} in {folder} after they were read, so "
+            "what was computed from them does not belong there any more and was not written. "
+            "Run the same command again."
+        )
 
 
 def _listed(folder: Path, kind: FolderKind) -> dict[str, str] | None:

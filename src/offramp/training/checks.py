@@ -80,9 +80,10 @@ def check_branches(
         _check_cut(cut, backbone.cuts)
         for spec in specs:
             check_spec(spec)
+    branch_kinds(dict.fromkeys(type(spec) for specs in branches.values() for spec in specs))
+    for cut, specs in branches.items():
         _check_distinct(cut, specs)
     check_taps(backbone, branches)
-    branch_kinds({type(spec) for specs in branches.values() for spec in specs})
     return {
         (cut, spec.label()): probe_branch(spec, backbone.features(cut), backbone.num_outputs)
         for cut, specs in branches.items()
