@@ -106,6 +106,11 @@ def test_suggestions_prefer_ends_of_blocks() -> None:
         )
 
 
+def test_an_end_of_a_block_wins_over_a_nearer_place_inside_one() -> None:
+    found = survey_backbone("torchvision:resnet18", None, ["3x96x96"], "3")
+    assert [cut.place.name for cut in found.cuts] == ["layer1.0", "layer2", "layer3"]
+
+
 def test_maps_with_channels_last_have_neither_patches_nor_branches() -> None:
     found = survey_model(Blocks(), torch.zeros(1, 4, 8, 12))
     rows = {cut.place.name: cut for cut in found.cuts}

@@ -18,6 +18,9 @@ from offramp.spec import FeatureShape
 _NEARLY = 0.05
 """Shares of the FLOPs this near to the best count as equally good for a suggestion."""
 
+_REACH = 0.1
+"""An end of a block this near to the share, and nearer to it than to another one, is as good."""
+
 
 @dataclass(frozen=True)
 class SurveyedPlace:
@@ -75,8 +78,9 @@ class Survey:
 
         Only maps that a patch divides into at least 2x2 patches count. Each place is taken once,
         no two of them with the same FLOPs. Among places at nearly the same share (5 % of the
-        network's FLOPs apart) the ends of blocks win, then the nearest; on ties fewer live
-        tensors, then the later place.
+        network's FLOPs apart) the ends of blocks win, and so does one within 10 % of the share
+        that is not halfway to another share; then the nearest; on ties fewer live tensors, then
+        the later place.
 
         Raises:
             PlanError: A share is not between 0 and 1, or there are fewer such places.
@@ -92,7 +96,7 @@ class Survey:
                     "maps that a patch divides, with FLOPs of their own. Ask for fewer, or give a "
                     "larger input."
                 )
-            best = _nearest(left, share)
+            best = _nearest(left, share, [each for each in shares if each != share])
             left = [cut for cut in left if cut.place.flops != best.place.flops]
             chosen.append(best)
         return replace(self, cuts=tuple(cut for cut in self.cuts if cut in chosen))
@@ -224,12 +228,14 @@ def _defaults(features: FeatureShape) -> list[BranchSpec]:
     return [*(SLViT(patch=patch) for patch in patches[-1:]), ConvBranch()]
 
 
-def _nearest(cuts: Sequence[SurveyedPlace], share: float) -> SurveyedPlace:
+def _nearest(cuts: Sequence[SurveyedPlace], share: float, others: Sequence[float]) -> SurveyedPlace:
     apart = [abs(cut.place.flops_share - share) for cut in cuts]
+    reach = min([_REACH, *(abs(each - share) / 2 for each in others)])
+    limit = max(min(apart) + _NEARLY, reach)
     near = [
         (not cut.place.ends_block, distance, cut.place.live_tensors, index)
         for index, (cut, distance) in enumerate(zip(cuts, apart, strict=True))
-        if distance <= min(apart) + _NEARLY
+        if distance <= limit
     ]
     return cuts[min(near)[-1]]
 
