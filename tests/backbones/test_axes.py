@@ -151,6 +151,69 @@ def test_tokens_and_vectors_are_fine_as_taps() -> None:
 def test_trying_sizes_that_a_model_does_not_take_prints_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    check_taps(cut(OneSize(), ["patches", "mul"], SAMPLE), ["patches", "mul"])
+    check_taps(cut(OneSize(), ["patches"], SAMPLE), ["patches"])
     list_places(OneSize(), SAMPLE)
     assert capfd.readouterr() == ("", "")
+
+
+class Placed(nn.Module):
+    """Channels last for a while, with a parameter for each place of a map of one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.dense = nn.Conv2d(3, 6, 1), nn.Linear(6, 6)
+        self.place = nn.Parameter(torch.zeros(8, 12, 6))
+        self.act, self.top = nn.GELU(), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.stem(x)
+        last = self.act(self.dense(first.permute(0, 2, 3, 1)) + self.place)
+        mixed = last.permute(0, 3, 1, 2) + first
+        logits: Tensor = self.top(mixed.mean((2, 3)))
+        return logits
+
+
+class Viewed(nn.Module):
+    """Spells out the sizes of its map, so that a larger picture becomes more rows."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.stem, self.act = nn.Conv2d(3, 6, 1), nn.ReLU()
+        self.deep, self.top = nn.Conv2d(6, 6, 1), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.stem(x)
+        seen = self.act(first.permute(0, 2, 3, 1).reshape(-1, *self.sizes))
+        mixed = seen if self.sizes[-1] == 6 else self.deep(seen * 1)
+        logits: Tensor = self.top(mixed.flatten(1)[:, :6])
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("model", "place"), [(Placed(), "act"), (Viewed(8, 12, 6), "act"), (OneSize(), "mul")]
+)
+def test_a_tap_whose_channels_nothing_shows_is_refused(model: nn.Module, place: str) -> None:
+    backbone = cut(model, [place], SAMPLE)
+    with pytest.raises(CutError, match=f"'{place}' has shape .*which axis holds the channels"):
+        check_taps(backbone, [place])
+
+
+@pytest.mark.parametrize(
+    ("model", "places"),
+    [
+        (Placed(), ["stem", "add_1"]),
+        (Viewed(6, 8, 12), ["stem", "act", "deep"]),
+        (FixedGrid(), ["stem", "pool"]),
+    ],
+)
+def test_a_map_of_one_size_is_read_by_what_layers_on_maps_show(
+    model: nn.Module, places: list[str]
+) -> None:
+    backbone = cut(model, places, SAMPLE)
+    check_taps(backbone, backbone.cuts)
+
+
+def test_a_larger_picture_that_becomes_more_rows_leaves_a_row_a_sample() -> None:
+    assert by_name(Viewed(6, 8, 12))["deep"].axes == MAP
+    assert by_name(Viewed(8, 12, 6))["act"].axes == ("batch", "unknown", "unknown", "unknown")

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from offramp.backbones.analysis import Analysis
+from offramp.backbones.maps import MapWatch
 from offramp.backbones.staged import StagedBackbone
 from offramp.backbones.values import Interpreter
 from offramp.compute import FlopCounter, rehearse
@@ -30,9 +31,13 @@ MAP: Axes = ("batch", "channels", "height", "width")
 """The axes of a feature map, which is what branches read."""
 
 Shape = tuple[int, ...]
+Tap = tuple[str, int]
+"""A cut, and which of its taps."""
+
 K = TypeVar("K")
 
 _SAMPLES = 3
+_KNOWN_BY_SIZE: frozenset[Axis] = frozenset({"height", "width", "positions"})
 _LAYERS_ON_MAPS = (
     nn.Conv2d,
     nn.ConvTranspose2d,
@@ -89,25 +94,30 @@ def check_taps(backbone: StagedBackbone, cuts: Iterable[str]) -> None:
     """Refuse taps that no branch can read sample by sample, or as a map.
 
     Raises:
-        CutError: A tap at one of `cuts` does not have the batch as its first axis, or is a map
-            with its channels last.
+        CutError: A tap at one of `cuts` does not have the batch as its first axis, is a map
+            with its channels last, or may be one for all that can be seen.
     """
 
-    def run(stages: nn.Module, given: tuple[Any, ...]) -> _Shapes[tuple[str, int]]:
+    def run(stages: nn.Module, given: tuple[Any, ...]) -> tuple[_Shapes[Tap], frozenset[Tap]]:
         measure = partial(_shapes_of_taps, stages, backbone.cuts)
-        single: dict[tuple[str, int], Shape] = {}
+        single: dict[Tap, Shape] = {}
+        taps: dict[Tap, Tensor] = {}
         with _NormsPass():
-            measure(given, single)
-            return _compare(single, measure, given)
+            with MapWatch() as watch:
+                measure(given, single, taps)
+            maps = frozenset(key for key, tap in taps.items() if watch.is_map(tap))
+            return _compare(single, measure, given), maps
 
     sample = tuple(torch.zeros(1, *shape) for shape in backbone.input_shapes)
-    shapes = rehearse(backbone.stages, sample, run)
+    shapes, maps = rehearse(backbone.stages, sample, run)
     for name in cuts:
         for index, place in enumerate(backbone.places[backbone.cuts.index(name)].taps):
-            _check_tap(name, place, shapes, (name, index))
+            _check_tap(name, place, shapes, (name, index), maps)
 
 
-def _check_tap(name: str, place: str, shapes: "_Shapes[K]", key: K) -> None:
+def _check_tap(
+    name: str, place: str, shapes: "_Shapes[Tap]", key: Tap, maps: frozenset[Tap]
+) -> None:
     axes, shape = shapes.axes(key), shapes.single[key]
     if axes[0] != "batch":
         several = shapes.several.get(key)
@@ -123,6 +133,13 @@ def _check_tap(name: str, place: str, shapes: "_Shapes[K]", key: K) -> None:
             "branches read channels x height x width. Cut where the channels come first; "
             "`offramp cuts` lists the axes of every place."
         )
+    if len(axes) == len(MAP) and not _KNOWN_BY_SIZE & set(axes) and key not in maps:
+        raise CutError(
+            f"Cut {name!r}: {place!r} has shape {shape} for one sample, and which axis holds the "
+            "channels cannot be told: its size does not follow the picture's, and no convolution, "
+            "norm or pooling reads or gives it. Branches read channels x height x width. Cut at "
+            "the output of such a layer."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +154,9 @@ class _Shapes(Generic[K]):
     def axes(self, key: K, *, on_maps: bool = False) -> Axes:
         """The axes of one tensor; `on_maps` says that a layer reads or gives it as a map."""
         found = [self._axis(key, index) for index in range(len(self.single[key]))]
+        if found[:1] == ["batch"] and self._changes((*self.taller, *self.wider), key, 0):
+            # A larger picture became more rows, so the other axes say nothing of it.
+            found = ["unknown" if axis == "other" else axis for axis in found]
         if found.count("other") == 1 and "unknown" not in found:
             found[found.index("other")] = "channels"
         fits = len(found) == len(MAP) and all(
@@ -148,9 +168,10 @@ class _Shapes(Generic[K]):
         size = self.single[key][index]
         tall, wide = self._changes(self.taller, key, index), self._changes(self.wider, key, index)
         rows = self._changes([self.several], key, index)
-        if rows or (rows is None and index == 0):
-            alone = size == 1 and (rows is None or self.several[key][index] == _SAMPLES)
-            return "batch" if alone and not tall and not wide else "windows"
+        if rows:
+            return "batch" if (size, self.several[key][index]) == (1, _SAMPLES) else "windows"
+        if rows is None and index == 0:
+            return "batch" if size == 1 and not tall and not wide else "windows"
         if tall or wide:
             return "positions" if tall and wide else "height" if tall else "width"
         return "unknown" if tall is None or wide is None else "other"
@@ -209,13 +230,16 @@ def _shapes_of_taps(
     stages: nn.Module,
     cuts: Sequence[str],
     inputs: tuple[Tensor, ...],
-    shapes: dict[tuple[str, int], Shape],
+    shapes: dict[Tap, Shape],
+    tensors: dict[Tap, Tensor] | None = None,
 ) -> None:
     live = _copies(inputs)
     for cut, stage in zip(cuts, stages.children(), strict=False):
         body = stage.get_submodule("body")  # called as a module, it prints what fails
         live, taps = Interpreter(body).run(*live)
         shapes |= {(cut, index): tuple(tap.shape) for index, tap in enumerate(taps)}
+        if tensors is not None:
+            tensors |= {(cut, index): tap for index, tap in enumerate(taps)}
 
 
 class _NormsPass(TorchFunctionMode):
