@@ -182,6 +182,24 @@ def test_a_state_of_something_else_is_refused(content: dict[str, Any]) -> None:
         Watch.from_state(content)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("every", -1), ("every", None), ("every", "x"), ("rate", 2.0), ("rate", "x")],
+)
+def test_a_state_with_a_setting_that_cannot_be_is_refused(
+    make_watch: Make, name: str, value: object
+) -> None:
+    with pytest.raises(BundleError, match=rf"damaged .*{name}=.*new watch"):
+        Watch.from_state({**make_watch([500, 500]).state(), name: value})
+
+
+def test_a_state_with_fewer_samples_than_none_is_refused(make_watch: Make) -> None:
+    state = make_watch([500, 500]).state()
+    state["reference"]["mix"]["ranked"][0] = -3
+    with pytest.raises(BundleError, match="damaged"):
+        Watch.from_state(state)
+
+
 def runs(answers: int, length: int, *shares: float, seed: int = 1) -> np.ndarray:
     return np.repeat(stream(answers // length, *shares, seed=seed), length)
 

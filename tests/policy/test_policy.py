@@ -1,6 +1,8 @@
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,4 +170,47 @@ def test_numbers_that_make_no_policy_are_refused(
             thresholds=thresholds,
             names=tuple(outputs().names),
             temperatures=temperatures,
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("limit", float("nan")),
+        ("limit", -1.0),
+        ("confidence", -1.0),
+        ("confidence", float("inf")),
+        ("num_samples", -1),
+        ("num_clusters", 0),
+        ("estimate", float("nan")),
+    ],
+)
+def test_a_promise_that_cannot_be_is_not_read(name: str, value: float) -> None:
+    content = replace(policy(0.5, 0.5, 0.5), promise=PROMISE, source=SOURCE).as_json()
+    content["promise"][name] = value
+    with pytest.raises(BundleError, match=rf"promise\.{name}.*Calibrate again"):
+        ExitPolicy.from_json(content)
+
+
+@pytest.mark.parametrize("score", [[], {}, 3, None])
+def test_a_stored_score_that_is_not_a_name_is_refused(score: object) -> None:
+    with pytest.raises(BundleError, match=r"stored by its name.*Calibrate again"):
+        ExitPolicy.from_json({**policy(0.5, 0.5, 0.5).as_json(), "score": score})
+
+
+def test_a_policy_is_given_a_score_and_not_its_name_or_one_under_anothers_name() -> None:
+    name: Any = "max_softmax"
+    for score in (name, Score("margin", lambda seen: np.ones(13))):
+        with pytest.raises(PlanError, match=r"find_score\(name\)|another name"):
+            ExitPolicy(score=score, names=("a", "final"), thresholds=(0.5,))
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), 0.0])
+def test_temperatures_are_positive_numbers(temperature: float) -> None:
+    with pytest.raises(ShapeError, match="temperatures are 1 positive numbers"):
+        ExitPolicy(
+            score=find_score("margin"),
+            names=("a", "final"),
+            thresholds=(0.5,),
+            temperatures=(temperature,),
         )

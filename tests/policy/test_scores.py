@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,3 +122,15 @@ def test_a_maximum_softmax_lies_between_chance_and_certainty(logits: np.ndarray)
 
 def test_huge_logits_do_not_overflow_a_maximum_softmax() -> None:
     assert max_softmax(np.array([[3e38, -3e38]], np.float32)) == pytest.approx(1.0)
+
+
+def test_a_score_of_ones_own_cannot_have_the_name_of_one_that_offramp_brings() -> None:
+    with pytest.raises(PlanError, match="'entropy' belongs to a score that offramp brings"):
+        find_score(Score("entropy", lambda seen: seen.outputs[-1].max(axis=1)))
+    assert find_score(SCORES["entropy"]) is SCORES["entropy"]
+
+
+def test_a_score_must_be_a_function() -> None:
+    function: Any = 3
+    with pytest.raises(PlanError, match="'g' is given 3, which cannot be called"):
+        Score("g", function)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
 from offramp.drift.bets import TUNING
 from offramp.errors import DataError
@@ -29,8 +30,8 @@ class Tally(Spec):
         ranked: Samples of each category that new answers are ranked among.
     """
 
-    placing: tuple[int, ...]
-    ranked: tuple[int, ...]
+    placing: tuple[NonNegativeInt, ...]
+    ranked: tuple[NonNegativeInt, ...]
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -58,7 +59,7 @@ class Reference(Spec):
             for a regression, whose answers never quite agree.
     """
 
-    exits: tuple[int, ...]
+    exits: tuple[NonNegativeInt, ...]
     names: tuple[str, ...]
     mix: Tally
     disagreement: Tally | None

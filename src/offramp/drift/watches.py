@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -134,6 +134,7 @@ class Watch:
         of_mix: np.random.Generator,
         of_disagreement: np.random.Generator,
     ) -> None:
+        _check_settings(rate, every)
         self.reference, self.rate, self.every = reference, rate, every
         self._streams: dict[Kind, _Stream] = {
             "exit mix": _Stream(
@@ -211,7 +212,7 @@ class Watch:
             made = cls(reference, state["rate"], state["every"], *unused)
             for kind, stream in made._streams.items():
                 stream.restore(state["streams"][kind])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, PlanError) as error:
             raise BundleError(
                 f"this state of a watch is damaged ({error!r}). Start a new watch."
             ) from error
@@ -309,13 +310,17 @@ def watch(
         DataError: Under 100 independent reference samples, or no exit but the last can answer.
         PlanError: The rate is not a probability, or `every` is below 1.
     """
-    if not 0 < rate < 1:
-        raise PlanError(f"rate={rate} is the probability of a false alarm: between 0 and 1.")
-    if not isinstance(every, Integral) or every < 1:
-        raise PlanError(f"every={every!r} must be a whole number from 1; 1 looks at all answers.")
+    _check_settings(rate, every)
     placing, of_mix, of_disagreement = np.random.default_rng(seed).spawn(3)
     found = reference_of(reference, policy, placing)
     return Watch(found, rate, int(every), of_mix, of_disagreement)
+
+
+def _check_settings(rate: float, every: int) -> None:
+    if not isinstance(rate, Real) or not 0 < rate < 1:
+        raise PlanError(f"rate={rate!r} is the probability of a false alarm: between 0 and 1.")
+    if not isinstance(every, Integral) or every < 1:
+        raise PlanError(f"every={every!r} must be a whole number from 1; 1 looks at all answers.")
 
 
 def _counted(kind: Kind) -> str:

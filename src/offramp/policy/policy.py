@@ -26,6 +26,8 @@ _CERTIFIED = ("engine", "precision", "model")
 
 def _score_named(name: Any, info: ValidationInfo) -> Score:
     """The score of a file: one of those given with it, or one that offramp brings."""
+    if not isinstance(name, str):
+        raise BundleError(f"a score is stored by its name, not as {name!r}. Calibrate again.")
     own = {score.name: score for score in info.context or ()}
     return find_score(own.get(name, name))
 
@@ -56,6 +58,12 @@ class ExitPolicy:
     source: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.score, Score):
+            raise PlanError(
+                f"score is a Score, not {self.score!r}. Write find_score(name) for one that "
+                "offramp brings."
+            )
+        find_score(self.score)
         early = len(self.names) - 1
         if len(self.thresholds) != early:
             raise ShapeError(
@@ -69,7 +77,8 @@ class ExitPolicy:
                 "disabled."
             )
         if self.temperatures is not None and (
-            len(self.temperatures) != early or min(self.temperatures, default=1.0) <= 0
+            len(self.temperatures) != early
+            or not all(0 < each < np.inf for each in self.temperatures)
         ):
             raise ShapeError(f"temperatures are {early} positive numbers; got {self.temperatures}.")
 

@@ -1,6 +1,8 @@
 """Promise: what a policy was certified for, and on how much evidence."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from offramp.spec import Spec
 
@@ -31,15 +33,15 @@ class Promise(Spec):
     """
 
     goal: Goal
-    limit: float
-    confidence: float
+    limit: Annotated[FiniteFloat, Field(ge=0)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
     method: Method
     within: Within | None = None
-    num_samples: int
-    num_clusters: int | None = None
-    cluster_size: int | None = None
-    estimate: float
-    loss_bound: float | None = None
+    num_samples: PositiveInt
+    num_clusters: PositiveInt | None = None
+    cluster_size: PositiveInt | None = None
+    estimate: FiniteFloat
+    loss_bound: Annotated[FiniteFloat, Field(ge=0)] | None = None
 
     def __str__(self) -> str:
         what = {

@@ -49,6 +49,13 @@ class Score:
     tasks: tuple[Task, ...] = ("classification",)
     reads_earlier: bool = False
 
+    def __post_init__(self) -> None:
+        if not callable(self.at):
+            raise PlanError(
+                f"the score {self.name!r} is given {self.at!r}, which cannot be called. Give a "
+                "function of what was seen (`Seen`) that returns one number per sample."
+            )
+
     def of(self, outputs: ExitOutputs, temperatures: Sequence[float] | None = None) -> Floats:
         """Scores (E - 1, N) of the early exits.
 
@@ -177,9 +184,15 @@ def find_score(score: str | Score) -> Score:
     """The score of that name, or the one given.
 
     Raises:
-        PlanError: There is none of that name.
+        PlanError: There is none of that name, or another one is given under the name of one that
+            offramp brings, which a saved policy would load in its place.
     """
     if isinstance(score, Score):
+        if SCORES.get(score.name, score) != score:
+            raise PlanError(
+                f"the name {score.name!r} belongs to a score that offramp brings, which a saved "
+                "policy would load in place of yours. Give your Score another name."
+            )
         return score
     if score not in SCORES:
         raise PlanError(
