@@ -51,3 +51,41 @@ def test_a_cut_that_the_earlier_ones_cover_together_is_told_so() -> None:
     told = refusal(["left", "right", Cut("both", taps=("left", "right"))])
     assert "Cut 'both' needs nothing" in told
     assert "'left', 'right' together" in told
+
+
+def test_after_must_be_a_list() -> None:
+    assert "after is a list of places, not None" in refusal(None)
+
+
+def test_a_sample_is_not_empty_and_finite() -> None:
+    for sample, text in (
+        (torch.zeros(0, 3, 4, 6), "sample is empty: 0x3x4x6"),
+        (torch.full((1, 3, 4, 6), float("nan")), "sample holds NaN or infinity"),
+        (torch.full((1, 3, 4, 6), float("inf")), "sample holds NaN or infinity"),
+    ):
+        with pytest.raises(CutError, match=text):
+            cut(Branching(), ["left"], sample)
+
+
+class Failing(nn.Module):
+    """Divides by zero, or decides by a value."""
+
+    def __init__(self, by_value: bool) -> None:
+        super().__init__()
+        self.by_value = by_value
+        self.first = nn.Conv2d(3, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        if self.by_value:
+            return x if x.sum() > 0 else -x
+        return x * (1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("by_value", "text"),
+    [(False, r"by zero\. The sample is what"), (True, r"decide here\. A cut needs")],
+)
+def test_what_python_says_ends_with_a_full_stop(by_value: bool, text: str) -> None:
+    with pytest.raises(CutError, match=text):
+        cut(Failing(by_value), ["first"], torch.zeros(1, 3, 4, 6))

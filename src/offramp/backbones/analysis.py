@@ -88,7 +88,8 @@ def as_tuple(sample: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The inputs in `sample`.
 
     Raises:
-        CutError: It is neither a tensor nor a tuple of tensors, or has no batch axis.
+        CutError: It is neither a tensor nor a tuple of tensors, has no batch axis, is empty, or
+            holds NaN or infinity.
     """
     inputs: tuple[object, ...] = sample if isinstance(sample, tuple) else (sample,)
     tensors = tuple(tensor for tensor in inputs if isinstance(tensor, Tensor) and tensor.ndim)
@@ -97,6 +98,17 @@ def as_tuple(sample: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             "sample must be a tensor with a batch axis, or a tuple of them in forward's order; "
             f"got {type(sample).__name__}."
         )
+    for tensor in tensors:
+        if not tensor.numel():
+            raise CutError(
+                f"sample is empty: {'x'.join(map(str, tensor.shape))}. Give at least one sample, "
+                "such as torch.zeros(1, 3, 224, 224)."
+            )
+        if not tensor.is_meta and not bool(tensor.isfinite().all()):
+            raise CutError(
+                "sample holds NaN or infinity, so it cannot be checked that the stages answer as "
+                "the whole model does. Give finite numbers, such as zeros."
+            )
     return tensors
 
 

@@ -1,6 +1,6 @@
 """Where a backbone is cut: places, taps, their order, and what no cut can be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -47,6 +47,8 @@ def spelled(after: Sequence[str | Cut] | Cut) -> list[Cut]:
     if isinstance(after, str | Cut):
         place = f"Cut({after.name!r}, ...)" if isinstance(after, Cut) else repr(after)
         raise CutError(f"after is a list of places, also for a single one: after=[{place}].")
+    if not isinstance(after, Iterable):
+        raise CutError(f"after is a list of places, not {after!r}: for example after=['layer1'].")
     given: Sequence[object] = after
     if wrong := [place for place in given if not isinstance(place, str | Cut)]:
         raise CutError(

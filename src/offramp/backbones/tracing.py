@@ -252,7 +252,7 @@ def _why(model: nn.Module, tracer: PathTracer, error: Exception) -> str:
     )
     return (
         f"FX cannot trace {f'{path} ({name})' if path else f'{name}.forward'}, at "
-        f"{_line_of(error)}: {type(error).__name__}: {error} "
+        f"{_line_of(error)}: {type(error).__name__}: {str(error).rstrip('.')}. "
         "A cut needs the order of operations without the values: take out Python control flow "
         f"that depends on a tensor's values there, or {cure}"
     )

@@ -69,7 +69,7 @@ def does_not_run(sample: tuple[Tensor, ...], error: Exception) -> CutError:
     shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in sample)
     first = str(error).strip().partition("\n")[0]
     return CutError(
-        f"The model does not run on the sample ({shapes}): {first} The sample is what "
+        f"The model does not run on the sample ({shapes}): {first.rstrip('.')}. The sample is what "
         "forward gets, batch axis included: check its size, channels, type and device."
     )
 
