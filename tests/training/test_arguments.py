@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,13 @@ def test_branches_that_are_a_list_say_how_to_write_them(backbone: StagedBackbone
     branches: Any = [ConvBranch(filters=2)]
     with pytest.raises(PlanError, match="branches are a list, not a mapping"):
         fit_branches(backbone, branches, DATA, DATA, seeds=[0])
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    backbone: StagedBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool = ConvBranch(layers=0, pool="global")
+    with pytest.raises(PlanError, match="out is empty"):
+        fit_branches(backbone, {"0": [pool]}, DATA, DATA, seeds=[0], out="")
+    assert list(tmp_path.iterdir()) == []

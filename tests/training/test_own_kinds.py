@@ -1,9 +1,12 @@
 """Branch kinds that are not shipped take the same road as those that are."""
 
+import pickle
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ConfigDict
@@ -79,6 +82,17 @@ def test_an_own_kind_trains_resumes_saves_loads_and_is_compared(
     assert "mean-max" in table
 
 
+class Noise(nn.Module):
+    """Scales by a random number, of numpy or of Python."""
+
+    def __init__(self, of_numpy: bool) -> None:
+        super().__init__()
+        self.of_numpy = of_numpy
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (np.random.rand() if self.of_numpy else random.random())  # noqa: NPY002, S311
+
+
 class Broken(Spec):
     """Behaves as `fault` says."""
 
@@ -96,6 +110,8 @@ class Broken(Spec):
             "run": [nn.Linear(3, 4)],
             "weights": [nn.Flatten()],
             "random": [nn.Dropout2d(0.5), nn.Flatten(), nn.Linear(96 * 7, num_outputs)],
+            "numpy": [Noise(True), nn.Flatten(), nn.Linear(96 * 7, num_outputs)],
+            "python": [Noise(False), nn.Flatten(), nn.Linear(96 * 7, num_outputs)],
             "standardise": [Standardise(7), Standardise(7), nn.Flatten(), nn.Linear(672, 4)],
         }
         return nn.Sequential(*layers[self.fault]) if self.fault in layers else "a text"
@@ -112,6 +128,8 @@ class Broken(Spec):
         ("run", PlanError, "broken-run cannot be built or run on taps of 7x12x8: RuntimeError"),
         ("weights", PlanError, "no weight to train"),
         ("random", PlanError, "global random generator.*Use nn.Dropout"),
+        ("numpy", PlanError, "draws from numpy's global random generator"),
+        ("python", PlanError, "draws from Python's global random generator"),
         ("standardise", PlanError, "2 Standardise modules for 1 taps"),
     ],
 )
@@ -121,8 +139,10 @@ def test_a_kind_that_cannot_work_is_refused_before_the_backbone_runs(
     def nothing(what: str, done: int, total: int) -> None:
         raise AssertionError(what)
 
+    states = random.getstate(), pickle.dumps(np.random.get_state())  # noqa: NPY002
     with pytest.raises(error, match=text):
         fit({"2": [ConvBranch(filters=3), Broken(fault=fault)]}, progress=nothing)
+    assert states == (random.getstate(), pickle.dumps(np.random.get_state()))  # noqa: NPY002
 
 
 class Shadow(ConvBranch):

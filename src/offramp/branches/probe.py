@@ -1,7 +1,11 @@
 """Probe: one build of a branch, looked at before anything is trained."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +41,7 @@ def probe_branch(spec: BranchSpec, features: TapShapes, num_outputs: int) -> Pro
     """
     shapes = shapes_of(features)
     try:
-        with seeded("probe"), torch.no_grad():
+        with _numbers_of_torch_alone(spec), seeded("probe"), torch.no_grad():
             branch = spec.build(features, num_outputs)
             _check_module(spec, branch)
             answers = _answers(branch, shapes)
@@ -68,6 +72,31 @@ def probe_branch(spec: BranchSpec, features: TapShapes, num_outputs: int) -> Pro
             "taps. Give it one for each tap, in the order of the taps, or none."
         )
     return found
+
+
+@contextmanager
+def _numbers_of_torch_alone(spec: BranchSpec) -> Iterator[None]:
+    """Refuse draws from the global generators of Python and numpy, which nothing seeds."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    before = _global_states()
+    try:
+        yield
+        drawn = [name for name, state in _global_states().items() if state != before[name]]
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+    if drawn:
+        raise PlanError(
+            f"{spec.label()} draws from {' and '.join(drawn)}'s global random generator, which "
+            "nothing seeds, so a resumed run would differ. Use nn.Dropout in training, and torch "
+            "for initial weights."
+        )
+
+
+def _global_states() -> dict[str, object]:
+    """States that can be compared."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {"Python": random.getstate(), "numpy": (name, np.asarray(keys).tobytes(), *rest)}
 
 
 def shapes_of(features: TapShapes) -> tuple[TapShape, ...]:

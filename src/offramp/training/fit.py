@@ -15,7 +15,7 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
 from offramp.data.augment import views_of
 from offramp.data.samples import Samples
-from offramp.errors import DataError
+from offramp.errors import DataError, PlanError
 from offramp.features import Executor, FeatureCache, LiveTaps, start_executor
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Failed, Trial
@@ -306,6 +306,8 @@ def _rank(trial: Trial) -> tuple[float, float]:
 
 @contextmanager
 def _folder(out: str | Path | None) -> Iterator[Path]:
+    if out == "":
+        raise PlanError("out is empty. Name a folder, such as runs/mine, or leave it out.")
     if out is not None:
         yield make_folder(Path(out))
     else:
