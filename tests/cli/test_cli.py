@@ -70,6 +70,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("verb", "opening", "says"),
     [
+        ("train", "plan.yaml", "repeat the same command and it resumes"),
         ("train", "images-idx3-ubyte", "repeat the same command and it resumes"),
         ("evaluate", "manifest.json", "starts over"),
     ],

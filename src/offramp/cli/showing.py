@@ -75,12 +75,21 @@ STARTS_OVER = "stopped; the run folder is intact, and the same command starts ov
 
 
 @contextmanager
-def progress_bars(when_stopped: str) -> Iterator[Progress]:
-    """Bars on standard error: one per kind of work, with the time that is left.
+def stopping(says: str) -> Iterator[None]:
+    """After Ctrl-C, say on standard error what repeating does, and exit with code 130.
 
-    Args:
-        when_stopped: Printed after Ctrl-C, which exits with code 130.
+    As a decorator it covers a whole verb, the import of torch included.
     """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(says, err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on standard error: one per kind of work, with the time that is left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -94,9 +103,5 @@ def progress_bars(when_stopped: str) -> Iterator[Progress]:
             tasks[work] = bars.add_task(what, total=total)
         bars.update(tasks[work], description=what, completed=done, total=total)
 
-    try:
-        with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-            yield advance
-    except KeyboardInterrupt:
-        typer.echo(when_stopped, err=True)
-        raise typer.Exit(130) from None
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        yield advance

@@ -18,10 +18,12 @@ from offramp.cli.showing import (
     check_usage,
     progress_bars,
     show,
+    stopping,
 )
 from offramp.errors import NoPolicyError
 
 
+@stopping(RESUMES)
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder; created if it does not exist.")] = Path(
         "runs/demo"
@@ -40,7 +42,7 @@ def demo(
 
     keep_freed_memory()
     plan = story.demo_plan(settings or ())
-    with progress_bars(RESUMES) as progress:
+    with progress_bars() as progress:
         result = steps.train(plan, out, device=device, threads=threads, progress=progress)
     show(result, as_json=False)
     typer.echo("\nThresholds with a certified accuracy, as `offramp calibrate` finds them:\n")
@@ -83,6 +85,7 @@ def cuts(
     show(survey_backbone(backbone, backbone_file, inputs, suggest, leaf or ()), as_json)
 
 
+@stopping(RESUMES)
 def train(
     plan: Annotated[Path, typer.Argument(help="A YAML plan.")],
     out: Annotated[
@@ -104,7 +107,7 @@ def train(
     from offramp.run import steps  # after the plan, so that a mistake in it is reported at once
 
     keep_freed_memory()
-    with progress_bars(RESUMES) as progress:
+    with progress_bars() as progress:
         result = steps.train(
             loaded,
             out or Path("runs") / plan.stem,
@@ -116,6 +119,7 @@ def train(
     show(result, as_json)
 
 
+@stopping(STARTS_OVER)
 def evaluate(
     folder: RunFolder,
     backbone_file: BackboneFile = None,
@@ -127,7 +131,7 @@ def evaluate(
     from offramp.run import steps
 
     keep_freed_memory()
-    with progress_bars(STARTS_OVER) as progress:
+    with progress_bars() as progress:
         result = steps.evaluate(
             folder,
             backbone_file=backbone_file,
