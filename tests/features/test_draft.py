@@ -7,9 +7,11 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +21,8 @@ from torch import Tensor, nn
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.data import as_samples
 from offramp.errors import BundleError, DataError
-from offramp.features import FeatureCache, start_executor
-from offramp.features.extract import Extraction, ExtractShard, extract_taps, formats
+from offramp.features import Executor, FeatureCache
+from offramp.features.extract import Extraction, ShardRange, extract_taps, formats
 from offramp.features.moments import Moments
 from offramp.features.source import TapSource
 from offramp.features.store import SHARDS, VERIFIED, stats
@@ -256,23 +258,38 @@ def test_caches_of_an_earlier_version_are_named_once_and_left_alone(
     assert old.read_text() == "{}"
 
 
-def test_units_sent_elsewhere_and_run_in_any_order_give_the_shards_of_the_cache(
-    backbone: StagedBackbone, many: Images, tmp_path: Path
+class SendingExecutor(Executor):
+    """Runs every unit as another machine would: from its pickle."""
+
+    sent = 0
+
+    def run(self, units: Iterable[Any], resources: Any) -> Iterator[Any]:
+        def received() -> Iterator[Any]:
+            for unit in units:
+                self.sent += 1
+                yield pickle.loads(pickle.dumps(unit))  # noqa: S301 our own bytes
+
+        return super().run(received(), resources)
+
+
+@pytest.mark.parametrize("threadsafe", [True, False])
+def test_units_sent_elsewhere_give_the_shards_of_the_cache(
+    backbone: StagedBackbone, many: Images, tmp_path: Path, threadsafe: bool
 ) -> None:
     cache, _ = opened(backbone, many, tmp_path)
-    units = [ExtractShard(0, 1024), ExtractShard(1024, ROWS)]
-    with start_executor(2, CPU) as executor:
+    ranges = [ShardRange(0, 1024), ShardRange(1024, ROWS)]
+    samples = as_samples(many if threadsafe else list(zip(*many, strict=True)))
+    assert samples.threadsafe == threadsafe
+    with ThreadPoolExecutor(2) as pool:
+        executor = SendingExecutor(pool, 2)
         source = TapSource.of(backbone, backbone.cuts, CPU, executor)
-        forms = formats(source, cache.scales(), "float16")
-        resources = Extraction(source, as_samples(many), forms)
-        streamed = list(extract_taps(units, resources, silent))
-        sent = pickle.loads(pickle.dumps(units[::-1]))  # noqa: S301 our own bytes
-        alone = list(executor.run(sent, resources))[::-1]
+        resources = Extraction(source, samples, formats(source, cache.scales(), "float16"))
+        shards = list(extract_taps(ranges, resources, silent))
+    assert executor.sent == -(-ROWS // 16)
     lines = (cache.folder / SHARDS).read_text().splitlines()[1:]
     recorded = [tuple(json.loads(line)["sha256"]) for line in lines]
-    assert [shard.sha256 for shard in streamed] == recorded
-    assert [shard.sha256 for shard in alone] == recorded
-    moments = reduce(lambda before, shard: shard.moments(before), alone, None)
+    assert [shard.sha256 for shard in shards] == recorded
+    moments = reduce(lambda before, shard: shard.moments(before), shards, None)
     assert moments is not None
     assert torch.equal(moments[0].std, cache.statistics("two")[0][1])
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from offramp.features.executor import Executor
-from offramp.features.extract import ExtractShard, Scales, Shard
+from offramp.features.extract import Scales, Shard, ShardRange
 from offramp.features.moments import Moments
 from offramp.features.store import (
     INDEX,
@@ -116,12 +116,12 @@ class Layout:
         return self.num_samples * sum(self.files.values())
 
     @cached_property
-    def shards(self) -> tuple[ExtractShard, ...]:
+    def shards(self) -> tuple[ShardRange, ...]:
         """At most SHARD_BYTES and SHARD_SAMPLES each, but one batch at least."""
         most = min(SHARD_SAMPLES, SHARD_BYTES // sum(self.files.values()))
         size = max(1, most // self.batch_size) * self.batch_size
         return tuple(
-            ExtractShard(first, min(first + size, self.num_samples))
+            ShardRange(first, min(first + size, self.num_samples))
             for first in range(0, self.num_samples, size)
         )
 
@@ -212,7 +212,7 @@ class Draft:
         return cls(layout, key, scales, done, last, seen)
 
     @property
-    def missing(self) -> tuple[ExtractShard, ...]:
+    def missing(self) -> tuple[ShardRange, ...]:
         """Shards that are still to be extracted, in order."""
         return self.layout.shards[self.done :]
 

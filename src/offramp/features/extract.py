@@ -1,4 +1,4 @@
-"""Extraction: one pass of a frozen backbone over a data set, in units of a shard."""
+"""Extraction: one pass of a frozen backbone over a data set, in units of a batch."""
 
 import hashlib
 from collections import defaultdict
@@ -77,7 +77,7 @@ def formats(
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """What a machine that extracts shards holds: the backbone, the samples, and the rounding."""
+    """What a machine that extracts taps holds: the backbone, the samples, and the rounding."""
 
     source: TapSource
     dataset: Samples
@@ -99,21 +99,11 @@ class Extraction:
 
 
 @dataclass(frozen=True)
-class ExtractShard:
-    """A unit of work: the taps of samples `first` to `stop` - 1 of a data set."""
+class ShardRange:
+    """Samples `first` to `stop` - 1 of a data set, whose taps are one shard."""
 
     first: int
     stop: int
-
-    def run(self, resources: Extraction, /) -> "Shard":
-        """Extract it in this thread.
-
-        Raises:
-            DataError: A tap holds a value that is not finite or that fp16 cannot hold.
-        """
-        rows, size = np.arange(self.first, self.stop), resources.source.batch_size
-        passes = resources.dataset.batches(size, order=rows)
-        return Shard.of(map(resources.pieces, passes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,28 +143,29 @@ def _merged(before: tuple[Moments, ...], here: tuple[Moments, ...]) -> tuple[Mom
 
 
 def extract_taps(
-    units: Sequence[ExtractShard], resources: Extraction, progress: Progress
+    ranges: Sequence[ShardRange], resources: Extraction, progress: Progress
 ) -> Generator[Shard]:
-    """What the units' own `run` gives, in order, with the batches of all of them in one stream.
+    """Shards in order, with the batches of all of them in one stream of units of work.
 
-    So all workers are busy from the first batch to the last, where units that are run one by one
-    would wait for each other, or for the one that ends last.
+    So all workers are busy from the first batch to the last, and at most `Executor.ahead` batches
+    wait beside the shard that is being gathered; whole shards as units would idle workers at the
+    end, and hold one in memory per worker.
 
     Raises:
         DataError: A tap holds a value that is not finite or that fp16 cannot hold.
     """
-    rows = np.concatenate([np.arange(unit.first, unit.stop) for unit in units])
+    rows = np.concatenate([np.arange(each.first, each.stop) for each in ranges])
     size, total = resources.source.batch_size, len(resources.dataset)
     with closing(resources.stream(rows)) as found:
 
         def reported() -> Iterator[Pieces]:
             for pieces, done in found:
-                progress("taps", units[0].first + done, total)
+                progress("taps", ranges[0].first + done, total)
                 yield pieces
 
         passes = reported()
-        for unit in units:
-            yield Shard.of(islice(passes, -(-(unit.stop - unit.first) // size)))
+        for each in ranges:
+            yield Shard.of(islice(passes, -(-(each.stop - each.first) // size)))
 
 
 def statistics_of(

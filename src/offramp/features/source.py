@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self, TypeVar, cast
+from typing import Generic, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from offramp.backbones.stage import Stage
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import Batch, Samples
 from offramp.errors import ShapeError
-from offramp.features.executor import Executor
+from offramp.features.executor import Executor, WorkUnit
 from offramp.spec import dims
 
 READERS = 4
@@ -24,6 +24,42 @@ READERS = 4
 
 Taps = dict[str, tuple[Tensor, ...]]
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class BatchWork(Generic[Result]):
+    """What a machine holds for units of a batch: the samples, and what is done with them."""
+
+    dataset: Samples
+    work: Callable[[Batch], Result]
+
+
+@dataclass(frozen=True, eq=False)
+class WorkOnBatch:
+    """A unit of work on samples that were read already: it brings them along."""
+
+    batch: Batch
+
+    def run(self, resources: BatchWork[Result], /) -> Result:
+        """Do the work; a failure names the samples."""
+        with _named(self.batch.rows):
+            return resources.work(self.batch)
+
+
+@dataclass(frozen=True, eq=False)
+class WorkOnRows:
+    """A unit of work on samples by their places in a data set, a batch of them."""
+
+    rows: NDArray[np.int64]
+
+    def read(self, dataset: Samples) -> WorkOnBatch:
+        """The same work with its samples read; a failure names them."""
+        with _named(self.rows):
+            return WorkOnBatch(dataset.read(self.rows))
+
+    def run(self, resources: BatchWork[Result], /) -> Result:
+        """Read the samples and do the work; a failure names them."""
+        return self.read(resources.dataset).run(resources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,28 +127,20 @@ class TapSource:
     ) -> Generator[tuple[Result, int]]:
         """Work's results for the samples at `order` batch by batch, and how many are done.
 
+        Each batch is a unit that the executor runs, so workers are busy from the first to the last.
         On the CPU the workers also read our own data sets, elsewhere threads of their own do. A
         user's data set may belong to one thread, so the caller's reads it, ahead of the work.
         """
         size = self.batch_size
         chunks = (order[start : start + size] for start in range(0, len(order), size))
-
-        def read(rows: NDArray[np.int64]) -> Batch:
-            with _named(rows):
-                return dataset.read(rows)
-
-        def worked(batch: Batch) -> Result:
-            with _named(batch.rows):
-                return work(batch)
-
+        units = map(WorkOnRows, chunks)
+        todo: Iterable[WorkUnit[BatchWork[Result], Result]] = units
         if not dataset.threadsafe:
-            results = self.executor.stream(worked, map(read, chunks))
-        elif self.device.type == "cpu":
-            results = self.executor.stream(lambda rows: worked(read(rows)), chunks)
-        else:
-            results = self.executor.stream(worked, _read_ahead(read, chunks))
+            todo = (unit.read(dataset) for unit in units)
+        elif self.device.type != "cpu":
+            todo = _read_ahead(units, dataset)
         done = 0
-        for result in results:
+        for result in self.executor.run(todo, BatchWork(dataset, work)):
             done = min(done + size, len(order))
             yield result, done
 
@@ -127,12 +155,10 @@ def _named(rows: NDArray[np.int64]) -> Iterator[None]:
         raise
 
 
-def _read_ahead(
-    read: Callable[[NDArray[np.int64]], Batch], chunks: Iterable[NDArray[np.int64]]
-) -> Iterator[Batch]:
+def _read_ahead(units: Iterable[WorkOnRows], dataset: Samples) -> Iterator[WorkOnBatch]:
     with ThreadPoolExecutor(READERS) as pool:
         try:
-            yield from Executor(pool, READERS).stream(read, chunks)
+            yield from Executor(pool, READERS).stream(lambda unit: unit.read(dataset), units)
         finally:
             pool.shutdown(cancel_futures=True)
 
