@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.zoo import build, describe
 from offramp.branches import BranchSpec, ConvBranch, SLViT
+from offramp.errors import BundleError
 from offramp.multiexit import Epoch, Failed, MultiExit, Trial
 from offramp.multiexit.trial import ModelInfo
 from offramp.spec import FeatureShape, Spec, TapShape
@@ -226,6 +227,14 @@ def test_whatever_saves_also_loads(make: Callable[[], MultiExit], tmp_path: Path
     again.save(tmp_path / "again")
     first, second = (read_folder(place, RUN).manifest for place in (tmp_path, tmp_path / "again"))
     assert first == second
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", MANIFEST])
+def test_saving_over_a_file_that_no_save_wrote_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(BundleError, match=f"{name}.*Choose another folder|was changed or damaged"):
+        regression().save(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_saving_over_a_model_replaces_it_whole(tmp_path: Path) -> None:

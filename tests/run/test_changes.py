@@ -16,7 +16,7 @@ import pytest
 
 from offramp.errors import BundleError
 from offramp.multiexit import MultiExit
-from offramp.run.plan import Plan
+from offramp.run.plan import Plan, load_plan
 from offramp.run.steps import evaluate, train
 from offramp.run.stored import RUN_NAMES, load_result
 from offramp.storage.folder import changing, read_folder
@@ -171,6 +171,9 @@ def test_a_plan_file_that_cannot_be_read_is_reported_in_whole_sentences(run: Pat
         BundleError, match=r"is not valid YAML[\s\S]*\nIt is the plan of a finished"
     ):
         evaluate(run)
+    (run / "plan.yaml").unlink()  # as the error says
+    evaluate(run)
+    assert load_plan(run / "plan.yaml") == PLAN
 
 
 def test_a_model_is_not_saved_over_a_run(run: Path) -> None:

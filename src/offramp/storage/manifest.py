@@ -56,7 +56,7 @@ RUN = FolderKind(
         ("environment.json", _EVALUATE),
         ("report.html", _EVALUATE),
         ("tradeoff.*", _EVALUATE),
-        ("plan.yaml", "Restore it from a copy, or delete this folder and train again."),
+        ("plan.yaml", "Delete it, and `offramp evaluate` with this folder writes it again."),
         (
             "*",
             "Restore it from a copy. If there is none, delete all that offramp wrote here except "
