@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -86,12 +87,13 @@ def start(out: Path, event: Callable[[str], None]) -> BaseProcess:
 
 def die_at(kind: str, number: int) -> Callable[[str], None]:
     """Gives the callback that kills its own process at the n-th event of a kind."""
-    left = [number]
+    left, lock = [number], threading.Lock()
 
     def event(what: str) -> None:
-        left[0] -= what == kind
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with lock:  # renames come from all workers
+            left[0] -= what == kind
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return event
 
