@@ -188,6 +188,7 @@ def test_packed_weights_of_int8_layers_count() -> None:
     assert digest(lambda: packed(0.3)) != digest(lambda: packed(0.5))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_digest() -> None:
     name = "torchvision:squeezenet1_1"
     code = (
@@ -295,6 +296,7 @@ for name in HELD:
 """
 
 
+@pytest.mark.slow
 def test_another_process_spells_what_layers_hold_alike() -> None:
     code = HELD_ELSEWHERE.format(folder=str(Path(__file__).parent))
     one, two = (

@@ -36,7 +36,7 @@ def efficientnet() -> nn.Module:
     return architecture("offramp:demo")
 
 
-@pytest.mark.parametrize("make", [Net, efficientnet])
+@pytest.mark.parametrize("make", [Net, pytest.param(efficientnet, marks=pytest.mark.slow)])
 def test_what_the_listing_says_is_what_a_cut_there_carries_and_costs(
     make: Callable[[], nn.Module],
 ) -> None:
@@ -59,6 +59,7 @@ def test_places_are_in_graph_order_each_tensor_once_input_and_answer_left_out() 
     assert [(place.name, place.aliases) for place in found] == [("0", ("1",)), ("2", ())]
 
 
+@pytest.mark.slow
 def test_densenet201_carries_up_to_49_tensors() -> None:
     found = list_places(architecture("torchvision:densenet201"), torch.zeros(1, 3, 32, 32)).places
     assert max(place.live_tensors for place in found) == 49

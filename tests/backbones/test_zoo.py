@@ -36,6 +36,7 @@ def test_the_number_of_outputs_can_be_chosen(name: str) -> None:
     assert build(name, num_outputs=7)(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
 def test_backbones_with_auxiliary_answers_come_without_them(name: str) -> None:
     assert not any(
@@ -92,6 +93,7 @@ def test_the_library_s_own_weights_can_be_had() -> None:
     assert not equal_states(build("timm:test_resnet", weights="pretrained"), build(NAME))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
 def test_a_pretrained_backbone_with_auxiliary_heads_is_built_saved_and_loaded(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +134,7 @@ def save_with_branch(
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
 def test_a_weights_file_gets_the_input_transform_that_pretrained_sets_need(
     name: str, tmp_path: Path

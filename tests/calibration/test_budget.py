@@ -202,6 +202,7 @@ def permuted(outputs: ExitOutputs, seed: int) -> ExitOutputs:
     )
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**16), share=st.floats(0.1, 0.9), kind=st.sampled_from("cvat"))
 @settings(max_examples=20, deadline=None)
 def test_what_a_policy_costs_in_any_order_of_the_rows_buys_it_in_any_order(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -62,6 +63,7 @@ def unit(
     return TrainTrials(recipe, "4", backbone.features("4"), train, validation, files)
 
 
+@pytest.mark.slow
 def test_branches_train_alone_together_and_in_another_process_to_the_same_bits(
     backbone: StagedBackbone, train: Images, validation: Images, tmp_path: Path
 ) -> None:
