@@ -54,7 +54,7 @@ class Calibration:
         num_samples: By role: `stopping`, `temperature`, `order` and `test`, which alone carries
             the promise.
         path: All candidates, in the order learned before any was tested.
-        num_certified: The first so many of them are.
+        num_certified: How many of them, from the first one, are certified.
         chosen: Place of the policy among them: the one that saves most.
         saved: Share of the backbone's cost it saves on all given samples.
     """

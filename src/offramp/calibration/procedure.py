@@ -40,7 +40,7 @@ class Certified:
     Attributes:
         tested: p-values (`ltt`) or bounds (`ucb`) of the candidates tested; the last is of the
             first that was not certified, if there is one.
-        num: Candidates certified: the first so many.
+        num: How many candidates, from the first one, are certified.
         chosen: The one of them that saves most; None where none saves anything.
     """
 
@@ -132,7 +132,7 @@ def _advice(number: int | None, hint: str) -> str:
 
 
 def _saturation(inputs: Inputs) -> str:
-    """What to say where so many scores tie at the top that no threshold parts right from wrong."""
+    """What to say where ties at the top leave no threshold between right and wrong answers."""
     if inputs.temperatures is not None or inputs.outputs.task == "regression":
         return ""
     rows = np.concatenate([inputs.roles.order, inputs.roles.test])
@@ -182,7 +182,7 @@ def _num_units(inputs: Inputs) -> int:
 
 
 def _of_all(tests: float, inputs: Inputs) -> float:
-    """Samples of which so many test in four of five draws."""
+    """Samples in total, of which `tests` or more test in four of five draws."""
     share = inputs.roles.test_share
     return (tests + _FOUR_OF_FIVE * math.sqrt(tests * (1 - share))) / share
 

@@ -296,7 +296,7 @@ def _grid_front(rows: SearchRows, one: int, two: int) -> list[Chosen]:
 
 
 def _grid_thresholds(scores: Floats, most: int) -> Floats:
-    """At most so many scores at equal steps of rank, falling."""
+    """Scores at equal steps of rank, falling, up to a given number of them."""
     falling = np.sort(scores[np.isfinite(scores)])[::-1]
     return np.unique(falling[_spread(len(falling), most)])[::-1] if len(falling) else falling
 

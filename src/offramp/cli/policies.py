@@ -196,7 +196,7 @@ def watch(
     policy: PolicyFile = None,
     rate: Annotated[float, typer.Option(help="Probability of any false alarm.")] = 0.01,
     every: Annotated[
-        int, typer.Option(min=1, help="Look at one answer in so many, where they depend.")
+        int, typer.Option(min=1, help="Look at every k-th answer only, where neighbours depend.")
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of tie breaking.")] = 0,
     as_json: AsJson = False,

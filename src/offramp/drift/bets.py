@@ -26,12 +26,12 @@ class Tuning:
         disagreement_shifts: The same for disagreement, where a share is small and jumps.
         at_once: Stake on a change before the first answer; the rest starts later.
         block: Answers between two times at which bets start.
-        scale: After so many answers the stake that is still to start begins to thin out.
+        scale: Number of answers after which the stake that is still to start begins to thin out.
         tail: How slowly it does: the part left after n answers is (1 + n / scale) ** -tail.
         single: Weight of bets on a single exit between others; the rest is on "up to this exit".
         kept: Least part of a share, and of its complement, that a bet leaves, or one surprise
             would cost it everything.
-        placing: One of so many reference samples only places bets; ranks come from the others.
+        placing: One in this number of reference samples only places bets; the others give ranks.
     """
 
     mix_part: float = 0.45

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LAGS = 10
-"""Distances of 1 to so many answers are looked at."""
+"""The largest distance between answers that is looked at."""
 _BLOCK = 100  # answers whose order is compared with all orders
 _LIMIT = 5.0  # standard deviations; one-sided 3 in 10 million for one distance at one look
 _EXTENT = 3.0  # standard deviations that a distance needs once another one is beyond the limit

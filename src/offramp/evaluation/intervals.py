@@ -16,7 +16,7 @@ from offramp.task import Measure
 
 CONFIDENCE = 0.95
 FEW_UNITS = 100
-"""Below so many units a bootstrap is too narrow, and the closed form widens it."""
+"""Below this number of units a bootstrap is too narrow, and the closed form widens it."""
 FEW_VARYING = 10
 """The same where fewer units than this differ from what most units show."""
 _CHUNK = 2_000_000  # numbers drawn at a time, so that memory stays small

@@ -63,7 +63,7 @@ def house_style() -> Iterator[None]:
 
 @contextmanager
 def canvas(height: float) -> Iterator["Figure"]:
-    """A figure of so many inches to draw on in this style."""
+    """A figure of this size in inches to draw on in this style."""
     from matplotlib.figure import Figure
 
     with house_style():
