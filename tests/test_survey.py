@@ -185,6 +185,7 @@ def test_leaves_are_kept_whole(tmp_path: Path) -> None:
     assert [row["name"] for row in json.loads(result.stdout)["cuts"]] == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_named_cuts_and_what_the_weights_expect_are_listed() -> None:
     found = survey_backbone("paper:resnet152", None, ["3x32x32"])
     assert found.as_json()["named_cuts"]["paper:1"] == ["layer2.0.conv1"]

@@ -262,6 +262,7 @@ def hard(kind: str, num: int = 1200) -> ExitOutputs:
     return replace(outputs, outputs=logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["poor", "misleading"])
 def test_a_budget_buys_as_much_as_a_fine_grid_of_thresholds_finds(kind: str) -> None:
     outputs = hard(kind)

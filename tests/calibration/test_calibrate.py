@@ -109,6 +109,7 @@ def regression(num: int, seed: int) -> ExitOutputs:
     )
 
 
+@pytest.mark.slow
 @given(
     strict=st.floats(0.002, 0.1),
     more=st.floats(0.0, 0.1),

@@ -21,6 +21,8 @@ from offramp.compute import count_flops
 from offramp.cost import Convention, own_path
 from offramp.spec import FeatureShape
 
+pytestmark = pytest.mark.slow
+
 PRINTED: dict[str, Any] = json.loads(Path(__file__).with_name("tables.json").read_text())
 COMPUTED = [
     row

@@ -88,6 +88,7 @@ def test_a_finished_run_is_read_and_not_repeated(result: RunResult, plan: Plan) 
     assert str(again) == str(result)
 
 
+@pytest.mark.slow
 def test_a_finished_run_tries_a_branch_again_that_ran_out_of_memory(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

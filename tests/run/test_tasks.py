@@ -17,6 +17,8 @@ NETWORK = """
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 class Two(nn.Module):
     def __init__(self, outputs):
         super().__init__()
