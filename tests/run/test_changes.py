@@ -142,11 +142,13 @@ def test_training_refuses_to_overwrite_what_no_run_of_ours_wrote(tmp_path: Path)
     assert (tmp_path / "report.html").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_names_that_training_refuses_are_those_a_run_writes(run: Path) -> None:
     names = {name.partition("/")[0] for name in read_folder(run, RUN).manifest["files"]}
     assert names == set(RUN_NAMES)
 
 
+@pytest.mark.slow
 def test_the_plan_of_what_an_interrupted_run_left_is_accepted(tmp_path: Path) -> None:
     def stop(what: str, *_: int) -> None:
         if what.startswith("taps"):
@@ -165,6 +167,7 @@ def test_a_run_without_its_plan_file_gets_it_back_from_the_manifest(run: Path) -
     assert (run / "plan.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_plan_file_that_cannot_be_read_is_reported_in_whole_sentences(run: Path) -> None:
     (run / "plan.yaml").write_text("backbone: [")
     with pytest.raises(
@@ -243,6 +246,7 @@ def test_a_run_with_a_setting_of_another_version_is_refused_with_its_name(run: P
         evaluate(run)
 
 
+@pytest.mark.slow
 def test_evaluating_keeps_how_long_training_took(run: Path) -> None:
     before = json.loads((run / "environment.json").read_text())["seconds"]
     evaluate(run, clock=slow_clock())

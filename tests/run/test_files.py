@@ -108,6 +108,7 @@ def test_a_finished_run_is_read_without_decoding_a_picture(
     assert again.data_keys == done.data_keys
 
 
+@pytest.mark.slow
 def test_an_evaluation_decodes_what_it_answers_and_no_more(
     plan: Plan, backbone_file: str, tmp_path: Path, opened: list[Any]
 ) -> None:

@@ -15,6 +15,7 @@ branches:
 """
 
 
+@pytest.mark.slow
 def test_a_named_cut_of_the_backbone_can_be_a_key_of_branches(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(PLAN)

@@ -17,8 +17,6 @@ NETWORK = """
 import torch
 from torch import nn
 
-pytestmark = pytest.mark.slow
-
 class Two(nn.Module):
     def __init__(self, outputs):
         super().__init__()
@@ -73,6 +71,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "function"), [("regression", "values"), ("classification", "classes")]
 )

@@ -92,6 +92,7 @@ def test_a_branch_trains_alone_as_it_does_beside_others(fit: Fit) -> None:
         assert all_same(fit({trial.cut: [trial.spec]}, seeds=[trial.seed]), together)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_bit(fit: Fit, tmp_path: Path) -> None:
     assert all_same(fit(threads=3), fit(threads=1))
     events: list[str] = []
@@ -101,6 +102,7 @@ def test_the_number_of_threads_changes_no_bit(fit: Fit, tmp_path: Path) -> None:
     assert events[0].startswith("training cached")
 
 
+@pytest.mark.slow
 def test_branches_that_stop_at_different_epochs_do_not_disturb_each_other(fit: Fit) -> None:
     options = {"epochs": 30, "lr": 3e-2, "stop_patience": 2, "lr_patience": 1}
     together = fit(**options)
@@ -109,6 +111,7 @@ def test_branches_that_stop_at_different_epochs_do_not_disturb_each_other(fit: F
     assert all_same(fit({last.cut: [last.spec]}, seeds=[last.seed], **options), together)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_falls_on_a_plateau_and_patience_ends_training(fit: Fit) -> None:
     for trial in fit(epochs=60, lr=5e-2, stop_patience=3).trials:
         rates = [epoch.lr for epoch in trial.history]
@@ -178,6 +181,7 @@ def test_a_changed_setting_never_picks_up_old_state(
     assert all_same(fit(out=tmp_path, **changed), fit(**changed))
 
 
+@pytest.mark.slow
 def test_changed_data_never_picks_up_old_state(
     fit: Fit, train: Images, validation: Images, tmp_path: Path
 ) -> None:
