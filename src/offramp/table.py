@@ -17,7 +17,7 @@ class Table:
         rows: As many texts each.
         title: What it shows; plain text prints it above the head.
         caption: What a page writes above it; the title if left out.
-        left: So many columns, from the first one, read as words and go to the left.
+        left: Number of columns, from the first one, that are words and go to the left.
         page_only: Heads of columns that a page has room for and a terminal has not.
     """
 

@@ -28,7 +28,7 @@ class Quality(Record):
         measure: What values are: accuracy, or mean absolute error.
         unit: Of costs: `flops` or `ms`.
         samples: How many were judged.
-        temperatures_fitted_on: So many other samples; None without temperatures.
+        temperatures_fitted_on: Number of other samples used; None without temperatures.
         exits: One per exit.
         agreement: (E, E) share of equal answers; for a regression mean absolute differences.
         oracle: The best mean value for each mean cost.

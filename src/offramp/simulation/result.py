@@ -116,7 +116,7 @@ class Simulation(Record):
         )
         return (
             f"{self.requests} requests, deadline {self.deadline_ms:g} ms after sending; one that "
-            f"misses it {unanswered}. Times are over all requests; - is no answer. Exits are "
+            f"misses it {unanswered}. Times are over all requests; - means no answer. Exits are "
             "shares of all requests; what is missing to 100 % was refused."
             f"{self._overloaded()}"
         )
