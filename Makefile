@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
+# Tests use one torch thread each, so two processes keep two cores busy: make test WORKERS=8
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -16,10 +19,10 @@ demo: $(STAMPS)/train ## attach exits to the shipped backbone, train, compare: r
 	$(BIN)/offramp demo --out runs/demo
 
 test: $(STAMPS)/dev ## the default tests
-	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0
+	$(PYTEST) --cov --cov-report= --cov-fail-under=0
 
 slow-ci: $(STAMPS)/dev ## the slow tests that continuous integration runs, then the coverage of both
-	$(BIN)/python -m pytest -m 'slow and not gpu and not network' --cov --cov-append --cov-report= --cov-fail-under=0
+	$(PYTEST) -m 'slow and not gpu and not network' --cov --cov-append --cov-report= --cov-fail-under=0
 	$(BIN)/python -m coverage report --skip-covered
 
 slow: $(STAMPS)/dev ## every slow test this machine can run, downloads included
