@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from offramp import cost
-from offramp.calibration.order import OrderRows, learned_states, walk
+from offramp.calibration.order import OrderRows, _logistic, learned_states, walk
 
 STAGES, BRANCHES = [20, 30, 50], [2, 3, 0]
 
@@ -90,3 +91,19 @@ def test_a_branch_that_costs_more_than_it_saves_is_never_enabled() -> None:
 @pytest.mark.parametrize("num", [1, 2])
 def test_few_rows_are_enough_for_an_order(num: int) -> None:
     assert learned_states(order_rows(0, num)).shape[1] == 2
+
+
+@pytest.mark.parametrize("tie", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fitted_risk_curve_is_where_its_loss_has_no_slope(seed: int, tie: float) -> None:
+    random = np.random.default_rng(seed)
+    surprise = np.sort(random.normal(0, 2, 23))
+    line = np.stack([np.ones(23), surprise], axis=1)
+    design = np.hstack([np.tile(line, (3, 1)), np.kron(np.eye(3), line)])  # three exits
+    num = random.poisson(100.0, 69).astype(float)
+    lost = random.binomial(num.astype(int), expit(0.3 * design[:, 1])).astype(float)
+    found = _logistic(design, num, lost, tie)
+    centre = np.append([-4.0, 0.7], np.zeros(6))
+    pull = np.append([0.02, 0.02], np.full(6, tie)) * (found - centre)
+    slope = design.T @ (num * expit(design @ found) - lost) + pull
+    np.testing.assert_allclose(slope, 0, atol=1e-3)

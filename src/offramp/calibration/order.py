@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
+from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 _STEP = 0.01  # of the backbone's cost that one candidate saves more than the one before
@@ -25,9 +25,6 @@ _JUDGED = 128  # states that are compared when orders are
 # would be no finite solution for rows without a loss.
 _COMMON_CURVE = (-4.0, 0.7)
 _COMMON_PULL = 0.02
-_LONGEST_STEP = 2.0  # of a coefficient: Newton's method overshoots where the curve is flat
-_MOST_STEPS, _SMALL_STEP = 25, 1e-6  # mostly 6 to 9; sometimes it never settles, and any curve will
-# do for an order that the tests then judge on other rows
 _ROUNDING = 1e-9  # of the backbone's cost: a smaller gain is none
 
 Ints = NDArray[np.int64]
@@ -162,24 +159,30 @@ def _rung_table(rows: OrderRows, exit: int) -> tuple[Floats, Floats, Floats]:
 
 
 def _logistic(design: Floats, num: Floats, lost: Floats, tie: float) -> Floats:
-    """Coefficients of a logistic curve through shares lost / num, by Newton's method.
+    """Coefficients of a logistic curve through shares lost / num, by penalised likelihood.
 
-    The first two are common to all exits and nearly free; the others are pulled to 0 by `tie`.
+    The first two are common to all exits and nearly free; the others are pulled to 0 by `tie`. The
+    pull makes the loss strictly convex, so a trust region finds its one minimum from anywhere;
+    plain Newton steps can jump back and forth where the curve is flat.
     """
     pull = np.full(design.shape[1], tie)
     pull[:2] = _COMMON_PULL
     centre = np.zeros(len(pull))
     centre[:2] = _COMMON_CURVE
-    found = centre
-    for _ in range(_MOST_STEPS):
+
+    def loss(found: Floats) -> tuple[float, Floats]:
+        odds = design @ found
+        away = found - centre
+        value = (num * np.logaddexp(0, odds) - lost * odds).sum() + 0.5 * (pull * away**2).sum()
+        return float(value), design.T @ (num * expit(odds) - lost) + pull * away
+
+    def curvature(found: Floats) -> Floats:
         chance = expit(design @ found)
-        weight = num * chance * (1 - chance)
-        slope = design.T @ (lost - num * chance) - pull * (found - centre)
-        step = np.linalg.solve((design.T * weight) @ design + np.diag(pull), slope)
-        found = found + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
-        if np.abs(step).max() < _SMALL_STEP:
-            break
-    return found
+        hessian: Floats = (design.T * (num * chance * (1 - chance))) @ design + np.diag(pull)
+        return hessian
+
+    fitted = minimize(loss, centre, jac=True, hess=curvature, method="trust-exact")
+    return np.asarray(fitted.x, np.float64)
 
 
 def _worth(rows: OrderRows, states: Ints) -> float:
