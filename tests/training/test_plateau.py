@@ -9,7 +9,7 @@ SETTINGS = TrainSettings(lr=1.0, lr_factor=0.5, lr_patience=2, stop_patience=5, 
 
 
 def run(losses: list[float], settings: TrainSettings = SETTINGS) -> list[Plateau]:
-    states = [Plateau(settings.lr)]
+    states = [Plateau(settings.rates[0])]
     for loss in losses:
         states.append(states[-1].after(loss, settings))
     return states[1:]

@@ -45,6 +45,7 @@ def demo(
     with progress_bars() as progress:
         result = steps.train(plan, out, device=device, threads=threads, progress=progress)
     show(result, as_json=False)
+    typer.echo(result.work_done, err=True)
     typer.echo("\nThresholds with a certified accuracy, as `offramp calibrate` finds them:\n")
     try:
         policies.calibrate(out, max_drop=[0.02])
@@ -90,7 +91,7 @@ def train(
     plan: Annotated[Path, typer.Argument(help="A YAML plan.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder; an interrupted run in it is resumed. Default: runs/PLAN."),
+        typer.Option(help="Run folder; a run in it is resumed or extended. Default: runs/PLAN."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value; overrides a value of the plan.")
@@ -117,6 +118,7 @@ def train(
             progress=progress,
         )
     show(result, as_json)
+    typer.echo(result.work_done, err=True)
 
 
 @stopping(STARTS_OVER)

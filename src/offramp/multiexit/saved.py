@@ -104,7 +104,13 @@ def load_model(
         {trials[index].cut: trials[index] for index in manifest["chosen"]},
         trials,
         tuple(
-            Failed(entry["cut"], read_spec(entry["spec"], kinds), entry["seed"], entry["reason"])
+            Failed(
+                entry["cut"],
+                read_spec(entry["spec"], kinds),
+                entry["seed"],
+                entry["reason"],
+                entry.get("rate"),
+            )
             for entry in manifest["failed"]
         ),
         manifest["task"],
@@ -134,9 +140,10 @@ def describe_model(parts: ModelParts) -> dict[str, Any]:
         "trials": [
             {
                 "cut": trial.cut,
-                "label": trial.spec.label(),
+                "label": trial.label,
                 "spec": trial.spec.model_dump(mode="json"),
                 "seed": trial.seed,
+                "rate": trial.rate,
                 "best_epoch": trial.best_epoch,
                 "validation_loss": trial.validation_loss,
                 "validation_score": trial.validation_score,
@@ -147,9 +154,10 @@ def describe_model(parts: ModelParts) -> dict[str, Any]:
         "failed": [
             {
                 "cut": failed.cut,
-                "label": failed.spec.label(),
+                "label": failed.label,
                 "spec": failed.spec.model_dump(mode="json"),
                 "seed": failed.seed,
+                "rate": failed.rate,
                 "reason": failed.reason,
             }
             for failed in parts.failed
@@ -190,6 +198,7 @@ def _trial(
         entry["best_epoch"],
         entry["validation_loss"],
         entry["validation_score"],
+        entry.get("rate"),
     )
 
 

@@ -40,6 +40,7 @@ class Trial:
         best_epoch: Counted from 1, the one with the least validation loss.
         validation_loss: At the best epoch.
         validation_score: At the best epoch: accuracy, or minus the mean absolute error.
+        rate: Learning rate at the start, where the call tried several; else None.
     """
 
     cut: str
@@ -50,6 +51,12 @@ class Trial:
     best_epoch: int
     validation_loss: float
     validation_score: float
+    rate: float | None = None
+
+    @property
+    def label(self) -> str:
+        """What tables call its branch: the label of its settings, with the rate if it has one."""
+        return trial_label(self.spec, self.rate)
 
     @property
     def predicts_error(self) -> bool:
@@ -68,15 +75,27 @@ class Failed:
 
     Attributes:
         reason: Such as "diverged in epoch 1", or the error of its own code.
+        rate: Learning rate at the start, where the call tried several; else None.
     """
 
     cut: str
     spec: BranchSpec
     seed: int
     reason: str
+    rate: float | None = None
+
+    @property
+    def label(self) -> str:
+        """As that of a `Trial`."""
+        return trial_label(self.spec, self.rate)
 
     def __str__(self) -> str:
-        return f"{self.spec.label()} at {self.cut!r}, seed {self.seed}: {self.reason}"
+        return f"{self.label} at {self.cut!r}, seed {self.seed}: {self.reason}"
+
+
+def trial_label(spec: BranchSpec, rate: float | None) -> str:
+    """A short name such as `conv-k3-f16`; `conv-k3-f16-lr0.001` where several rates are tried."""
+    return spec.label() if rate is None else f"{spec.label()}-lr{rate!r}"
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def trial_outputs(
 ) -> TrialOutputs:
     """The part of all trials in answers to all of `samples`, with sizes and costs."""
     trials, backbone = model.trials, model.backbone
-    labels = [trial.spec.label() for trial in trials]
+    labels = [trial.label for trial in trials]
     branch_ms = stage_ms = None
     if timings is not None:
         branch_ms = np.array([timings.branches[t.cut, t.spec.label()].median_ms for t in trials])

@@ -115,6 +115,28 @@ class Plan(Spec):
         """Dotted keys of the settings in which another plan differs."""
         return _differences(self.model_dump(), other.model_dump())
 
+    def conflicts(self, bigger: "Plan") -> list[str]:
+        """Dotted keys in which another plan does not contain this one; none where it extends it.
+
+        It may have more seeds, learning rates, cuts and branches. All else must be equal.
+        """
+        branches = {
+            cut: self.branches[cut] if set(self.branches[cut]) <= set(specs) else specs
+            for cut, specs in bigger.branches.items()
+            if cut in self.branches
+        }
+        mine, train = self.train, bigger.train
+        common = {
+            **({"seeds": mine.seeds} if set(mine.seeds) <= set(train.seeds) else {}),
+            **({"lr": mine.lr} if set(mine.rates) <= set(train.rates) else {}),
+        }
+        shared = {
+            "branches": branches,
+            "cuts": {name: place for name, place in bigger.cuts.items() if name in self.cuts},
+            "train": train.model_copy(update=common),
+        }
+        return self.differences(bigger.model_copy(update=shared))
+
     def to_yaml(self) -> str:
         """The whole plan, defaults included; `load_plan` reads it back to an equal plan."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

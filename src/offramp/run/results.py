@@ -39,6 +39,8 @@ class RunResult:
             threshold, which carries no promise.
         data_keys: What identifies the data of each split.
         notes: What was left out, and why.
+        work_done: What the call that gave this trained and what it took from before, as a sentence;
+            empty where the run was only read.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class RunResult:
     quality: Quality
     data_keys: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    work_done: str = ""
 
     @classmethod
     def judged(
@@ -65,7 +68,7 @@ class RunResult:
             seen.trials,
             seen.rivals,
             failed=[
-                FailedTrial(each.cut, each.spec.label(), each.spec.kind, each.seed, each.reason)
+                FailedTrial(each.cut, each.label, each.spec.kind, each.seed, each.reason)
                 for each in model.failed
             ],
             draws=wanted.bootstrap_draws,
@@ -138,7 +141,7 @@ def _quality(seen: Measured, threshold: float, class_names: Sequence[str]) -> Qu
 def _curve(trial: Trial) -> Curve:
     return Curve(
         trial.cut,
-        trial.spec.label(),
+        trial.label,
         trial.seed,
         tuple(epoch.train_loss for epoch in trial.history),
         tuple(epoch.validation_loss for epoch in trial.history),

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,12 +15,20 @@ from offramp.errors import DataError, OfframpError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
+from offramp.run.extension import (
+    NOTHING_TRAINED,
+    check_contained,
+    extending,
+    kept_trials,
+    work_done,
+)
 from offramp.run.measure import RunContext, measure_splits
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
 from offramp.run.results import RunResult
 from offramp.run.stored import (
     PLAN,
+    POLICY,
     RUN_NAMES,
     data_keys,
     load_result,
@@ -49,9 +58,12 @@ def train(
     progress: Progress = silent,
     clock: Callable[[], float] = time.perf_counter,
 ) -> RunResult:
-    """Train, answer and measure as a plan says, into a run folder; a finished run is only read.
+    """Train, answer and measure as a plan says, into a run folder.
 
-    A branch that failed because memory ran out is tried again, unless `work/` was deleted.
+    A finished run of the same plan is only read. A plan that contains the run's own (it has more
+    seeds, learning rates, cuts or branches) extends it: what is trained stays as it is, the rest
+    is trained, and everything is answered again. A branch that failed because memory ran out is
+    tried again, unless `work/` was deleted.
 
     Args:
         plan: What to do.
@@ -64,27 +76,32 @@ def train(
         clock: In seconds, for measured times.
 
     Raises:
-        PlanError: The folder holds another plan's run, or the device is not available.
+        PlanError: The folder holds a run of a plan that this one does not contain, or the device
+            is not available.
         BundleError: The folder has files of the names that a run writes, but holds no run.
         OfframpError: Whatever is wrong with the plan, the data or the folder.
     """
     check_device(device)
     folder = make_folder(Path(out))
-    _check_unclaimed(folder, plan)
+    if (folder / PLAN).exists():
+        check_contained(folder, load_plan(folder / PLAN), plan)
+    earlier: RunResult | None = None
     if is_stored(folder):
-        result = load_result(folder, backbone_file)
-        _check_same_plan(folder, result.plan, plan)
-        _check_same_data(folder, result.data_keys, splits or plan.data.load(check=False))
-        _restore_plan(folder, result.plan)
-        if not _may_do_better(folder, result):
-            result.model.to(device)
-            return result
+        earlier = load_result(folder, backbone_file)
+        check_contained(folder, earlier.plan, plan)
+        _check_same_data(folder, earlier.data_keys, splits or plan.data.load(check=False))
+        _restore_plan(folder, earlier.plan)
+        if not earlier.plan.differences(plan) and not _may_do_better(folder, earlier):
+            earlier.model.to(device)
+            return replace(earlier, work_done=NOTHING_TRAINED)
     else:
         check_free(folder, RUN_NAMES)
     prepared = prepare_run(plan, backbone_file, splits)
+    known = () if earlier is None else kept_trials(earlier, plan, prepared.backbone)
     _check_files(prepared.splits, folder / WORK, progress)
-    started = clock()
-    with torch_switches(threads=threads), _claim(folder, plan):
+    started, had_policy = clock(), (folder / POLICY).exists()
+    claim = _claim(folder, plan) if earlier is None else extending(folder / WORK, plan)
+    with torch_switches(threads=threads), claim:
         model = fit_branches(
             prepared.backbone,
             plan.branches,
@@ -94,11 +111,13 @@ def train(
             task=plan.task,
             device=device,
             progress=progress,
+            known=known,
             **plan.train.model_dump(),
         )
         model.info = prepared.info
         context = RunContext(device, progress, clock)
-        return _evaluate(folder, plan, model, prepared.splits, context, clock() - started)
+        result = _evaluate(folder, plan, model, prepared.splits, context, clock() - started)
+    return replace(result, work_done=work_done(result, len(known), earlier, had_policy))
 
 
 def evaluate(
@@ -138,35 +157,28 @@ def _may_do_better(folder: Path, result: RunResult) -> bool:
 
 @contextmanager
 def _claim(folder: Path, plan: Plan) -> Iterator[None]:
-    """Write the plan down, so that a folder never mixes two; a refused plan leaves no claim."""
+    """Write the plan down, so that a folder never mixes two; a refused plan leaves no claim.
+
+    The claim of an interrupted run gives way to a plan that contains it.
+    """
     path = folder / PLAN
-    claimed = path.exists()
-    _restore_plan(folder, plan)
+    before = path.read_bytes() if path.exists() else None
+    if before is None or load_plan(path).differences(plan):
+        write_bytes(path, plan.to_yaml().encode())
     try:
         yield
     except OfframpError as error:
         worked = any(found.name != CHECKED for found in (folder / WORK).glob("*"))
-        if not claimed and (isinstance(error, PlanError) or not worked):
+        if before is None and (isinstance(error, PlanError) or not worked):
             path.unlink()
+        elif before is not None and isinstance(error, PlanError):
+            write_bytes(path, before)
         raise
 
 
 def _restore_plan(folder: Path, plan: Plan) -> None:
     if not (folder / PLAN).exists():
         write_bytes(folder / PLAN, plan.to_yaml().encode())
-
-
-def _check_unclaimed(folder: Path, plan: Plan) -> None:
-    if (folder / PLAN).exists():
-        _check_same_plan(folder, load_plan(folder / PLAN), plan)
-
-
-def _check_same_plan(folder: Path, stored: Plan, plan: Plan) -> None:
-    if different := stored.differences(plan):
-        raise PlanError(
-            f"{folder} holds a run of another plan; they differ in {', '.join(different)}. Choose "
-            "another --out, or delete that folder to start over."
-        )
 
 
 def _check_same_data(folder: Path, stored: Mapping[str, str], splits: Splits) -> None:

@@ -21,7 +21,7 @@ from offramp.run.prepare import build_backbone
 from offramp.run.results import RunResult, report_inputs
 from offramp.storage.archive import read_arrays, write_arrays
 from offramp.storage.atomic import write_bytes
-from offramp.storage.folder import Contents, changing, read_folder
+from offramp.storage.folder import Contents, changing, is_stored, read_folder
 from offramp.storage.manifest import RUN
 
 PLAN = "plan.yaml"
@@ -40,7 +40,7 @@ _RIVALS_SCHEMA = "offramp rivals 1"
 def write_result(
     result: RunResult, seen: Measured, splits: Splits, facts: Mapping[str, Any]
 ) -> None:
-    """Replace the run folder's files as a whole; a calibrated policy stays.
+    """Replace the run folder's files as a whole; a calibrated policy stays if the exits do.
 
     Args:
         result: What was found.
@@ -55,7 +55,10 @@ def write_result(
         "data": data_keys(splits),
         "seconds": facts["seconds"],
     }
-    with changing(result.folder, RUN, content, keep=[POLICY]) as staged:
+    same_exits = _model_digest(result.folder) == content["model_digest"]
+    with changing(result.folder, RUN, content, keep=[PLAN, *[POLICY] * same_exits]) as staged:
+        if load_plan(result.folder / PLAN).differences(result.plan):
+            write_bytes(staged / PLAN, result.plan.to_yaml().encode())
         write_weights(parts, staged)
         for name, answers in seen.outputs.items():
             answers.save(staged / outputs_of(name))
@@ -65,6 +68,14 @@ def write_result(
         write_bytes(staged / METRICS, _json(_metrics(result, seen, splits)))
         write_bytes(staged / ENVIRONMENT, _json(facts))
         write_report(staged, report_inputs(result, seen, splits, facts))
+
+
+def _model_digest(folder: Path) -> str | None:
+    """Of the exits of a finished run; None where there is none."""
+    if not is_stored(folder):
+        return None
+    digest: str = read_folder(folder, RUN).manifest["model_digest"]
+    return digest
 
 
 def _metrics(result: RunResult, seen: Measured, splits: Splits) -> dict[str, Any]:

@@ -23,13 +23,14 @@ from offramp.progress import Progress, silent
 from offramp.storage.atomic import make_folder
 from offramp.task import Task
 from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
-from offramp.training.learner import OUT_OF_MEMORY, TrialName
+from offramp.training.learner import OUT_OF_MEMORY
 from offramp.training.lockstep import Setup, SharedProgress
 from offramp.training.mode import Mode, Needs, mode_in
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainOptions, TrainSettings, read_settings
 from offramp.training.state import curves_folder, state_path
 from offramp.training.supply import LiveSupply
+from offramp.training.sweep import Sweep
 from offramp.training.units import (
     Recipe,
     Resources,
@@ -56,6 +57,7 @@ def fit_branches(
     threads: int | None = None,
     tensorboard: bool = True,
     progress: Progress = silent,
+    known: Iterable[Trial | Failed] = (),
     **options: Unpack[TrainOptions],
 ) -> MultiExit:
     """Train branches on taps of a frozen backbone.
@@ -80,6 +82,8 @@ def fit_branches(
             threads where None. No bit of a result depends on it.
         tensorboard: Write curves to `out`/tensorboard.
         progress: Called after each batch, by whichever thread took it.
+        known: Trials of an earlier call on the same backbone and data with the same settings. Those
+            that this call asks for are taken as they are, and only the others are trained.
         options: Fields of TrainSettings, such as how="cached", "fused" or "auto".
 
     Returns:
@@ -103,7 +107,8 @@ def fit_branches(
     recipe = Recipe(settings, task, backbone.num_outputs, str(place))
     with _folder(out) as root, start_executor(threads, place) as executor:
         curves = root if tensorboard and out is not None else None
-        fit = _Fit(backbone, branches, probes, recipe, root, curves, executor, progress)
+        sweep = Sweep.of(backbone.cuts, branches, settings, known)
+        fit = _Fit(backbone, sweep, probes, recipe, root, curves, executor, progress)
         results = fit.run(*sets)
     trials = [result for result in results if isinstance(result, Trial)]
     failed = [result for result in results if isinstance(result, Failed)]
@@ -116,7 +121,7 @@ class _Fit:
     """One call of `fit_branches`, its arguments checked."""
 
     backbone: StagedBackbone
-    branches: Mapping[str, Sequence[BranchSpec]]
+    sweep: Sweep
     probes: Probes
     recipe: Recipe
     root: Path
@@ -125,27 +130,27 @@ class _Fit:
     progress: Progress
 
     def run(self, train: Split, validation: Split) -> Results:
-        """Choose the mode, get the taps, and train every branch on them."""
-        shapes = [shape for cut in self.cuts for shape in self.backbone.tap_shapes[cut]]
+        """Every trial in order, those that are not known trained now."""
+        trained = self._train(train, validation) if self.sweep.needed else ()
+        return self.sweep.in_order(trained)
+
+    def _train(self, train: Split, validation: Split) -> Results:
+        """Choose the mode, get the taps, and train on them every branch that is not known."""
+        shapes = [shape for cut in self.sweep.cuts for shape in self.backbone.tap_shapes[cut]]
         num_params = sum(found.num_params for found in self.probes.values())
         samples = len(train.targets), len(validation.targets)
         settings, ahead = self.recipe.settings, self.executor.ahead
         needs = Needs.of(shapes, num_params, samples, settings, ahead)
-        mode = mode_in(self.root, self.cuts, needs, settings)
+        mode = mode_in(self.root, self.sweep.cuts, needs, settings)
         self.progress(str(mode), 1, 1)
         report = SharedProgress(
             self.progress,
-            len(self.probes) * len(settings.seeds),
+            self.sweep.num_untrained,
             settings.epochs * len(train.targets),
         )
         with report.guard():
             run = self._cached if mode.how == "cached" else self._fused
             return run(train, validation, mode, report)
-
-    @property
-    def cuts(self) -> tuple[str, ...]:
-        """Those with branches, in graph order."""
-        return tuple(cut for cut in self.backbone.cuts if cut in self.branches)
 
     def _cached(
         self, train: Split, validation: Split, mode: Mode, report: SharedProgress
@@ -165,7 +170,7 @@ class _Fit:
                 StoredTaps(judged.folder, validation.targets.numpy()),
                 trials,
             )
-            for cut in self.cuts
+            for cut in self.sweep.needed
             for trials in self._groups(cut, [stored.origin, judged.origin], mode, together)
         ]
         order = sorted(range(len(units)), key=lambda place: -self._flops(units[place].trials))
@@ -183,7 +188,7 @@ class _Fit:
             self.backbone,
             samples if settings.augment is None else views_of(samples, settings.augment),
             self.root / "cache",
-            cuts=self.cuts,
+            cuts=self.sweep.needed,
             statistics=any(found.standardised for found in self.probes.values()),
             dtype=settings.cache_dtype,
             device=torch.device(self.recipe.device),
@@ -193,7 +198,7 @@ class _Fit:
         origins = [live.origin, validation.samples.content_key]
         trials = [
             files
-            for cut in self.cuts
+            for cut in self.sweep.needed
             for [files] in self._groups(cut, origins, mode, together=False)
         ]
         longest_first = sorted(trials, key=lambda files: -self._flops([files]))
@@ -221,7 +226,7 @@ class _Fit:
             self.backbone,
             samples,
             self.root / "cache",
-            cuts=self.cuts,
+            cuts=self.sweep.needed,
             scales_of=scales_of,
             dtype=self.recipe.settings.cache_dtype,
             device=self.recipe.device,
@@ -235,25 +240,24 @@ class _Fit:
     def _groups(
         self, cut: str, origins: Sequence[Any], mode: Mode, together: bool
     ) -> list[tuple[TrialFiles, ...]]:
-        """The branches at a cut, alone or all together."""
+        """The branches to train at a cut, alone or all together."""
         [place] = [place for place in self.backbone.places if place.name == cut]
         given = {
             "offramp": version("offramp"),
             "how": mode.how,
             "place": repr(place),
             "taps": origins,
-            "settings": self.recipe.settings.per_trial(),
             "task": self.recipe.task,
             "num_outputs": self.recipe.num_outputs,
         }
+        settings = self.recipe.settings
         trials = [
             TrialFiles(
                 name,
-                state_path(self.root, name, given),
+                state_path(self.root, name, given | {"settings": settings.of(name.rate)}),
                 None if self.curves is None else curves_folder(self.curves, name),
             )
-            for spec in self.branches[cut]
-            for name in (TrialName(cut, spec, seed) for seed in self.recipe.settings.seeds)
+            for name in self.sweep.untrained(cut)
         ]
         return [tuple(trials)] if together else [(files,) for files in trials]
 
@@ -273,8 +277,8 @@ def _report_failures(
     diverged = any("diverged" in each.reason for each in failed)
     short = any(each.reason.startswith(OUT_OF_MEMORY) for each in failed)
     lower = (
-        f"Against divergence use a lower lr than {settings.lr:g}, or standardise=True in the "
-        "settings of the branch."
+        f"Against divergence use a lower lr than {min(settings.rates):g}, or standardise=True in "
+        "the settings of the branch."
     )
     again = (
         "Where memory ran out, the same call tries again from the last epoch that was saved: free "

@@ -14,7 +14,7 @@ from offramp.branches import BranchSpec, key
 from offramp.branches.dropout import own_dropout, plain_dropout
 from offramp.branches.kinds import predicts_error
 from offramp.compute import random_stream
-from offramp.multiexit.trial import Epoch, Failed, Trial
+from offramp.multiexit.trial import Epoch, Failed, Trial, trial_label
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainSettings
 
@@ -30,19 +30,24 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrialName:
-    """Which branch: a spec at a cut with a seed."""
+    """Which branch: a spec at a cut with a seed.
+
+    Attributes:
+        rate: Its learning rate where several are tried; else None.
+    """
 
     cut: str
     spec: BranchSpec
     seed: int
+    rate: float | None = None
 
     @property
     def stream(self) -> tuple[str, str, int]:
-        """What this branch's random streams start with."""
+        """What this branch's random streams start with; the same at every learning rate."""
         return self.cut, key(self.spec), self.seed
 
     def __str__(self) -> str:
-        return f"{self.spec.label()} at {self.cut!r}, seed {self.seed}"
+        return f"{trial_label(self.spec, self.rate)} at {self.cut!r}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,12 @@ class Learner:
         self._device = next(branch.parameters()).device
         self._generator = torch.Generator(self._device)
         own_dropout(branch, self._generator)
-        self.plateau = Plateau(settings.lr)
+        [lr] = settings.rates
+        self.plateau = Plateau(lr)
         self.history: list[Epoch] = []
         self.failure: str | None = None
         self.passing = False
-        self._adam = torch.optim.Adam(
-            branch.parameters(), settings.lr, fused=self._device.type != "mps"
-        )
+        self._adam = torch.optim.Adam(branch.parameters(), lr, fused=self._device.type != "mps")
         self._best: Tensors = {}
         self._train = Average()
         self._validation = Average()
@@ -162,7 +166,7 @@ class Learner:
         """The trained branch with its best weights, on the CPU; or why there is none."""
         name = self.name
         if self.failure is not None:
-            return Failed(name.cut, name.spec, name.seed, self.failure)
+            return Failed(name.cut, name.spec, name.seed, self.failure, name.rate)
         self.branch.load_state_dict(self._best)
         plain_dropout(self.branch)
         best = self.history[self.plateau.best_epoch - 1]
@@ -175,6 +179,7 @@ class Learner:
             best_epoch=best.epoch,
             validation_loss=best.validation_loss,
             validation_score=best.validation_score,
+            rate=name.rate,
         )
 
     def state(self) -> tuple[Tensors, str]:

@@ -54,7 +54,7 @@ class Needs:
         train, validation = samples
         views = 1 if settings.augment is None else settings.augment.views or 1
         each = sum(bytes_per_sample(dims(shape), settings.cache_dtype) for shape in shapes)
-        weights = num_params * len(settings.seeds) * _STATES_OF_A_WEIGHT
+        weights = num_params * settings.num_trials * _STATES_OF_A_WEIGHT
         values = sum(math.prod(dims(shape)) for shape in shapes) * settings.batch_size * ahead
         return cls(each * (views * train + validation), 4 * (weights + values))
 

@@ -1,9 +1,16 @@
 """TrainSettings: how branches are trained; the paper's profile (section 4.3) by default."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypedDict
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from offramp.data.augment import Augment
 from offramp.errors import PlanError
@@ -15,6 +22,9 @@ Precision = Literal["fp32", "bf16"]
 RegressionLoss = Literal["mae", "mse"]
 
 
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_RATES: TypeAdapter[tuple[float, ...]] = TypeAdapter(tuple[Rate, ...])
+
 _NOT_OF_A_TRIAL = {"seeds", "how", "disk_gb", "memory_gb"}
 
 
@@ -25,7 +35,8 @@ class TrainSettings(Spec):
         seeds: Each trains every branch once; a seed decides initial weights and dropout only.
         epochs: At most, for each branch.
         batch_size: Samples per step; the last batch of an epoch may be smaller.
-        lr: Of Adam, at the start. The paper uses 1e-4.
+        lr: Of Adam, at the start: one rate, or several, each of which trains every branch with
+            every seed. The paper uses 1e-4.
         lr_factor: What the learning rate is multiplied by on a plateau.
         lr_patience: Epochs without a lower validation loss after which that happens.
         stop_patience: Epochs without a lower validation loss after which a branch stops.
@@ -46,7 +57,7 @@ class TrainSettings(Spec):
     seeds: tuple[NonNegativeInt, ...] = (0,)
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 64
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    lr: Rate | tuple[Rate, ...] = 1e-4
     lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.6
     lr_patience: PositiveInt = 2
     stop_patience: PositiveInt = 5
@@ -68,9 +79,42 @@ class TrainSettings(Spec):
             raise ValueError(f"{list(seeds)} names a seed twice; each trains once")
         return seeds
 
-    def per_trial(self) -> dict[str, Any]:
-        """What decides one branch's training, whatever other seeds are trained and how."""
-        return self.model_dump(mode="json", exclude=_NOT_OF_A_TRIAL)
+    @field_validator("lr", mode="plain", json_schema_input_type=Rate | tuple[Rate, ...])
+    @classmethod
+    def _distinct_rates(cls, lr: Any) -> float | tuple[float, ...]:
+        """One rate, or several; the errors of a union would name each mistake twice."""
+        try:
+            rates = _RATES.validate_python(lr if isinstance(lr, list | tuple) else [lr])
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from None
+        if not rates:
+            raise ValueError("give at least one learning rate, for example [1e-3, 1e-4]")
+        if len(set(rates)) < len(rates):
+            raise ValueError(f"{list(rates)} names a learning rate twice; each trains once")
+        return rates if len(rates) > 1 else rates[0]
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates to try."""
+        return self.lr if isinstance(self.lr, tuple) else (self.lr,)
+
+    @property
+    def named_rates(self) -> tuple[float | None, ...]:
+        """What trials are told apart by: the rates where there are several, else None alone."""
+        return self.lr if isinstance(self.lr, tuple) else (None,)
+
+    @property
+    def num_trials(self) -> int:
+        """How often each branch is trained: once per rate and seed."""
+        return len(self.rates) * len(self.seeds)
+
+    def at(self, rate: float | None) -> Self:
+        """The same with one of the rates; None where there is only one."""
+        return self if rate is None else self.model_copy(update={"lr": rate})
+
+    def of(self, rate: float | None) -> dict[str, Any]:
+        """What decides the training of one branch, whatever other trials there are and how."""
+        return self.at(rate).model_dump(mode="json", exclude=_NOT_OF_A_TRIAL)
 
 
 class TrainOptions(TypedDict, total=False):
@@ -78,7 +122,7 @@ class TrainOptions(TypedDict, total=False):
 
     epochs: int
     batch_size: int
-    lr: float
+    lr: float | Sequence[float]
     lr_factor: float
     lr_patience: int
     stop_patience: int

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from offramp.errors import BundleError, DataError
-from offramp.multiexit.trial import Epoch
+from offramp.multiexit.trial import Epoch, trial_label
 from offramp.storage.atomic import make_folder, replacing
 from offramp.training.learner import Learner, Tensors, TrialName
 
@@ -71,7 +71,7 @@ def state_path(root: Path, name: TrialName, given: Mapping[str, Any]) -> Path:
 
 def curves_folder(root: Path, name: TrialName) -> Path:
     """Where TensorBoard finds a branch's curves."""
-    parts = safe_name(name.cut), safe_name(name.spec.label()), f"seed{name.seed}"
+    parts = safe_name(name.cut), safe_name(trial_label(name.spec, name.rate)), f"seed{name.seed}"
     return root.joinpath("tensorboard", *parts)
 
 

@@ -67,7 +67,7 @@ class Recipe:
         for part, tap in zip(parts, statistics if parts else (), strict=True):
             part.set_statistics(*tap)
         objective = Objective(self.task, self.settings.regression_loss)
-        return Learner(name, branch.to(self.device), self.settings, objective)
+        return Learner(name, branch.to(self.device), self.settings.at(name.rate), objective)
 
 
 @dataclass(frozen=True, eq=False)

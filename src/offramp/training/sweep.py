@@ -1,0 +1,74 @@
+"""Sweep: the trials that a call asks for, in order, and those of them that are known already."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from offramp.branches import BranchSpec, key
+from offramp.multiexit.trial import Failed, Trial
+from offramp.training.learner import TrialName
+from offramp.training.settings import TrainSettings
+
+Result = Trial | Failed
+Ident = tuple[str, str, int, float | None]
+"""Cut, key of the branch's settings, seed and learning rate (None where there is only one)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """All trials of a call.
+
+    Attributes:
+        cuts: Those with branches, in graph order.
+        branches: By cut.
+        known: Results of an earlier call, which are taken as they are.
+    """
+
+    cuts: tuple[str, ...]
+    branches: Mapping[str, Sequence[BranchSpec]]
+    settings: TrainSettings
+    known: Mapping[Ident, Result]
+
+    @classmethod
+    def of(
+        cls,
+        cuts: Sequence[str],
+        branches: Mapping[str, Sequence[BranchSpec]],
+        settings: TrainSettings,
+        known: Iterable[Result],
+    ) -> Self:
+        """Trials at those of the backbone's `cuts` that have branches."""
+        found = {_ident(each): each for each in known}
+        return cls(tuple(cut for cut in cuts if cut in branches), branches, settings, found)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Cuts whose taps are needed: those with something left to train."""
+        return tuple(cut for cut in self.cuts if self.untrained(cut))
+
+    @property
+    def num_untrained(self) -> int:
+        """Trials that are left to train."""
+        return sum(len(self.untrained(cut)) for cut in self.cuts)
+
+    def untrained(self, cut: str) -> list[TrialName]:
+        """Trials at a cut that are left to train."""
+        return [name for name in self._names(cut) if _ident(name) not in self.known]
+
+    def in_order(self, trained: Iterable[Result]) -> tuple[Result, ...]:
+        """Results of all trials asked for, from those known and those trained now."""
+        found = {**self.known, **{_ident(each): each for each in trained}}
+        return tuple(found[_ident(name)] for cut in self.cuts for name in self._names(cut))
+
+    def _names(self, cut: str) -> list[TrialName]:
+        """All trials at a cut, in the order of branches, learning rates and seeds."""
+        return [
+            TrialName(cut, spec, seed, rate)
+            for spec in self.branches[cut]
+            for rate in self.settings.named_rates
+            for seed in self.settings.seeds
+        ]
+
+
+def _ident(trial: Result | TrialName) -> Ident:
+    return trial.cut, key(trial.spec), trial.seed, trial.rate
