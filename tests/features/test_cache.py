@@ -137,11 +137,7 @@ def other_dtype(given: Change) -> Change:
     return given._replace(options={"dtype": "float32"})
 
 
-def other_cuts(given: Change) -> Change:
-    return given._replace(options={"cuts": ["1", "5"]})
-
-
-@pytest.mark.parametrize("change", [other_weights, other_image, other_dtype, other_cuts])
+@pytest.mark.parametrize("change", [other_weights, other_image, other_dtype])
 def test_anything_that_changes_taps_makes_another_cache_and_leaves_the_old(
     backbone: StagedBackbone,
     images: Images,

@@ -74,7 +74,9 @@ def test_any_number_of_workers_writes_the_same_bytes_from_either_kind_of_data(
     many = FeatureCache.of(backbone, images if own else Noted(images), tmp_path / "3", threads=3)
     for path in one.folder.glob("*.bin"):
         assert (many.folder / path.name).read_bytes() == path.read_bytes()
-    assert many.index.taps == one.index.taps
+    assert [tap.meta for taps in many.taps.values() for tap in taps] == [
+        tap.meta for taps in one.taps.values() for tap in taps
+    ]
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -139,7 +141,7 @@ def test_a_sample_overwritten_after_the_key_was_made_is_refused_and_nothing_is_k
 
     with pytest.raises(DataError, match="sample 18 differs from what it was"):
         FeatureCache.of(backbone, images, tmp_path, progress=overwrite)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.name[:5] for path in tmp_path.iterdir()] == [".lock"]
 
 
 class Unreadable(Noted):

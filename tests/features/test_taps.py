@@ -27,7 +27,10 @@ def stored(folder: Path, taps: Tensor, dtype: CacheDtype, scale: Tensor | None =
     shape = tuple(taps.shape[1:])
     form = TapFormat("here", shape, scale, dtype)
     draft = Draft.begin(
-        Layout(folder / "tap", {"here": (shape,)}, dtype, len(taps), 4), "a key", {"here": (scale,)}
+        Layout(folder / "tap", {"here": (shape,)}, dtype, len(taps), 4),
+        "a key",
+        {"here": (scale,)},
+        "as they are",
     )
     places = torch.split(torch.arange(len(taps)), 4)
     pieces = [(TapPiece.of(form, taps[rows], rows.numpy()),) for rows in places]

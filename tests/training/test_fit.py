@@ -15,7 +15,7 @@ from offramp.errors import BundleError, DataError, PlanError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
 from offramp.training import fit_branches
-from offramp.training.fit import best_per_cut
+from offramp.training.outcome import best_per_cut
 
 Images = tuple[Tensor, Tensor]
 Fit = Callable[..., MultiExit]

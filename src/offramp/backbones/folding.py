@@ -36,13 +36,21 @@ def quickened(
         shapes: Of the inputs, without the batch axis.
         device: Where the copies go.
     """
-    ways = [[folded(stage) for stage in stages]]
+    return quickened_with_way(stages, shapes, device)[0]
+
+
+def quickened_with_way(
+    stages: Sequence[Stage], shapes: Sequence[tuple[int, ...]], device: torch.device
+) -> tuple[list[Stage], str]:
+    """As `quickened`, with the way that was taken, which decides the last bits of the taps."""
+    ways = {"folded": [folded(stage) for stage in stages]}
     if device.type == "cpu":
-        ways.insert(0, [_ChannelsLast.of(stage) for stage in ways[0]])
-    for way in ways:
+        last = [_ChannelsLast.of(stage) for stage in ways["folded"]]
+        ways = {"folded, channels last": last, **ways}
+    for name, way in ways.items():
         if _agree(stages, way, shapes):
-            return [stage.to(device) for stage in way]
-    return [copy.deepcopy(stage).to(device) for stage in stages]
+            return [stage.to(device) for stage in way], name
+    return [copy.deepcopy(stage).to(device) for stage in stages], "as they are"
 
 
 def folded(stage: Stage) -> Stage:

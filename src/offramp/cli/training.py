@@ -97,6 +97,10 @@ def train(
         list[str] | None, typer.Option("--set", help="key=value; overrides a value of the plan.")
     ] = None,
     backbone_file: BackboneFile = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of taps that runs share. Default: work/cache in the run."),
+    ] = None,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -113,6 +117,7 @@ def train(
             loaded,
             out or Path("runs") / plan.stem,
             backbone_file=backbone_file,
+            cache=cache,
             device=device,
             threads=threads,
             progress=progress,

@@ -1,16 +1,11 @@
 """FeatureCache: the taps of a data set under one backbone, computed once and kept on disk.
 
-A cache is the folder `<root>/<first 16 digits of its key>/`: `store.py` says what is in it, and
-`draft.py` how it comes to be there.
+A cache is a folder `<root>/<first 16 digits of its key>/`: `store.py` says what is in it, and
+`draft.py` how it comes to be there. Taps that another cache under the same root holds already, for
+other cuts beside them, are read there and not computed again.
 """
 
-import errno
-import hashlib
-import json
-import logging
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,37 +17,20 @@ from torch import Tensor
 
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import Samples, as_samples
-from offramp.errors import BundleError, DataError
-from offramp.features.draft import Draft, Layout
-from offramp.features.executor import Executor, start_executor
-from offramp.features.extract import (
-    SCALE_SAMPLES,
-    SCALE_SEED,
-    Extraction,
-    Scales,
-    extract_taps,
-    find_scales,
-    formats,
-)
-from offramp.features.source import TapSource, batch_size_on
-from offramp.features.store import (
-    INDEX,
-    VERIFIED,
-    Index,
-    StoredTap,
-    is_unchanged,
-    read_index,
-    stats,
-)
-from offramp.features.taps import CacheDtype
+from offramp.errors import BundleError
+from offramp.features.draft import Layout
+from offramp.features.executor import start_executor
+from offramp.features.extract import Scales
+from offramp.features.found import Found, holding
+from offramp.features.keys import digest_of, key_parts, origin_of, shared_parts
+from offramp.features.making import Making
+from offramp.features.source import batch_size_on
+from offramp.features.store import VERIFIED, StoredTap, is_unchanged, read_index
+from offramp.features.taps import CacheDtype, bytes_per_sample
 from offramp.progress import Progress, silent
 from offramp.spec import dims
 from offramp.storage.atomic import make_folder
 from offramp.storage.lock import locked
-
-_FORMAT = 3
-_OLD_INDEX = "meta.json"  # of formats 1 and 2
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,13 +38,13 @@ class FeatureCache:
     """Taps of N samples at some cuts, read from memory maps.
 
     Attributes:
-        folder: Where the files are.
-        index: What they hold.
+        parts: Everything that decides the taps, in clear.
+        found: For each cut, the cache on disk that has its taps.
         taps: For each cut, its taps.
     """
 
-    folder: Path
-    index: Index
+    parts: Mapping[str, Any]
+    found: Mapping[str, Found]
     taps: Mapping[str, tuple[StoredTap, ...]]
 
     @classmethod
@@ -85,7 +63,9 @@ class FeatureCache:
     ) -> Self:
         """Open the cache of these taps, after computing what is missing or damaged of it.
 
-        Stopped at any moment, the same call resumes behind the last shard that is whole.
+        Stopped at any moment, the same call resumes behind the last shard that is whole. Any
+        number of processes may ask for taps under the same root; those that want taps of the same
+        samples and backbone wait for each other.
 
         Args:
             backbone: Run without gradients, in evaluation mode, no further than the last of `cuts`.
@@ -105,30 +85,19 @@ class FeatureCache:
             BundleError: The folder cannot be created.
             ShapeError: The data is not of the shape that the backbone was cut for.
         """
-        dataset = as_samples(data)
+        samples = as_samples(data)
         wanted = tuple(name for name in backbone.cuts if cuts is None or name in cuts)
-        place = torch.device(device)
-        parts = key_parts(backbone, dataset, wanted, scales_of, dtype, place)
-        key = digest_of(parts)
-        root = make_folder(Path(root))
-        layout = Layout(
-            root / key[:16],
-            {name: tuple(map(dims, backbone.tap_shapes[name])) for name in wanted},
-            dtype,
-            len(dataset),
-            batch_size_on(place),
-        )
-        with locked(root):
-            index = read_index(layout.folder, key)
-            if index is None or not is_unchanged(layout.folder, index):
-                with start_executor(threads, place) as executor:
-                    make = _Make(backbone, dataset, layout, scales_of, executor, place, progress)
-                    index = make.whole(key, parts)
-        stored = {
-            name: tuple(StoredTap(layout.folder, tap) for tap in taps)
-            for name, taps in index.taps.items()
+        scaled = None if scales_of is None else scales_of.parts["scales"]
+        parts = key_parts(backbone, samples, wanted, scaled, dtype, torch.device(device))
+        scales = None if scales_of is None else scales_of.scales()
+        make = _Caches(make_folder(Path(root)), backbone, samples, scales, threads, progress)
+        with locked(make.root, what=digest_of(shared_parts(parts))[:16]):
+            found = make.whole(parts)
+        taps = {
+            name: tuple(StoredTap(each.folder, tap) for tap in each.index.taps[name])
+            for name, each in found.items()
         }
-        return cls(layout.folder, index, stored)
+        return cls(parts, found, taps)
 
     def batch(self, cut: str, indices: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """Taps of these samples at a cut, each (B, ...) float32 on the CPU."""
@@ -139,9 +108,13 @@ class FeatureCache:
         return tuple((_float64(tap.meta.mean), _float64(tap.meta.std)) for tap in self.taps[cut])
 
     @property
-    def origin(self) -> dict[str, Any]:
-        """Everything that decides the taps at any one cut: the key's parts but for the cuts."""
-        return {name: part for name, part in self.index.parts.items() if name != "cuts"}
+    def folder(self) -> Path:
+        """Where the files of the first cut are; those of the others may be in other folders."""
+        return next(iter(self.found.values())).folder
+
+    def origin(self, cut: str) -> dict[str, Any]:
+        """Everything that decides the taps at one cut."""
+        return origin_of(self.parts, cut, self.found[cut].index.way)
 
     def scales(self) -> Scales:
         """Per-channel scales (C,) of each cut's taps."""
@@ -156,167 +129,90 @@ class FeatureCache:
         Raises:
             BundleError: Bytes are missing or damaged; the next `of` computes them again.
         """
-        taps = self.index.taps
-        layout = Layout(
-            self.folder,
-            {name: tuple(tap.shape for tap in each) for name, each in taps.items()},
-            self.index.parts["dtype"],
-            self.index.num_samples,
-            self.index.parts["batch_size"],
-        )
         with start_executor(threads, torch.device("cpu")) as executor:
-            draft = Draft.found(layout, self.index.key, executor, progress)
-        if draft is None or draft.missing:
-            (self.folder / VERIFIED).unlink(missing_ok=True)
-            raise BundleError(
-                f"the cache {self.folder} is damaged from sample {draft.samples if draft else 0} "
-                "on: its SHA-256 differs. Open it with FeatureCache.of, which computes what is "
-                "damaged again."
-            )
-
-
-def key_parts(
-    backbone: StagedBackbone,
-    dataset: Samples,
-    cuts: tuple[str, ...],
-    scales_of: FeatureCache | None,
-    dtype: CacheDtype,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Everything that decides a bit of the taps of a data set, in the form of JSON values."""
-    data = dataset.content_key
-    sample = {"data": data, "samples": SCALE_SAMPLES, "seed": SCALE_SEED, "dtype": dtype}
-    return {
-        "format": _FORMAT,
-        "backbone": backbone.weights_digest(),
-        "stages": "folded, channels last" if device.type == "cpu" else "folded",
-        "cuts": [repr(place) for place in backbone.places if place.name in cuts],
-        "data": data,
-        "dtype": dtype,
-        "scales": sample if scales_of is None else scales_of.index.parts["scales"],
-        "batch_size": batch_size_on(device),
-        "device": str(device),
-        "torch": str(torch.__version__),
-    }
-
-
-def digest_of(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON values, in hex."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+            for each in {found.folder: found for found in self.found.values()}.values():
+                samples = each.whole_samples(executor, progress)
+                if samples < each.index.num_samples:
+                    (each.folder / VERIFIED).unlink(missing_ok=True)
+                    raise BundleError(
+                        f"the cache {each.folder} is damaged from sample {samples} on: its SHA-256 "
+                        "differs. Open it with FeatureCache.of, which computes what is damaged "
+                        "again."
+                    )
 
 
 @dataclass(frozen=True, eq=False)
-class _Make:
-    """Makes a cache whole, from whatever there is of it."""
+class _Caches:
+    """The caches under one root, and what computes taps that none of them has; its lock is held."""
 
+    root: Path
     backbone: StagedBackbone
-    dataset: Samples
-    layout: Layout
-    scales_of: FeatureCache | None
-    executor: Executor
-    device: torch.device
+    samples: Samples
+    scales: Scales | None
+    threads: int | None
     progress: Progress
 
-    def whole(self, key: str, parts: dict[str, Any]) -> Index:
-        draft = Draft.found(self.layout, key, self.executor, self.progress)
-        self._log(draft)
-        if draft is None or draft.missing:
-            _check_space(self.layout)
-            source = TapSource.of(
-                self.backbone, tuple(self.layout.shapes), self.device, self.executor
-            )
-            draft = draft or Draft.begin(self.layout, key, self._scales(source))
-            self._extract(draft, source)
-        with _full_disk_explained(draft):
-            return draft.finish(parts)
+    def whole(self, parts: dict[str, Any]) -> dict[str, Found]:
+        """For each cut of a key, a cache whose bytes are right."""
+        own = self._layout(parts)
+        index = read_index(own.folder, digest_of(parts))
+        if index is not None and is_unchanged(own.folder, index):
+            return dict.fromkeys(parts["cuts"], Found(own.folder, index))
+        with start_executor(self.threads, torch.device(parts["device"])) as executor:
+            found = {}
+            if not own.folder.exists():  # what was begun under this very key is resumed
+                known = holding(self.root, parts)
+                whole = {
+                    each.folder: each.is_whole(executor, self.progress)
+                    for each in {found.folder: found for found in known.values()}.values()
+                }
+                found = {cut: each for cut, each in known.items() if whole[each.folder]}
+            if missing := {cut: at for cut, at in parts["cuts"].items() if cut not in found}:
+                rest = {**parts, "cuts": missing}
+                device = torch.device(parts["device"])
+                layout = self._layout(rest)
+                making = Making(
+                    self.backbone,
+                    self.samples,
+                    layout,
+                    self.scales,
+                    executor,
+                    device,
+                    self.progress,
+                )
+                index = making.whole(digest_of(rest), rest)
+                found |= dict.fromkeys(missing, Found(layout.folder, index))
+        return {cut: found[cut] for cut in parts["cuts"]}
 
-    def _scales(self, source: TapSource) -> Scales:
-        if self.scales_of is not None:
-            return self.scales_of.scales()
-        return find_scales(source, self.dataset, self.layout.dtype, self.progress)
-
-    def _extract(self, draft: Draft, source: TapSource) -> None:
-        forms = formats(source, draft.scales, self.layout.dtype)
-        resources = Extraction(source, self.dataset, forms)
-        with (
-            _full_disk_explained(draft),
-            _removed_where_empty(draft),
-            closing(extract_taps(draft.missing, resources, self.progress)) as shards,
-        ):
-            draft.write(shards)
-
-    def _log(self, draft: Draft | None) -> None:
-        """Say what was found."""
-        folder = self.layout.folder
-        if draft is None:
-            if folder.exists():
-                _log.warning("the cache %s is damaged. It is computed again.", folder)
-            _log_old(folder.parent)
-        elif draft.missing:
-            if (folder / INDEX).exists():
-                text = "the cache %s is damaged from sample %d on. From there it is computed again."
-                _log.warning(text, folder, draft.samples)
-            else:
-                text = "the cache %s is not finished. It is resumed at sample %d."
-                _log.info(text, folder, draft.samples)
-
-
-def _log_old(root: Path) -> None:
-    old = sorted(path.parent.name for path in root.glob(f"*/{_OLD_INDEX}"))
-    if old:
-        text = "caches that an earlier version wrote are not used; delete them for their space: %s"
-        _log.warning(text, ", ".join(str(root / name) for name in old))
-
-
-@contextmanager
-def _removed_where_empty(draft: Draft) -> Iterator[None]:
-    """On an error before the first shard was whole, leave nothing behind."""
-    try:
-        yield
-    finally:
-        if not draft.done:
-            shutil.rmtree(draft.layout.folder, ignore_errors=True)
-
-
-@contextmanager
-def _full_disk_explained(draft: Draft) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise
-        layout = draft.layout
-        kept = (
-            f"The taps of the first {draft.samples} samples are kept in {layout.folder.name}: the "
-            "same call resumes behind them."
-            if draft.samples
-            else "What was written of it is removed."
-        )
-        raise DataError(
-            f"writing the feature cache in {layout.folder.parent} failed: {error.strerror}. It "
-            f"needs {_readable(layout.num_bytes)}: free that much there, lift the limit on file "
-            "sizes, choose another output folder, or train on fewer samples or cuts. "
-            f"{kept} Other caches are untouched."
-        ) from error
-
-
-def _check_space(layout: Layout) -> None:
-    """Refuse where what is not written yet would not fit."""
-    sizes = stats(layout.folder, layout.files)
-    needed = layout.num_bytes - sum(size for size, *_ in sizes.values())
-    free = shutil.disk_usage(layout.folder.parent).free
-    if free < needed:
-        raise DataError(
-            f"the feature cache needs {_readable(needed)} in {layout.folder.parent}, where "
-            f"{_readable(free)} are free. Free some space, choose another output folder, or "
-            "train on fewer samples or cuts."
+    def _layout(self, parts: Mapping[str, Any]) -> Layout:
+        return Layout(
+            self.root / digest_of(parts)[:16],
+            {name: tuple(map(dims, self.backbone.tap_shapes[name])) for name in parts["cuts"]},
+            parts["dtype"],
+            len(self.samples),
+            batch_size_on(torch.device(parts["device"])),
         )
 
 
-def _readable(num_bytes: int) -> str:
-    if num_bytes >= 10**9:
-        return f"{num_bytes / 10**9:.1f} GB"
-    return f"{num_bytes / 10**6:.3g} MB" if num_bytes >= 10**6 else f"{num_bytes:,} bytes"
+def missing_bytes(
+    backbone: StagedBackbone,
+    train: Samples,
+    validation: Samples,
+    root: Path,
+    *,
+    cuts: tuple[str, ...],
+    dtype: CacheDtype,
+    device: torch.device,
+) -> int:
+    """What caches of both sets would still write under a root; nothing is read but indices."""
+    first = key_parts(backbone, train, cuts, None, dtype, device)
+    second = key_parts(backbone, validation, cuts, first["scales"], dtype, device)
+    return sum(
+        len(samples) * bytes_per_sample(dims(shape), dtype)
+        for samples, parts in ((train, first), (validation, second))
+        for name in set(cuts) - holding(root, parts).keys()
+        for shape in backbone.tap_shapes[name]
+    )
 
 
 def _float64(values: tuple[float, ...]) -> Tensor:

@@ -176,6 +176,7 @@ class Draft:
 
     Attributes:
         scales: Of each cut's taps, per channel.
+        way: How the stages that give the taps were made quicker.
         done: Shards that are whole, from the first on.
         last: Record of the last of these.
         seen: What the files looked like before they were read, None once they are written to.
@@ -184,17 +185,18 @@ class Draft:
     layout: Layout
     key: str
     scales: Scales
+    way: str
     done: int = 0
     last: ShardRecord | None = None
     seen: Stats | None = field(default=None)
 
     @classmethod
-    def begin(cls, layout: Layout, key: str, scales: Scales) -> Self:
+    def begin(cls, layout: Layout, key: str, scales: Scales, way: str) -> Self:
         """Start an empty one in the place of whatever the folder holds."""
         shutil.rmtree(layout.folder, ignore_errors=True)
         listed = {name: [scale.tolist() for scale in taps] for name, taps in scales.items()}
-        write_bytes(layout.folder / SHARDS, sealed({"key": key, "scales": listed}))
-        return cls(layout, key, scales)
+        write_bytes(layout.folder / SHARDS, sealed({"key": key, "scales": listed, "way": way}))
+        return cls(layout, key, scales, way)
 
     @classmethod
     def found(cls, layout: Layout, key: str, executor: Executor, progress: Progress) -> Self | None:
@@ -209,7 +211,7 @@ class Draft:
         except UNREADABLE:
             return None
         scales = {name: tuple(map(torch.tensor, taps)) for name, taps in head["scales"].items()}
-        return cls(layout, key, scales, done, last, seen)
+        return cls(layout, key, scales, head["way"], done, last, seen)
 
     @property
     def missing(self) -> tuple[ShardRange, ...]:
@@ -261,7 +263,11 @@ class Draft:
         for path in folder.glob(".*.tmp*"):  # of a process that was killed
             path.unlink()
         index = Index(
-            key=self.key, parts=parts, num_samples=self.layout.num_samples, taps=self._taps()
+            key=self.key,
+            parts=parts,
+            num_samples=self.layout.num_samples,
+            taps=self._taps(),
+            way=self.way,
         )
         write_index(folder, index)
         remember(folder, self.seen or stats(folder, [SHARDS, *files]))

@@ -15,7 +15,6 @@ from torch import Tensor
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import Batch, Samples
 from offramp.errors import OfframpError
-from offramp.features.cache import digest_of, key_parts
 from offramp.features.executor import Executor
 from offramp.features.extract import (
     Scales,
@@ -23,6 +22,7 @@ from offramp.features.extract import (
     formats,
     statistics_of,
 )
+from offramp.features.keys import digest_of, key_parts, origin_of
 from offramp.features.source import Taps, TapSource
 from offramp.features.taps import CacheDtype, TapFormat
 from offramp.progress import Progress
@@ -40,13 +40,13 @@ class LiveTaps:
     same numbers, but for what the size of a batch changes in the backbone's own last bits.
 
     Attributes:
-        origin: Everything that decides the taps at any one cut, as `FeatureCache.origin`.
+        parts: Everything that decides the taps, in clear.
     """
 
     source: TapSource
     forms: Mapping[str, tuple[TapFormat, ...]]
     known: Statistics | None
-    origin: Mapping[str, Any]
+    parts: Mapping[str, Any]
 
     @classmethod
     def of(
@@ -80,8 +80,7 @@ class LiveTaps:
             scales = scales or find_scales(source, data, dtype, progress)
             known = statistics_of(source, data, scales, dtype, progress) if statistics else None
             _write(path, key, scales, known)
-        origin = {name: part for name, part in parts.items() if name != "cuts"}
-        return cls(source, formats(source, scales, dtype), known, origin)
+        return cls(source, formats(source, scales, dtype), known, parts)
 
     @property
     def cuts(self) -> tuple[str, ...]:
@@ -92,6 +91,10 @@ class LiveTaps:
     def device(self) -> torch.device:
         """Where the backbone runs, and the taps lie."""
         return self.source.device
+
+    def origin(self, cut: str) -> dict[str, Any]:
+        """Everything that decides the taps at one cut, as `FeatureCache.origin`."""
+        return origin_of(self.parts, cut, self.source.way)
 
     def statistics(self, cut: str) -> tuple[tuple[Tensor, Tensor], ...]:
         """Mean and standard deviation (C,) over the training samples of each tap at a cut.

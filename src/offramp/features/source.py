@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offramp.backbones.folding import quickened
+from offramp.backbones.folding import quickened_with_way
 from offramp.backbones.stage import Stage
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import Batch, Samples
@@ -70,6 +70,7 @@ class TapSource:
         stages: Up to the last cut that is wanted, no further.
         names: Of the cuts that end them.
         shapes: Of each wanted cut's taps, without the batch axis.
+        way: How the stages were made quicker.
     """
 
     stages: tuple[nn.Module, ...]
@@ -78,6 +79,7 @@ class TapSource:
     input_shapes: tuple[tuple[int, ...], ...]
     device: torch.device
     executor: Executor
+    way: str
 
     @classmethod
     def of(
@@ -93,14 +95,14 @@ class TapSource:
         """
         last = max(backbone.cuts.index(name) for name in cuts)
         stages = cast(Sequence[Stage], list(backbone.stages)[: last + 1])
-        quick = quickened(stages, backbone.input_shapes, device)
+        quick, way = quickened_with_way(stages, backbone.input_shapes, device)
         shapes = {
             name: tuple(map(dims, backbone.tap_shapes[name]))
             for name in backbone.cuts
             if name in cuts
         }
         names = tuple(backbone.cuts[: last + 1])
-        return cls(tuple(quick), names, shapes, backbone.input_shapes, device, executor)
+        return cls(tuple(quick), names, shapes, backbone.input_shapes, device, executor, way)
 
     @property
     def batch_size(self) -> int:

@@ -67,12 +67,19 @@ class Index(Spec):
         key: SHA-256 over `parts`.
         parts: Everything that decides the cache's content, in clear.
         taps: For each cut, its taps.
+        way: How the stages were made quicker that gave the taps; decides their last bits.
     """
 
     key: str
     parts: dict[str, Any]
     num_samples: int
     taps: dict[str, tuple[TapMeta, ...]]
+    way: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all taps."""
+        return sum(tap.num_bytes for taps in self.taps.values() for tap in taps)
 
 
 @dataclass(frozen=True)
@@ -104,13 +111,13 @@ def write_index(folder: Path, index: Index) -> None:
     write_bytes(folder / INDEX, sealed(index.model_dump(mode="json")))
 
 
-def read_index(folder: Path, key: str) -> Index | None:
-    """The index, or None where there is none that is whole and has this key."""
+def read_index(folder: Path, key: str | None = None) -> Index | None:
+    """The index, or None where there is none that is whole and has this key, if one is given."""
     try:
         index = Index.model_validate(unsealed((folder / INDEX).read_bytes()))
     except UNREADABLE:
         return None
-    return index if index.key == key else None
+    return index if key in (None, index.key) else None
 
 
 def stats(folder: Path, files: Iterable[str]) -> Stats:

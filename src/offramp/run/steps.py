@@ -53,6 +53,7 @@ def train(
     *,
     splits: Splits | None = None,
     backbone_file: str | None = None,
+    cache: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
@@ -70,6 +71,7 @@ def train(
         out: The run folder. An interrupted run in this folder is resumed.
         splits: The data, if it is loaded already; None loads what the plan names.
         backbone_file: `file.py:function`, for a plan whose backbone is `python`.
+        cache: Folder of taps that runs share; None keeps them in the run's own `work/cache`.
         device: cpu, cuda or mps; the result's model is there.
         threads: CPU threads; None leaves torch's number.
         progress: Called with the state of each kind of work.
@@ -108,6 +110,7 @@ def train(
             prepared.splits.train,
             prepared.splits.validation,
             out=folder / WORK,
+            cache=cache,
             task=plan.task,
             device=device,
             progress=progress,

@@ -21,56 +21,58 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(folder: Path, *, patience: float = 3.0) -> Iterator[None]:
+def locked(folder: Path, *, what: str = "", patience: float = 3.0) -> Iterator[None]:
     """Hold the lock of an existing folder, waiting as long as another process holds it.
 
     Args:
         folder: Gets a file `.lock`, which stays.
+        what: Names one of several locks of the folder, for parts of it that are written apart.
         patience: Seconds of waiting after which the log says which process holds the lock.
 
     Raises:
         BundleError: The folder cannot be written to.
     """
-    _check_writable(folder)
-    lock = FileLock(folder / LOCK)
+    lock_file, note = (folder / f"{name}{what and f'-{what}'}" for name in (LOCK, _HOLDER))
+    _check_writable(lock_file)
+    lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=patience)
     except Timeout:
-        _log.warning("waiting for %s, which is writing in %s", _holder(folder), folder)
+        _log.warning("waiting for %s, which is writing in %s", _holder(note), folder)
         lock.acquire(timeout=-1)
     try:
-        _sign(folder)
+        _sign(note)
         yield
     finally:
         with suppress(OSError):
-            (folder / _HOLDER).unlink()
+            note.unlink()
         lock.release()
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(lock_file: Path) -> None:
     """Refuse a folder that the lock could not be made in; waiting for that would never end."""
     try:
-        with (folder / LOCK).open("ab"):
+        with lock_file.open("ab"):
             pass
     except OSError as error:
         raise BundleError(
-            f"the folder {folder} cannot be written to: {error.strerror}. Choose another output "
-            "folder, or allow writing there."
+            f"the folder {lock_file.parent} cannot be written to: {error.strerror}. Choose another "
+            "output folder, or allow writing there."
         ) from error
 
 
-def _sign(folder: Path) -> None:
+def _sign(path: Path) -> None:
     """Leave a note for those who wait; nothing depends on it, so a full disk is not an error."""
     try:
         note = json.dumps({"process": os.getpid(), "host": socket.gethostname()})
-        (folder / _HOLDER).write_text(note, encoding="utf-8")
+        path.write_text(note, encoding="utf-8")
     except OSError:
-        _log.debug("the holder of the lock on %s could not be noted", folder, exc_info=True)
+        _log.debug("the holder of a lock could not be noted in %s", path, exc_info=True)
 
 
-def _holder(folder: Path) -> str:
+def _holder(path: Path) -> str:
     try:
-        note = json.loads((folder / _HOLDER).read_text(encoding="utf-8"))
+        note = json.loads(path.read_text(encoding="utf-8"))
         return f"process {note['process']} on {note['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -1,10 +1,9 @@
 """Fitting: every branch is trained on its own, on taps of a frozen backbone."""
 
-import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,18 +14,18 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
 from offramp.data.augment import views_of
 from offramp.data.samples import Samples
-from offramp.errors import DataError, PlanError
-from offramp.features import Executor, FeatureCache, LiveTaps, start_executor
+from offramp.errors import PlanError
+from offramp.features import Executor, FeatureCache, LiveTaps, missing_bytes, start_executor
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Failed, Trial
 from offramp.progress import Progress, silent
 from offramp.storage.atomic import make_folder
 from offramp.task import Task
 from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
-from offramp.training.learner import OUT_OF_MEMORY
 from offramp.training.lockstep import Setup, SharedProgress
 from offramp.training.mode import Mode, Needs, mode_in
 from offramp.training.objective import Objective
+from offramp.training.outcome import best_per_cut, report_failures
 from offramp.training.settings import TrainOptions, TrainSettings, read_settings
 from offramp.training.state import curves_folder, state_path
 from offramp.training.supply import LiveSupply
@@ -41,7 +40,6 @@ from offramp.training.units import (
 )
 
 Results = tuple[Trial | Failed, ...]
-_log = logging.getLogger(__name__)
 
 
 def fit_branches(
@@ -52,6 +50,7 @@ def fit_branches(
     *,
     seeds: Iterable[int],
     out: str | Path | None = None,
+    cache: str | Path | None = None,
     task: Task = "classification",
     device: str = "cpu",
     threads: int | None = None,
@@ -76,6 +75,8 @@ def fit_branches(
         val: The same; decides learning rate, stopping and which branch is chosen.
         seeds: Each trains every branch once.
         out: Keeps cache, state and curves; None is a temporary folder.
+        cache: Keeps the taps instead, for any number of calls and processes to share. Taps of the
+            same backbone, samples and cut are computed once; nothing in it is ever deleted.
         task: Labels are class numbers, or values.
         device: cpu, cuda or mps, where taps are computed and branches trained.
         threads: Branches that train at once on the CPU, each on one core; as many as torch has
@@ -106,13 +107,14 @@ def fit_branches(
     ]
     recipe = Recipe(settings, task, backbone.num_outputs, str(place))
     with _folder(out) as root, start_executor(threads, place) as executor:
+        taps = root / "cache" if cache is None else make_folder(Path(cache))
         curves = root if tensorboard and out is not None else None
         sweep = Sweep.of(backbone.cuts, branches, settings, known)
-        fit = _Fit(backbone, sweep, probes, recipe, root, curves, executor, progress)
+        fit = _Fit(backbone, sweep, probes, recipe, root, taps, curves, executor, progress)
         results = fit.run(*sets)
     trials = [result for result in results if isinstance(result, Trial)]
     failed = [result for result in results if isinstance(result, Failed)]
-    _report_failures(trials, failed, settings)
+    report_failures(trials, failed, settings)
     return MultiExit(backbone, best_per_cut(trials), trials, failed=failed, task=task)
 
 
@@ -125,6 +127,7 @@ class _Fit:
     probes: Probes
     recipe: Recipe
     root: Path
+    taps: Path
     curves: Path | None
     executor: Executor
     progress: Progress
@@ -141,7 +144,9 @@ class _Fit:
         samples = len(train.targets), len(validation.targets)
         settings, ahead = self.recipe.settings, self.executor.ahead
         needs = Needs.of(shapes, num_params, samples, settings, ahead)
-        mode = mode_in(self.root, self.sweep.cuts, needs, settings)
+        if settings.how == "auto":
+            needs = replace(needs, there=needs.disk - self._missing_bytes(train, validation))
+        mode = mode_in(self.root, self.sweep.cuts, needs, settings, self.taps)
         self.progress(str(mode), 1, 1)
         report = SharedProgress(
             self.progress,
@@ -156,8 +161,7 @@ class _Fit:
         self, train: Split, validation: Split, mode: Mode, report: SharedProgress
     ) -> Results:
         """Units of work on taps from the disk, those with the longest steps first."""
-        augment = self.recipe.settings.augment
-        samples = train.samples if augment is None else views_of(train.samples, augment)
+        samples = _viewed(train.samples, self.recipe.settings)
         stored = self._cache(train.what, samples, None)
         judged = self._cache(validation.what, validation.samples, stored)
         together = torch.device(self.recipe.device).type != "cpu"
@@ -171,7 +175,9 @@ class _Fit:
                 trials,
             )
             for cut in self.sweep.needed
-            for trials in self._groups(cut, [stored.origin, judged.origin], mode, together)
+            for trials in self._groups(
+                cut, [stored.origin(cut), judged.origin(cut)], mode, together
+            )
         ]
         order = sorted(range(len(units)), key=lambda place: -self._flops(units[place].trials))
         resources = Resources({stored.folder: stored, judged.folder: judged}, report)
@@ -186,8 +192,8 @@ class _Fit:
         settings, samples = self.recipe.settings, train.samples
         live = LiveTaps.of(
             self.backbone,
-            samples if settings.augment is None else views_of(samples, settings.augment),
-            self.root / "cache",
+            _viewed(samples, settings),
+            self.taps,
             cuts=self.sweep.needed,
             statistics=any(found.standardised for found in self.probes.values()),
             dtype=settings.cache_dtype,
@@ -195,11 +201,11 @@ class _Fit:
             executor=self.executor,
             progress=self._of(train.what),
         )
-        origins = [live.origin, validation.samples.content_key]
+        judged = validation.samples.content_key
         trials = [
             files
             for cut in self.sweep.needed
-            for [files] in self._groups(cut, origins, mode, together=False)
+            for [files] in self._groups(cut, [live.origin(cut), judged], mode, together=False)
         ]
         longest_first = sorted(trials, key=lambda files: -self._flops([files]))
         learners = {
@@ -221,11 +227,23 @@ class _Fit:
         found = {id(files): result for files, result in zip(longest_first, results, strict=True)}
         return tuple(found[id(files)] for files in trials)
 
+    def _missing_bytes(self, train: Split, validation: Split) -> int:
+        settings = self.recipe.settings
+        return missing_bytes(
+            self.backbone,
+            _viewed(train.samples, settings),
+            validation.samples,
+            self.taps,
+            cuts=self.sweep.needed,
+            dtype=settings.cache_dtype,
+            device=torch.device(self.recipe.device),
+        )
+
     def _cache(self, what: str, samples: Samples, scales_of: FeatureCache | None) -> FeatureCache:
         return FeatureCache.of(
             self.backbone,
             samples,
-            self.root / "cache",
+            self.taps,
             cuts=self.sweep.needed,
             scales_of=scales_of,
             dtype=self.recipe.settings.cache_dtype,
@@ -266,46 +284,9 @@ class _Fit:
         return sum(self.probes[files.name.cut, files.name.spec.label()].flops for files in trials)
 
 
-def _report_failures(
-    trials: Sequence[Trial], failed: Sequence[Failed], settings: TrainSettings
-) -> None:
-    """Warn of branches that failed and of cuts without an exit.
-
-    Raises:
-        DataError: No branch was trained.
-    """
-    diverged = any("diverged" in each.reason for each in failed)
-    short = any(each.reason.startswith(OUT_OF_MEMORY) for each in failed)
-    lower = (
-        f"Against divergence use a lower lr than {min(settings.rates):g}, or standardise=True in "
-        "the settings of the branch."
-    )
-    again = (
-        "Where memory ran out, the same call tries again from the last epoch that was saved: free "
-        "some, or use fewer threads."
-    )
-    advice = " ".join([lower] * diverged + [again] * short)
-    if not trials:
-        listed = "; ".join(map(str, failed))
-        raise DataError(f"no branch could be trained: {listed}. {advice}".rstrip())
-    if failed:
-        _log.warning("Training failed for %s. %s", "; ".join(map(str, failed)), advice)
-    for cut in sorted({each.cut for each in failed} - {trial.cut for trial in trials}):
-        _log.warning("All branches at %r failed, so the model has no exit there.", cut)
-
-
-def best_per_cut(trials: Sequence[Trial]) -> dict[str, Trial]:
-    """Best trial of each cut by validation score; the lower loss, then the first, breaks a tie."""
-    best: dict[str, Trial] = {}
-    for trial in trials:
-        other = best.get(trial.cut)
-        if other is None or _rank(trial) > _rank(other):
-            best[trial.cut] = trial
-    return best
-
-
-def _rank(trial: Trial) -> tuple[float, float]:
-    return trial.validation_score, -trial.validation_loss
+def _viewed(samples: Samples, settings: TrainSettings) -> Samples:
+    """What runs through the backbone for the training data: the samples, or views of them."""
+    return samples if settings.augment is None else views_of(samples, settings.augment)
 
 
 @contextmanager

@@ -28,10 +28,12 @@ class Needs:
     Attributes:
         disk: Of the cached mode: all taps, all views.
         memory: Of the fused mode, at least: every branch's state and the taps of some batches.
+        there: How much of `disk` is written already.
     """
 
     disk: int
     memory: int
+    there: int = 0
 
     @classmethod
     def of(
@@ -69,7 +71,8 @@ class Allowed:
     @classmethod
     def here(cls, folder: Path, disk_gb: float | None, memory_gb: float | None) -> "Allowed":
         """The figures given; where None, nine tenths of the free disk and the free memory."""
-        free = int(_SHARE_OF_FREE_DISK * shutil.disk_usage(folder).free)
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        free = int(_SHARE_OF_FREE_DISK * shutil.disk_usage(there).free)
         return cls(
             free if disk_gb is None else int(disk_gb * 1e9),
             available_memory() if memory_gb is None else int(memory_gb * 1e9),
@@ -87,10 +90,19 @@ class Mode:
         return f"training {self.how}: {self.reason}"
 
 
-def mode_in(root: Path, cuts: Sequence[str], needs: Needs, settings: TrainSettings) -> Mode:
+def mode_in(
+    root: Path, cuts: Sequence[str], needs: Needs, settings: TrainSettings, taps: Path
+) -> Mode:
     """The mode of this call, which is that of an earlier call about the same in this folder.
 
     A resumed run must not change its mode because its own cache has filled the disk.
+
+    Args:
+        root: Where the mode is kept.
+        cuts: With branches.
+        needs: Of each mode.
+        settings: How branches are trained.
+        taps: Where the cached mode would keep the taps.
 
     Raises:
         PlanError: As `choose_mode`.
@@ -99,7 +111,7 @@ def mode_in(root: Path, cuts: Sequence[str], needs: Needs, settings: TrainSettin
     about |= {"cuts": sorted(cuts), "bytes": needs.disk}
     mode = recall_mode(root, about)
     if mode is None:
-        allowed = Allowed.here(root, settings.disk_gb, settings.memory_gb)
+        allowed = Allowed.here(taps, settings.disk_gb, settings.memory_gb)
         mode = choose_mode(settings.how, needs, allowed, settings.augment)
         remember_mode(root, about, mode)
     return mode
@@ -121,7 +133,9 @@ def choose_mode(how: How, needs: Needs, allowed: Allowed, augment: Augment | Non
     if how != "auto":
         return Mode(how, "as asked for")
     taps, disk = _gigabytes(needs.disk), _gigabytes(allowed.disk)
-    if not fresh and needs.disk <= allowed.disk:
+    if needs.there:
+        taps = f"{taps} ({_gigabytes(needs.there)} are there already)"
+    if not fresh and needs.disk - needs.there <= allowed.disk:
         return Mode("cached", f"the taps take {taps} of the {disk} allowed on disk")
     why = (
         "every epoch has new views of the images"
