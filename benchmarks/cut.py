@@ -96,7 +96,7 @@ def main() -> int:
             "smoke": args.smoke,
             "cases": rows,
         }
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0 if args.smoke or all(row["stages"]["median"] <= AIM for row in rows) else 1
 
 

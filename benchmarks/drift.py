@@ -111,7 +111,7 @@ def main() -> int:
             "delays": [asdict(row) for row in delays],
             "seconds": round(seconds, 1),
         }
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     judged_rows = [d for d in delays if d.after == 0 and d.reference >= AIM_REFERENCE]
     kept = false["alarms"] <= false["allowed"] and all(
         row.median <= AIM_ANSWERS for row in judged_rows

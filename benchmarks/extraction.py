@@ -70,7 +70,7 @@ def main() -> int:
             "smoke": args.smoke,
             "threads": args.threads,
         }
-        args.json.write_text(json.dumps(facts | row, indent=1) + "\n")
+        args.json.write_text(json.dumps(facts | row, indent=1) + "\n", encoding="utf-8")
     return 0 if args.smoke or row["ratio"]["median"] >= AIM else 1
 
 

@@ -93,7 +93,7 @@ def main() -> int:
             "pools": [record.as_json() for record in records],
             "few rows, against hb": [asdict(pair) for pair in pairs],
         }
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0 if args.smoke or holds else 1
 
 

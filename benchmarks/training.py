@@ -80,7 +80,7 @@ def main() -> int:
             **result,
             "three epochs": {mode: asdict(each) for mode, each in full.items()},
         }
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0 if args.smoke or result["goals reached"] else 1
 
 

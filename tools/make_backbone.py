@@ -50,7 +50,7 @@ def main() -> None:
     args.to.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
 
-    indices = json.loads(SPLITS.read_text())["indices"]
+    indices = json.loads(SPLITS.read_text(encoding="utf-8"))["indices"]
     images, labels = load(args.source, "train")
     kept = np.asarray(indices["backbone_validation"])
     taken = np.setdiff1d(np.arange(len(labels)), np.concatenate([indices["held_out"], kept]))
@@ -73,9 +73,14 @@ def main() -> None:
             "timm": timm.__version__,
             "python": platform.python_version(),
         },
-        "log": [json.loads(line) for line in (args.work / "log.jsonl").read_text().splitlines()],
+        "log": [
+            json.loads(line)
+            for line in (args.work / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        ],
     }
-    (args.to / "training_log.json").write_text(json.dumps(record, indent=1) + "\n")
+    (args.to / "training_log.json").write_text(
+        json.dumps(record, indent=1) + "\n", encoding="utf-8"
+    )
     print(f"test accuracy from {target}: {record['test_accuracy']:.4f}", flush=True)
 
 
@@ -166,7 +171,7 @@ def fine_tune(
             print(f"{time.strftime('%H:%M:%S')} step {step}/{total} loss {loss:.4f}", flush=True)
         if step % per_epoch == 0:
             score = accuracy(model, images[kept], labels[kept])
-            with (args.work / "log.jsonl").open("a") as log:
+            with (args.work / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"epoch": epoch + 1, "step": step,
                                       "last_loss": round(loss.item(), 4),
                                       "validation_accuracy": score}) + "\n")  # fmt: skip

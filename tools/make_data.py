@@ -70,7 +70,9 @@ def main() -> None:
             "backbone_validation": np.sort(backbone[-BACKBONE_VALIDATION:]).tolist(),
         },
     }
-    (args.to / "splits.json").write_text(json.dumps(record, separators=(",", ":")) + "\n")
+    (args.to / "splits.json").write_text(
+        json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8"
+    )
     for path in sorted(args.to.iterdir()):
         print(f"{path.stat().st_size:>10,} {path.name}")
 

@@ -83,7 +83,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     done = _read(args.out)
     waiting = [name for name in names if name not in done]
-    with args.out.open("a") as lines, ThreadPoolExecutor(args.jobs) as pool:
+    with args.out.open("a", encoding="utf-8") as lines, ThreadPoolExecutor(args.jobs) as pool:
         for row in pool.map(lambda name: run_apart(name, args.seconds, args.gigabytes), waiting):
             done[row["name"]] = row
             print(json.dumps(row), file=lines, flush=True)
@@ -339,7 +339,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows = [json.loads(line) for line in lines]
     return {row["name"]: row for row in rows}
 

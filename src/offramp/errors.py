@@ -7,6 +7,10 @@ class OfframpError(Exception):
     """An error the user can fix; the message says what happened and what to do."""
 
 
+class OfframpWarning(UserWarning):
+    """Something that works but may not be what the user wants; the message says what to check."""
+
+
 class CutError(OfframpError):
     """A backbone cannot be cut as asked."""
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from offramp.calibration import Request
 from offramp.cli import app
+from offramp.cli.answers import read_answers
 from offramp.cli.policies import calibrate
 from offramp.errors import BundleError, DataError, NoPolicyError, PlanError
 from offramp.outputs import ExitOutputs
@@ -195,7 +196,68 @@ def test_shadow_answers_are_read_from_the_second_column(
     stream.write_text("".join(f"{exit},1\n" for exit in rule.choose(made_up(400, 8))))
     result = run("watch", str(rows), "--policy", str(policy), "--stream", str(stream), "--json")
     assert result.exit_code == 3
-    assert json.loads(result.output.splitlines()[0])["kind"] == "disagreement"
+    assert json.loads(result.stdout)["alarms"][0]["kind"] == "disagreement"
+
+
+def test_a_watch_without_an_alarm_prints_one_document_with_the_reason(
+    rows: Path, policy: Path
+) -> None:
+    result = run("watch", str(rows), "--policy", str(policy), "--json", given="2\n0\n")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (found["alarms"], found["answers"]) == ([], 2)
+    assert found["reason"] == "no drift was found in the answers"
+
+
+def test_json_lines_of_a_watch_are_its_alarms_and_the_end(rows: Path, policy: Path) -> None:
+    given = "2\n" * 900 + "sure\n"
+    result = run("watch", str(rows), "--policy", str(policy), "--jsonl", given=given)
+    alarm, end = map(json.loads, result.stdout.splitlines())
+    assert result.exit_code == 3
+    assert (alarm["event"], alarm["kind"]) == ("alarm", "exit mix")
+    assert (end["event"], end["answers"]) == ("end", 900)
+    assert "line 901" in end["fault"]
+
+
+def test_a_request_without_a_policy_prints_one_document_with_the_reason(
+    rows: Path, tmp_path: Path
+) -> None:
+    words = ("--max-drop", "0.000001", "--out", str(tmp_path / "none.json"), "--json")
+    result = run("calibrate", str(rows), *words)
+    found = json.loads(result.stdout)
+    assert found["error"] == "NoPolicyError"
+    assert "no policy with an active early exit is certified" in found["reason"]
+    assert found["num_samples_needed"] > 3000
+    assert len(found["closest"]["thresholds"]) == 2
+
+
+@pytest.mark.parametrize("mark", ["", "utf-8-sig", "utf-16"])
+def test_a_stream_may_start_with_a_byte_order_mark(
+    rows: Path, policy: Path, tmp_path: Path, mark: str
+) -> None:
+    stream = tmp_path / "answers.txt"
+    stream.write_text("2\n0\n", encoding=mark or "utf-8")
+    text = told(run("watch", str(rows), "--policy", str(policy), "--stream", str(stream)))
+    assert "exit mix: 2 answers" in text
+
+
+def test_piped_answers_may_start_with_a_byte_order_mark(rows: Path, policy: Path) -> None:
+    text = told(run("watch", str(rows), "--policy", str(policy), given="\ufeff2\n0\n"))
+    assert "exit mix: 2 answers" in text
+
+
+def test_a_piped_line_that_is_not_utf_8_is_named(rows: Path, policy: Path) -> None:
+    words = ["watch", str(rows), "--policy", str(policy)]
+    with pytest.raises(DataError, match="line 2 of the stream is"):
+        told(CliRunner().invoke(app, words, input=b"2\n\xff\n"))
+
+
+def test_closed_standard_input_is_an_error_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match=r"standard input is closed.*--stream"):
+        next(read_answers(None, [0, 2]))
 
 
 def test_a_watch_can_look_at_one_answer_in_several(rows: Path, policy: Path) -> None:

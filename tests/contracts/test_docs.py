@@ -12,7 +12,7 @@ REFERENCE = "\n".join(page.read_text() for page in (ROOT / "docs/reference").glo
 MODULES = sorted(
     path.stem
     for path in (ROOT / "src/offramp").iterdir()
-    if (path.suffix == ".py" or (path / "__init__.py").is_file()) and path.stem != "__init__"
+    if (path.suffix == ".py" or (path / "__init__.py").is_file()) and not path.stem.startswith("__")
 )
 
 

@@ -1,6 +1,7 @@
 """Rules of the house that no linter checks."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,15 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def definitions(path: Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
     """Public functions and classes at the top of a file, and public methods of such classes."""
-    for node in ast.parse(path.read_text()).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             yield node
             if isinstance(node, ast.ClassDef):
@@ -39,10 +46,41 @@ def test_no_source_file_asserts() -> None:
     asserts = [
         f"{name_of(path)}:{node.lineno}"
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Assert)
     ]
     assert asserts == []
+
+
+TEXT_METHODS = {"read_text", "write_text"}
+OPENERS = {"open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "TextIOWrapper"}
+OF_BYTES = {("Image", "open"), ("os", "open")}
+
+
+def opens_text(call: ast.Call) -> bool:
+    """Whether a call opens, reads or writes text in the encoding of the locale."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    given = {keyword.arg for keyword in call.keywords}
+    if (
+        "encoding" in given
+        or (getattr(getattr(call.func, "value", None), "id", ""), name) in OF_BYTES
+    ):
+        return False
+    if name in TEXT_METHODS:
+        return len(call.args) <= (name == "write_text")
+    modes = [node for node in ast.walk(call) if isinstance(node, ast.Constant)]
+    return name in OPENERS and not any(re.fullmatch("[rwax]b[+]?", str(m.value)) for m in modes)
+
+
+def test_no_source_file_reads_or_writes_text_in_the_encoding_of_the_locale() -> None:
+    texts = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in CODE
+        if path.relative_to(ROOT).parts[0] != "tests"
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and opens_text(node)
+    ]
+    assert texts == []
 
 
 def test_no_source_file_is_longer_than_350_lines() -> None:
@@ -50,7 +88,7 @@ def test_no_source_file_is_longer_than_350_lines() -> None:
 
 
 def test_a_source_file_starts_with_a_sentence_on_what_it_is() -> None:
-    starts = {p: (ast.get_docstring(ast.parse(p.read_text())) or "") for p in SOURCES}
+    starts = {p: (ast.get_docstring(parsed(p)) or "") for p in SOURCES}
     silent = [p for p, text in starts.items() if not text.split("\n\n")[0].endswith((".", ":"))]
     assert [name_of(path) for path in silent] == []
 
@@ -73,7 +111,7 @@ def test_no_module_has_a_public_function_of_its_own_name() -> None:
     named = {
         name_of(path)
         for path in SOURCES
-        for node in ast.parse(path.read_text()).body
+        for node in parsed(path).body
         if isinstance(node, ast.FunctionDef) and node.name == path.stem
         if node.name not in OF_THEIR_MODULE
     }

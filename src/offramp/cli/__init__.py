@@ -8,17 +8,16 @@ import typer
 
 import offramp
 from offramp.cli import policies, training
-from offramp.errors import OfframpError
+from offramp.cli.notices import be_quiet, shown_warnings
+from offramp.cli.streams import alert, drop_output, prepare_streams
+from offramp.cli.verb import FAILURES, Debug, Quiet, as_verb, explanation
 
 app = typer.Typer(
     help="Early exits for pretrained CNNs: attach, train on the frozen backbone, compare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_TRAINING_HALF = ("torch", "torchvision", "timm", "einops", "matplotlib", "tensorboard")
 
 
 def _version(wanted: bool) -> None:
@@ -32,9 +31,11 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Early exits for pretrained CNNs: attach, train on the frozen backbone, compare."""
+    be_quiet(quiet)
 
 
 _VERBS: tuple[Callable[..., None], ...] = (
@@ -48,20 +49,20 @@ _VERBS: tuple[Callable[..., None], ...] = (
     policies.watch,
 )
 for verb in _VERBS:
-    app.command()(verb)
+    app.command()(as_verb(verb))
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 1 an OfframpError, 2 wrong usage, 130 stopped."""
-    try:
-        app()
-    except OfframpError as error:
-        if "--debug" in sys.argv:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        if error.name not in _TRAINING_HALF or "--debug" in sys.argv:
-            raise
-        typer.echo(f"error: this needs {error.name}: pip install 'offramp[train]'", err=True)
-        sys.exit(1)
+    """Run the command line; the exit codes are listed on the page of the command line."""
+    debug = "--debug" in sys.argv
+    prepare_streams()
+    with shown_warnings(debug):
+        try:
+            app()
+        except FAILURES as error:
+            if debug:
+                raise
+            alert(f"error: {explanation(error)}")
+            if isinstance(error, OSError):
+                drop_output()  # it may be the stream that failed
+            sys.exit(1)

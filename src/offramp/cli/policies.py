@@ -1,6 +1,5 @@
 """Verbs that read a run's outputs: tradeoff, calibrate, simulate, watch."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from offramp.cli.answers import read_answers
-from offramp.cli.showing import POLICY, AsJson, outputs_file, save_policy, show
+from offramp.cli.notices import note
+from offramp.cli.showing import (
+    POLICY,
+    STARTS_OVER,
+    AsJson,
+    AsJsonLines,
+    outputs_file,
+    save_policy,
+    show,
+    show_line,
+    stopping,
+)
+from offramp.cli.streams import alert, put
 from offramp.errors import OfframpError, PlanError
 
 if TYPE_CHECKING:
     from offramp.calibration import Calibration
+    from offramp.drift import Alarm, Watch
     from offramp.evaluation.quality import Quality
     from offramp.outputs import ExitOutputs
     from offramp.policy import ExitPolicy
@@ -36,6 +48,7 @@ def tradeoff(outputs: Outputs, as_json: AsJson = False) -> None:
     show(place(ExitOutputs.load(outputs_file(outputs))), as_json)
 
 
+@stopping(STARTS_OVER)
 def calibrate(
     outputs: Annotated[
         Path, typer.Argument(help="A run folder, whose calibration split is used, or an .npz.")
@@ -180,7 +193,7 @@ def simulate(
         seed=seed,
     )
     show(result, as_json)
-    typer.echo(f"simulated in {result.seconds:.1f} s", err=True)
+    note(f"simulated in {result.seconds:.1f} s")
 
 
 def watch(
@@ -200,6 +213,7 @@ def watch(
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of tie breaking.")] = 0,
     as_json: AsJson = False,
+    as_json_lines: AsJsonLines = False,
 ) -> None:
     """Watch a stream of answers for drift from the reference; exits with code 3 after an alarm."""
     from offramp.drift import watch as start
@@ -208,19 +222,65 @@ def watch(
     if len(chosen) > 1:
         raise PlanError("watch follows one policy, and this file is a menu. Name another --policy.")
     watched = start(reference, chosen[0], rate=rate, every=every, seed=seed)
-    alarms = 0
+
+    def tell(alarm: "Alarm") -> None:
+        if as_json_lines:
+            show_line({"event": "alarm", **alarm.as_json()})
+        elif not as_json:
+            put(str(alarm))
+
+    seen = _follow(watched, stream, tell)
+    if as_json_lines:
+        show_line({"event": "end", **seen.as_json()})
+    else:
+        show(seen, as_json)
+    if seen.alarms:
+        raise typer.Exit(3)
+
+
+def _follow(watched: "Watch", stream: Path | None, tell: "Callable[[Alarm], None]") -> "Watched":
+    """Watch a stream to its end; a bad line after an alarm ends it too."""
+    alarms: list[Alarm] = []
     try:
         for exits, disagree in read_answers(stream, watched.reference.exits):
             for alarm in watched.update(exits, disagree or None):
-                alarms += 1
-                typer.echo(json.dumps(alarm.as_json()) if as_json else str(alarm))
+                alarms.append(alarm)
+                tell(alarm)
     except OfframpError as error:
         if not alarms:
             raise
-        typer.echo(f"error: {error}", err=True)  # the alarm is what matters, and stays the result
-    typer.echo(str(watched), err=as_json)
-    if alarms:
-        raise typer.Exit(3)
+        alert(f"error: {error}")  # the alarm is what matters, and stays the result
+        return Watched(tuple(alarms), watched, error)
+    return Watched(tuple(alarms), watched)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a watch has seen when its stream ends."""
+
+    alarms: "tuple[Alarm, ...]"
+    watch: "Watch"
+    fault: OfframpError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`; the reason where there was no alarm."""
+        return {
+            "alarms": [alarm.as_json() for alarm in self.alarms],
+            "reason": None if self.alarms else self._reason(),
+            "answers": self.watch.answers,
+            "e_values": dict(self.watch.e_values),
+            "rate": self.watch.rate,
+            "every": self.watch.every,
+            **({} if self.fault is None else {"fault": str(self.fault)}),
+        }
+
+    def _reason(self) -> str:
+        if not self.watch.answers:
+            return "no answers were read"
+        return "no drift was found in the answers"
+
+    def __str__(self) -> str:
+        return str(self.watch)
 
 
 def _read(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Contents | None]":

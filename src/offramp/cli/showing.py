@@ -1,15 +1,18 @@
-"""What the verbs share: options, files of a run, showing a value, progress bars."""
+"""What the verbs share: options, files of a run, showing a value, progress."""
 
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from offramp.progress import Progress
+from offramp.cli.notices import is_quiet
+from offramp.cli.progress import progress_on_stderr
+from offramp.cli.streams import alert, put
+from offramp.progress import Progress, silent
 
 if TYPE_CHECKING:
     from offramp.policy import ExitPolicy, PolicyMenu
@@ -18,7 +21,16 @@ if TYPE_CHECKING:
 POLICY = "policy.json"
 """File of a run's policy or menu, in its folder."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+AsJsonLines = Annotated[
+    bool, typer.Option("--jsonl", help="Print a line of JSON for each result as it comes.")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks, and the warnings of other packages.")
+]
 BackboneFile = Annotated[
     str | None,
     typer.Option("--backbone", help="file.py:function; the function returns the nn.Module."),
@@ -65,13 +77,43 @@ def check_usage(option: str, text: str, pattern: str, example: str) -> None:
         raise typer.BadParameter(f"got {text!r}; give for example {example}", param_hint=option)
 
 
-def show(value: Any, as_json: bool) -> None:
-    """Print a value as its own table, or as JSON."""
-    typer.echo(json.dumps(value.as_json(), indent=1) if as_json else str(value))
+class Shown(Protocol):
+    """A value that can be shown: as text by `str`, and as plain values."""
+
+    def as_json(self) -> Any:
+        """Plain values for `json.dumps`."""
+
+
+def show(value: Shown, as_json: bool) -> None:
+    """Print a value on standard output: its own text, or one JSON document."""
+    put(json_text(value.as_json(), indent=1) if as_json else str(value))
+
+
+def show_line(content: Any) -> None:
+    """Print plain values on standard output as a line of JSON, at once."""
+    put(json_text(content))
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Plain values as JSON, which has no NaN and no infinity: those become null."""
+    from offramp.record import plain
+
+    return json.dumps(plain(content), indent=indent, allow_nan=False)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Progress on standard error, unless --quiet."""
+    if is_quiet():
+        yield silent
+        return
+    with progress_on_stderr() as progress:
+        yield progress
 
 
 RESUMES = "stopped; repeat the same command and it resumes"
 STARTS_OVER = "stopped; the run folder is intact, and the same command starts over"
+LEAVES_NOTHING = "stopped; nothing was written"
 
 
 @contextmanager
@@ -83,25 +125,5 @@ def stopping(says: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(says, err=True)
+        alert(says)
         raise typer.Exit(130) from None
-
-
-@contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Bars on standard error: one per kind of work, with the time that is left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    tasks: dict[str, Any] = {}
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn())
-
-    def advance(what: str, done: int, total: int) -> None:
-        work = what.partition(":")[0]  # "layer1: epoch 2/15" is one work with many epochs
-        if work not in tasks:
-            tasks[work] = bars.add_task(what, total=total)
-        bars.update(tasks[work], description=what, completed=done, total=total)
-
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        yield advance

@@ -7,6 +7,7 @@ import typer
 
 from offramp.allocator import keep_freed_memory
 from offramp.cli import policies
+from offramp.cli.notices import note
 from offramp.cli.showing import (
     RESUMES,
     STARTS_OVER,
@@ -20,6 +21,7 @@ from offramp.cli.showing import (
     show,
     stopping,
 )
+from offramp.cli.streams import put
 from offramp.errors import NoPolicyError
 
 
@@ -45,14 +47,14 @@ def demo(
     with progress_bars() as progress:
         result = steps.train(plan, out, device=device, threads=threads, progress=progress)
     show(result, as_json=False)
-    typer.echo(result.work_done, err=True)
-    typer.echo("\nThresholds with a certified accuracy, as `offramp calibrate` finds them:\n")
+    note(result.work_done)
+    put("\nThresholds with a certified accuracy, as `offramp calibrate` finds them:\n")
     try:
         policies.calibrate(out, max_drop=[0.02])
     except NoPolicyError as error:  # with fewer pictures than the demo's
-        typer.echo(str(error))
+        put(str(error))
     for one in story.answers(result, pictures):
-        typer.echo(f"\n{one}")
+        put(f"\n{one}")
 
 
 def cuts(
@@ -123,7 +125,7 @@ def train(
             progress=progress,
         )
     show(result, as_json)
-    typer.echo(result.work_done, err=True)
+    note(result.work_done)
 
 
 @stopping(STARTS_OVER)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
 from offramp.drift.bets import TUNING
-from offramp.errors import DataError
+from offramp.errors import DataError, OfframpWarning
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy
 from offramp.spec import Spec
@@ -15,7 +15,7 @@ from offramp.spec import Spec
 _FEWEST = 100
 
 
-class DependenceWarning(UserWarning):
+class DependenceWarning(OfframpWarning):
     """Samples or answers depend on each other, so more alarms than promised may be false."""
 
 

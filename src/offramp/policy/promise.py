@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, PositiveInt
 
+from offramp.errors import OfframpWarning
 from offramp.spec import Spec
 
 Goal = Literal["max_drop", "max_rise", "max_disagreement"]
@@ -11,7 +12,7 @@ Method = Literal["ltt", "ucb"]
 Within = Literal["class", "group"]
 
 
-class PromiseWarning(UserWarning):
+class PromiseWarning(OfframpWarning):
     """A policy is used where its promise does not hold."""
 
 

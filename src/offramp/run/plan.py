@@ -13,6 +13,7 @@ from offramp.branches import ShippedBranch
 from offramp.data import DataSpec
 from offramp.errors import PlanError
 from offramp.spec import Spec
+from offramp.storage.text import decode_text
 from offramp.task import Task
 from offramp.training import TrainSettings
 
@@ -175,7 +176,7 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
 def read_plan(raw: bytes, path: Path, overrides: Sequence[str] = ()) -> Plan:
     """The plan in what was read of a file; arguments and errors as in `load_plan`."""
     try:
-        content = yaml.load(raw.decode("utf-8-sig"), _UniqueKeys)  # noqa: S506 a SafeLoader
+        content = yaml.load(decode_text(raw), _UniqueKeys)  # noqa: S506 a SafeLoader
     except UnicodeDecodeError as error:
         raise PlanError(f"the plan {path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
     except yaml.YAMLError as error:

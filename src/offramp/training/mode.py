@@ -155,7 +155,7 @@ def choose_mode(how: How, needs: Needs, allowed: Allowed, augment: Augment | Non
 def recall_mode(root: Path, about: Mapping[str, object]) -> Mode | None:
     """The mode that an earlier call about the same took in this folder, if any."""
     try:
-        known = json.loads((root / FILE).read_text())
+        known = json.loads((root / FILE).read_text(encoding="utf-8"))
         return Mode(known["how"], known["reason"]) if known["about"] == about else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -170,7 +170,7 @@ def remember_mode(root: Path, about: Mapping[str, object], mode: Mode) -> None:
 def available_memory() -> int:
     """Bytes of memory that can be taken without swapping; all there is where none can say."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         [free] = [line for line in lines if line.startswith("MemAvailable:")]
         return int(free.split()[1]) * 1024
     except (OSError, ValueError):

@@ -96,7 +96,7 @@ def read_drawn(shipped: Path, root: Path | None) -> tuple[dict[str, Drawn], tupl
         shipped: Folder with `splits.json` and the drawn images.
         root: Folder with the official files, or None to take only the drawn images.
     """
-    record = json.loads((shipped / "splits.json").read_text())
+    record = json.loads((shipped / "splits.json").read_text(encoding="utf-8"))
     raw = {name: _read(shipped, name) for name in SPLIT_NAMES}
     places = {name: np.array(record["indices"][name]) for name in SPLIT_NAMES}
     if root is not None:

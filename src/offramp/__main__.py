@@ -1,0 +1,5 @@
+"""The command line as `python -m offramp`."""
+
+from offramp.cli import main
+
+main()
