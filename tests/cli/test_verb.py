@@ -115,6 +115,24 @@ def test_every_verb_takes_quiet_and_debug(verb: str) -> None:
     assert "--debug" in text
 
 
+@pytest.mark.parametrize("words", [[], *([verb] for verb in VERBS)])
+def test_every_help_page_fits_80_columns(words: list[str]) -> None:
+    result = CliRunner().invoke(app, [*words, "-h"], env={"COLUMNS": "80"})
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_the_summaries_of_all_verbs_fit_on_a_line() -> None:
+    text = CliRunner().invoke(app, ["-h"], env={"COLUMNS": "80"}).output
+    assert "..." not in text.split("Commands:")[1]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_says_what_it_does(verb: str) -> None:
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    silent = [each.name for each in command.params if not (each.help or "").endswith(".")]
+    assert silent == []
+
+
 def test_an_error_of_the_system_names_the_file_and_no_line_of_ours() -> None:
     text = explanation(FileNotFoundError(2, "gone", "photos/cat.png"))
     assert text == "No such file or directory: photos/cat.png (--debug shows where)"

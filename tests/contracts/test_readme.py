@@ -28,6 +28,11 @@ def commands() -> list[str]:
     return sorted({shlex.join(shlex.split(line, comments=True)) for line in shown})
 
 
+def examples(epilog: str | None) -> list[str]:
+    """The commands of offramp at the end of a help page."""
+    return re.findall(r"offramp .+$", epilog or "", re.MULTILINE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_the_python_blocks_of_a_page_run_in_order(
@@ -41,13 +46,25 @@ def test_the_python_blocks_of_a_page_run_in_order(
 
 
 @pytest.mark.parametrize(
-    "line", [c for c in commands() if c.startswith("offramp ") and "--help" not in c]
+    "line",
+    [
+        *(c for c in commands() if c.startswith("offramp ") and "--help" not in c),
+        *(line for verb in app.registered_commands for line in examples(verb.epilog)),
+    ],
 )
 def test_a_shown_offramp_command_is_understood(line: str) -> None:
     verb, *arguments = shlex.split(line)[1:]
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert verb in verbs
     verbs[verb].make_context(verb, arguments)  # raises on anything it does not know
+
+
+def test_every_help_page_ends_with_an_example_of_its_verb() -> None:
+    for verb in app.registered_commands:
+        name = verb.callback.__name__ if verb.callback else ""
+        found = examples(verb.epilog)
+        assert found
+        assert all(line.startswith(f"offramp {name} ") for line in found)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import offramp
-from offramp.cli import policies, training
+from offramp.cli import policies, training, watching
 from offramp.cli.notices import be_quiet, shown_warnings
 from offramp.cli.streams import alert, drop_output, prepare_streams
 from offramp.cli.verb import FAILURES, Debug, Quiet, as_verb, explanation
@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Early exits for pretrained CNNs: attach, train on the frozen backbone, compare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -46,10 +47,34 @@ _VERBS: tuple[Callable[..., None], ...] = (
     policies.tradeoff,
     policies.calibrate,
     policies.simulate,
-    policies.watch,
+    watching.watch,
 )
+_EXAMPLES = {
+    "demo": ("offramp demo --out runs/demo",),
+    "cuts": (
+        "offramp cuts torchvision:resnet18 --suggest 3",
+        "offramp cuts --backbone mine.py:network --input 1x28x28",
+    ),
+    "train": (
+        "offramp train plan.yaml --device cuda",
+        "offramp train plan.yaml --set train.lr=3e-4 --out runs/slower",
+    ),
+    "evaluate": ("offramp evaluate runs/plan --device cuda",),
+    "tradeoff": ("offramp tradeoff runs/plan",),
+    "calibrate": (
+        "offramp calibrate runs/plan --max-drop 0.01",
+        "offramp calibrate runs/plan --budget 2.5 --cost ms",
+    ),
+    "simulate": ("offramp simulate runs/plan --rate 100 --deadline-ms 30",),
+    "watch": (
+        "offramp watch runs/plan --stream answers.txt",
+        "my-server | offramp watch runs/plan --jsonl",
+    ),
+}
 for verb in _VERBS:
-    app.command()(as_verb(verb))
+    # The mark \b keeps the help page from joining the lines.
+    examples = "".join(f"\n  {line}" for line in _EXAMPLES.get(verb.__name__, ()))
+    app.command(epilog=f"\b\nExamples:{examples}")(as_verb(verb))
 
 
 def main() -> None:

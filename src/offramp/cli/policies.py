@@ -1,4 +1,4 @@
-"""Verbs that read a run's outputs: tradeoff, calibrate, simulate, watch."""
+"""Verbs that read a run's outputs: tradeoff, calibrate, simulate."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,34 +8,45 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from offramp.cli.answers import read_answers
 from offramp.cli.notices import note
 from offramp.cli.showing import (
     POLICY,
     STARTS_OVER,
     AsJson,
-    AsJsonLines,
     outputs_file,
     save_policy,
     show,
-    show_line,
     stopping,
 )
-from offramp.cli.streams import alert, put
-from offramp.errors import OfframpError, PlanError
+from offramp.errors import PlanError
 
 if TYPE_CHECKING:
     from offramp.calibration import Calibration
-    from offramp.drift import Alarm, Watch
     from offramp.evaluation.quality import Quality
     from offramp.outputs import ExitOutputs
     from offramp.policy import ExitPolicy
     from offramp.storage.folder import Contents
 
-Outputs = Annotated[Path, typer.Argument(help="A run folder, or one of its outputs/*.npz.")]
-PolicyFile = Annotated[
-    Path | None, typer.Option("--policy", help="Default: policy.json in the run folder.")
+Outputs = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder (its test split), or an .npz of outputs."),
 ]
+CalibrationOutputs = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run folder (its calibration split), or an .npz of outputs."
+    ),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        help="A policy or menu that `offramp calibrate` wrote.",
+        show_default="policy.json of the run",
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
 Setting = TypeVar("Setting")
 _TEST = "outputs/test.npz"
 
@@ -50,47 +61,63 @@ def tradeoff(outputs: Outputs, as_json: AsJson = False) -> None:
 
 @stopping(STARTS_OVER)
 def calibrate(
-    outputs: Annotated[
-        Path, typer.Argument(help="A run folder, whose calibration split is used, or an .npz.")
-    ],
+    outputs: CalibrationOutputs,
     max_drop: Annotated[
         list[float] | None,
-        typer.Option(help="Accuracy may fall by this share, 0.01 is a point; repeat for a menu."),
+        typer.Option(
+            metavar="SHARE", help="Accuracy may fall by this; 0.01 is a point. Repeat for a menu."
+        ),
     ] = None,
     max_disagreement: Annotated[
-        float | None, typer.Option(help="Share of answers that may differ from the final exit's.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Answers that may differ from those of the final exit."),
     ] = None,
     max_rise: Annotated[
-        float | None, typer.Option(help="Regression: the mean absolute error may rise by this.")
+        float | None,
+        typer.Option(metavar="ERROR", help="Regression: the mean absolute error may rise by this."),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Mean cost per sample, in the unit of --cost; no promise.")
+        float | None,
+        typer.Option(
+            metavar="COST", help="Mean cost per sample, in units of --cost; promises no accuracy."
+        ),
     ] = None,
-    confidence: Annotated[float, typer.Option(help="That the promise holds.")] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(metavar="P", help="Probability that the promise holds, 0 to 1.")
+    ] = 0.95,
     score: Annotated[
-        str, typer.Option(help="max_softmax, entropy, margin, patience, agreement or given.")
+        str,
+        typer.Option(
+            metavar="SCORE", help="max_softmax, entropy, margin, patience, agreement or given."
+        ),
     ] = "max_softmax",
-    cost: Annotated[Literal["flops", "ms"], typer.Option(help="What is saved.")] = "flops",
+    cost: Annotated[Literal["flops", "ms"], typer.Option(help="The cost to save.")] = "flops",
     method: Annotated[
-        Literal["ltt", "ucb"], typer.Option(help="Test each candidate, or bound its risk.")
+        Literal["ltt", "ucb"], typer.Option(help="ltt tests each candidate, ucb bounds its risk.")
     ] = "ltt",
     within: Annotated[
         Literal["class", "group"] | None,
-        typer.Option(help="Keep the promise in each class, or in each group."),
+        typer.Option(help="Keep the promise within each class or each group."),
     ] = None,
     temperature: Annotated[
-        bool, typer.Option("--temperature", help="Fit a temperature per exit first.")
+        bool, typer.Option("--temperature", help="Fit a temperature for each exit first.")
     ] = False,
     loss_bound: Annotated[
-        float | None, typer.Option(help="What single rises of --max-rise are clipped at.")
+        float | None,
+        typer.Option(metavar="ERROR", help="With --max-rise: clip the rise of one sample at this."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split into order and test samples.")] = 0,
+    seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Default: policy.json, in the run folder if it is one.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write the policy.",
+            show_default="policy.json, in the run if RUN is one",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose thresholds that keep a promise with stated confidence, or say that none do."""
+    """Choose thresholds that keep a promise, or report that none do."""
     given = dict(locals())
     from offramp.calibration import Request, calibrations
     from offramp.calibration.budget import budgeted
@@ -146,23 +173,35 @@ class Fitted:
 
 def simulate(
     outputs: Outputs,
-    rate: Annotated[float, typer.Option(help="Requests per second.")],
-    deadline_ms: Annotated[float, typer.Option(help="From sending to the answer's arrival.")],
+    rate: Annotated[float, typer.Option(metavar="R", help="Requests per second.")],
+    deadline_ms: Annotated[
+        float,
+        typer.Option(metavar="MS", help="Time from sending a request until its answer arrives."),
+    ],
     policy: PolicyFile = None,
     arrivals: Annotated[
         Literal["fixed", "poisson", "bursts"], typer.Option(help="How requests arrive.")
     ] = "poisson",
-    burst_size: Annotated[int, typer.Option(min=1, help="Requests in one burst.")] = 10,
-    uplink_ms: Annotated[float, typer.Option(help="Median time of a request's way.")] = 0.0,
-    downlink_ms: Annotated[float, typer.Option(help="Median time of an answer's way.")] = 0.0,
-    jitter: Annotated[
-        float, typer.Option(help="Spread of these times: sigma of a lognormal; 0 is none.")
+    burst_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Requests in a burst, with --arrivals bursts.")
+    ] = 10,
+    uplink_ms: Annotated[
+        float, typer.Option(metavar="MS", help="Median time that sending a request takes.")
     ] = 0.0,
-    requests: Annotated[int, typer.Option(min=1, help="How many.")] = 100_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of samples, arrivals and ways.")] = 0,
+    downlink_ms: Annotated[
+        float, typer.Option(metavar="MS", help="Median time that sending an answer takes.")
+    ] = 0.0,
+    jitter: Annotated[
+        float,
+        typer.Option(metavar="SIGMA", help="Spread of these two times: a lognormal's sigma."),
+    ] = 0.0,
+    requests: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of requests to simulate.")
+    ] = 100_000,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Play requests with a deadline against measured stage times, for every policy."""
+    """Simulate requests with a deadline, from measured stage times."""
     from offramp import simulation as sim
 
     if jitter and not (uplink_ms or downlink_ms):
@@ -181,7 +220,7 @@ def simulate(
             return _built(sim.Lognormal, sources, median_ms=median_ms, sigma=jitter)
         return _built(sim.Constant, {"ms": option}, ms=median_ms)
 
-    rows, policies = _with_policies(outputs, "test", policy)
+    rows, policies = with_policies(outputs, "test", policy)
     result = sim.simulate(
         rows,
         _named(policies),
@@ -194,93 +233,6 @@ def simulate(
     )
     show(result, as_json)
     note(f"simulated in {result.seconds:.1f} s")
-
-
-def watch(
-    outputs: Annotated[
-        Path, typer.Argument(help="The reference: a run folder (its calibration split) or .npz.")
-    ],
-    stream: Annotated[
-        Path | None,
-        typer.Option(
-            help="Lines of `exit` or `exit,disagrees` (1 or 0, of shadow answers); default: stdin.",
-        ),
-    ] = None,
-    policy: PolicyFile = None,
-    rate: Annotated[float, typer.Option(help="Probability of any false alarm.")] = 0.01,
-    every: Annotated[
-        int, typer.Option(min=1, help="Look at every k-th answer only, where neighbours depend.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of tie breaking.")] = 0,
-    as_json: AsJson = False,
-    as_json_lines: AsJsonLines = False,
-) -> None:
-    """Watch a stream of answers for drift from the reference; exits with code 3 after an alarm."""
-    from offramp.drift import watch as start
-
-    reference, chosen = _with_policies(outputs, "calibration", policy)
-    if len(chosen) > 1:
-        raise PlanError("watch follows one policy, and this file is a menu. Name another --policy.")
-    watched = start(reference, chosen[0], rate=rate, every=every, seed=seed)
-
-    def tell(alarm: "Alarm") -> None:
-        if as_json_lines:
-            show_line({"event": "alarm", **alarm.as_json()})
-        elif not as_json:
-            put(str(alarm))
-
-    seen = _follow(watched, stream, tell)
-    if as_json_lines:
-        show_line({"event": "end", **seen.as_json()})
-    else:
-        show(seen, as_json)
-    if seen.alarms:
-        raise typer.Exit(3)
-
-
-def _follow(watched: "Watch", stream: Path | None, tell: "Callable[[Alarm], None]") -> "Watched":
-    """Watch a stream to its end; a bad line after an alarm ends it too."""
-    alarms: list[Alarm] = []
-    try:
-        for exits, disagree in read_answers(stream, watched.reference.exits):
-            for alarm in watched.update(exits, disagree or None):
-                alarms.append(alarm)
-                tell(alarm)
-    except OfframpError as error:
-        if not alarms:
-            raise
-        alert(f"error: {error}")  # the alarm is what matters, and stays the result
-        return Watched(tuple(alarms), watched, error)
-    return Watched(tuple(alarms), watched)
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What a watch has seen when its stream ends."""
-
-    alarms: "tuple[Alarm, ...]"
-    watch: "Watch"
-    fault: OfframpError | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`; the reason where there was no alarm."""
-        return {
-            "alarms": [alarm.as_json() for alarm in self.alarms],
-            "reason": None if self.alarms else self._reason(),
-            "answers": self.watch.answers,
-            "e_values": dict(self.watch.e_values),
-            "rate": self.watch.rate,
-            "every": self.watch.every,
-            **({} if self.fault is None else {"fault": str(self.fault)}),
-        }
-
-    def _reason(self) -> str:
-        if not self.watch.answers:
-            return "no answers were read"
-        return "no drift was found in the answers"
-
-    def __str__(self) -> str:
-        return str(self.watch)
 
 
 def _read(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Contents | None]":
@@ -296,7 +248,7 @@ def _read(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Conten
     return ExitOutputs.load(run.files[name]), run
 
 
-def _with_policies(
+def with_policies(
     outputs: Path, split: str, path: Path | None
 ) -> "tuple[ExitOutputs, tuple[ExitPolicy, ...]]":
     """Outputs, and the policies of a file: one, or those of a menu; the run's where None."""

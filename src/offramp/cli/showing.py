@@ -25,19 +25,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 AsJsonLines = Annotated[
     bool, typer.Option("--jsonl", help="Print a line of JSON for each result as it comes.")
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show tracebacks, and the warnings of other packages.")
-]
 BackboneFile = Annotated[
     str | None,
-    typer.Option("--backbone", help="file.py:function; the function returns the nn.Module."),
+    typer.Option(
+        "--backbone",
+        metavar="FILE:FUNCTION",
+        help="A function in a Python file of yours that returns the nn.Module.",
+    ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:0 or mps.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads for torch; default: torch's own.")]
-RunFolder = Annotated[Path, typer.Argument(help="A folder that `offramp train` wrote.")]
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:0 or mps.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Number of CPU threads.", show_default="torch's own choice"),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the plan; repeatable."),
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, as `offramp train` writes it.")
+]
 
 
 def outputs_file(path: Path, split: str = "test") -> Path | bytes:

@@ -15,6 +15,7 @@ from offramp.cli.showing import (
     BackboneFile,
     Device,
     RunFolder,
+    Settings,
     Threads,
     check_usage,
     progress_bars,
@@ -27,18 +28,17 @@ from offramp.errors import NoPolicyError
 
 @stopping(RESUMES)
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder; created if it does not exist.")] = Path(
-        "runs/demo"
-    ),
-    pictures: Annotated[int, typer.Option(help="Test pictures shown one by one.", min=0)] = 4,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value; overrides a value of the demo's plan."),
-    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="RUN", help="Run folder; an interrupted run is resumed.")
+    ] = Path("runs/demo"),
+    pictures: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Test pictures to classify one by one.")
+    ] = 4,
+    settings: Settings = None,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Train exits on the shipped backbone and pictures, calibrate, classify a few pictures."""
+    """Train and calibrate exits on the shipped network and pictures."""
     from offramp.run import demo as story
     from offramp.run import steps
 
@@ -59,24 +59,37 @@ def demo(
 
 def cuts(
     backbone: Annotated[
-        str | None, typer.Argument(help="torchvision:NAME, timm:NAME, paper:resnet152 ...")
+        str | None,
+        typer.Argument(
+            metavar="BACKBONE", help="Its name: torchvision:resnet18, timm:NAME, paper:resnet152."
+        ),
     ] = None,
     backbone_file: BackboneFile = None,
     size: Annotated[
         list[str] | None,
-        typer.Option("--input", help="CxHxW, default 3x224x224; repeat for several inputs."),
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="Size of one input; repeat for several inputs.",
+            show_default="3x224x224",
+        ),
     ] = None,
     suggest: Annotated[
         str | None,
-        typer.Option(help="Number of cuts to suggest, or shares of the FLOPs such as 0.2,0.5."),
+        typer.Option(
+            metavar="N|SHARES",
+            help="Suggest N cuts, or cuts at these shares of the FLOPs, such as 0.2,0.5.",
+        ),
     ] = None,
     leaf: Annotated[
         list[str] | None,
-        typer.Option(help="Class of modules to keep whole where tracing fails; repeatable."),
+        typer.Option(
+            metavar="CLASS", help="Keep modules of a class whole where tracing fails; repeatable."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the places where a backbone can be cut, with their shapes and costs."""
+    """List the places where a backbone can be cut, with their costs."""
     if (backbone is None) == (backbone_file is None):
         raise typer.BadParameter("give a backbone's name, or --backbone file.py:function")
     for text in size or ():
@@ -90,24 +103,32 @@ def cuts(
 
 @stopping(RESUMES)
 def train(
-    plan: Annotated[Path, typer.Argument(help="A YAML plan.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="A YAML file that says what to train.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder; a run in it is resumed or extended. Default: runs/PLAN."),
+        typer.Option(
+            metavar="RUN",
+            help="Run folder; a run in it is resumed or extended.",
+            show_default="runs/NAME-OF-THE-PLAN",
+        ),
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value; overrides a value of the plan.")
-    ] = None,
+    settings: Settings = None,
     backbone_file: BackboneFile = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder of taps that runs share. Default: work/cache in the run."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Cached taps; runs can share them.",
+            show_default="RUN/work/cache",
+        ),
     ] = None,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train every branch of a plan on the frozen backbone and evaluate the run."""
+    """Train the branches of a plan, then evaluate the run."""
     from offramp.run.plan import load_plan
 
     loaded = load_plan(plan, settings or ())
@@ -136,7 +157,7 @@ def evaluate(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer the data splits again with a saved model; replace outputs, table and report."""
+    """Evaluate a run again and replace its outputs and report."""
     from offramp.run import steps
 
     keep_freed_memory()
