@@ -147,6 +147,26 @@ def test_a_log_keeps_one_work_through_its_steps() -> None:
     ]
 
 
+def test_work_that_is_reported_as_done_twice_is_one_line() -> None:
+    step = "training 2 branches: a, done"
+
+    def report(progress: Progress) -> None:
+        for _ in range(3):
+            progress(step, 8, 8)
+
+    assert log_of(*[(9, step, 8, 8)] * 3) == ["training 2 branches: 8/8"]
+    assert len(screen_of(80, report)) == 1
+
+
+def test_work_of_the_same_name_may_start_again() -> None:
+    lines = log_of((0, "taps", 0, 8), (1, "taps", 8, 8), (2, "taps", 0, 8), (3, "taps", 8, 8))
+    assert lines == ["taps: 0/8", "taps: 8/8 in 0:01"] * 2
+
+
+def test_nothing_to_do_is_not_shown() -> None:
+    assert log_of((0, "checking files", 0, 0)) == []
+
+
 def test_a_fact_is_a_line_of_a_log_in_full() -> None:
     assert log_of((0, WHY, 1, 1)) == [WHY]
 

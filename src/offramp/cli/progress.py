@@ -36,6 +36,22 @@ def is_note(done: int, total: int) -> bool:
     return done == total == 1
 
 
+class Finished:
+    """Works that are done, each with its size; they may be reported again, and say nothing new."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+
+    def says_nothing(self, name: str, done: int, total: int) -> bool:
+        """Whether a report is about no work at all, or about one that was done before."""
+        again = done >= total and self._sizes.get(name) == total
+        if done >= total:
+            self._sizes[name] = total
+        else:
+            self._sizes.pop(name, None)
+        return again or total == 0
+
+
 class LogLines:
     """Progress as lines: where a work starts, after each tenth or half a minute, and where it ends.
 
@@ -47,6 +63,7 @@ class LogLines:
     ) -> None:
         self._write, self._clock = write, clock
         self._works: dict[str, _Work] = {}
+        self._finished = Finished()
         self._lock = threading.Lock()
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -54,6 +71,8 @@ class LogLines:
         with self._lock:
             name, _, step = what.partition(": ")
             now, work = self._clock(), self._works.get(name)
+            if self._finished.says_nothing(name, done, total):
+                return
             if work is None and is_note(done, total):
                 self._write(what)
             elif work is None:
@@ -110,11 +129,14 @@ def bars_on(console: "Console") -> Iterator[Progress]:
             return line(task.description, task.completed, task.total or 1, task.time_remaining)
 
     tasks: dict[str, Any] = {}
+    finished = Finished()
     lock = threading.Lock()
 
     def advance(what: str, done: int, total: int) -> None:
         with lock:
             name = what.partition(": ")[0]
+            if finished.says_nothing(name, done, total):
+                return
             if name not in tasks and is_note(done, total):
                 bars.console.print(Text(what))
                 return
