@@ -67,3 +67,10 @@ def scaled_costs(unit: str, costs: Sequence[float]) -> tuple[str, list[str]]:
         return "ms", [f"{cost:.2f}" for cost in costs]
     name, (texts,) = scaled_flops(costs)
     return name, texts
+
+
+def bytes_text(num_bytes: int) -> str:
+    """A size on disk or in memory."""
+    if num_bytes >= 10**9:
+        return f"{num_bytes / 10**9:.1f} GB"
+    return f"{num_bytes / 10**6:.3g} MB" if num_bytes >= 10**6 else f"{num_bytes:,} bytes"

@@ -44,7 +44,8 @@ def test_help_imports_neither_torch_nor_numpy_nor_matplotlib() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["demo", "cuts", "train", "evaluate", "tradeoff", "calibrate", "simulate", "watch"]
+    "verb",
+    ["demo", "cuts", "train", "evaluate", "runs", "tradeoff", "calibrate", "simulate", "watch"],
 )
 def test_every_verb_says_what_it_does(verb: str) -> None:
     result = CliRunner().invoke(cli.app, [verb, "--help"])

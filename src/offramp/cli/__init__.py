@@ -44,6 +44,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     training.cuts,
     training.train,
     training.evaluate,
+    training.runs,
     policies.tradeoff,
     policies.calibrate,
     policies.simulate,
@@ -58,8 +59,10 @@ _EXAMPLES = {
     "train": (
         "offramp train plan.yaml --device cuda",
         "offramp train plan.yaml --set train.lr=3e-4 --out runs/slower",
+        "offramp train plan.yaml --cache caches/photos",
     ),
     "evaluate": ("offramp evaluate runs/plan --device cuda",),
+    "runs": ("offramp runs runs", "offramp runs experiments --json"),
     "tradeoff": ("offramp tradeoff runs/plan",),
     "calibrate": (
         "offramp calibrate runs/plan --max-drop 0.01",

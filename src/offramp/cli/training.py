@@ -1,4 +1,4 @@
-"""Verbs around training: demo, cuts, train, evaluate."""
+"""Verbs around training: demo, cuts, train, evaluate, runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,7 @@ from offramp.allocator import keep_freed_memory
 from offramp.cli import policies
 from offramp.cli.notices import note
 from offramp.cli.showing import (
+    LEAVES_NOTHING,
     RESUMES,
     STARTS_OVER,
     AsJson,
@@ -170,3 +171,16 @@ def evaluate(
             progress=progress,
         )
     show(result, as_json)
+
+
+@stopping(LEAVES_NOTHING)
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to look, up to three folders deep.")
+    ] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs in a folder, finished or not."""
+    from offramp.run.listing import list_runs
+
+    show(list_runs(folder), as_json)

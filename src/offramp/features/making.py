@@ -20,6 +20,7 @@ from offramp.features.extract import Extraction, Scales, extract_taps, find_scal
 from offramp.features.source import TapSource
 from offramp.features.store import INDEX, Index, stats
 from offramp.progress import Progress
+from offramp.table import bytes_text
 
 _OLD_INDEX = "meta.json"  # of formats 1 and 2
 _log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def _full_disk_explained(draft: Draft) -> Iterator[None]:
         )
         raise DataError(
             f"writing the feature cache in {layout.folder.parent} failed: {error.strerror}. It "
-            f"needs {readable(layout.num_bytes)}: free that much there, lift the limit on file "
+            f"needs {bytes_text(layout.num_bytes)}: free that much there, lift the limit on file "
             "sizes, choose another output folder, or train on fewer samples or cuts. "
             f"{kept} Other caches are untouched."
         ) from error
@@ -136,14 +137,7 @@ def _check_space(layout: Layout) -> None:
     free = shutil.disk_usage(layout.folder.parent).free
     if free < needed:
         raise DataError(
-            f"the feature cache needs {readable(needed)} in {layout.folder.parent}, where "
-            f"{readable(free)} are free. Free some space, choose another output folder, or "
+            f"the feature cache needs {bytes_text(needed)} in {layout.folder.parent}, where "
+            f"{bytes_text(free)} are free. Free some space, choose another output folder, or "
             "train on fewer samples or cuts."
         )
-
-
-def readable(num_bytes: int) -> str:
-    """A size as texts give it."""
-    if num_bytes >= 10**9:
-        return f"{num_bytes / 10**9:.1f} GB"
-    return f"{num_bytes / 10**6:.3g} MB" if num_bytes >= 10**6 else f"{num_bytes:,} bytes"

@@ -1,0 +1,264 @@
+"""Listing: which runs are below a folder, and what is known of each; without torch, and quick."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from offramp.errors import BundleError, OfframpError
+from offramp.record import Record
+from offramp.storage.folder import Contents, is_stored, read_folder
+from offramp.storage.manifest import MANIFEST, RUN
+from offramp.table import Table, bytes_text
+from offramp.task import measure_of
+
+DEPTH = 3
+"""How far below a folder its runs are looked for."""
+_PLAN, _METRICS, _POLICY, _WORK = "plan.yaml", "metrics.json", "policy.json", "work"
+_ODD = (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, OfframpError)
+"""What reading a folder can raise that is not what it looks like."""
+
+
+@dataclass(frozen=True)
+class BestExit(Record):
+    """The early exit with the best value on the test samples, among those that were chosen."""
+
+    name: str
+    measure: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ListedRun(Record):
+    """What is known of a run without loading its model.
+
+    Attributes:
+        name: Of its folder, relative to the one that was listed.
+        state: `finished`, `extending`, `unfinished`, `model` (of `MultiExit.save`) or `damaged`.
+        step: Where an unfinished run or an extension stands, stopped or under way; or what is wrong
+            with a damaged one.
+        backbone: Its name in the plan.
+        data: Kind of the data, and the last part of its root.
+        cuts: With branches.
+        branches: Over all cuts, each counted once.
+        trials: Branches times seeds and learning rates.
+        failed: Trials that ended without a branch.
+        best: The best early exit of a finished run.
+        policies: What each policy of the run promises.
+        changed: When it last changed.
+        num_bytes: On disk, `work/` included.
+    """
+
+    name: str
+    state: str
+    step: str = ""
+    backbone: str | None = None
+    data: str | None = None
+    cuts: int | None = None
+    branches: int | None = None
+    trials: int | None = None
+    failed: int | None = None
+    best: BestExit | None = None
+    policies: tuple[str, ...] = ()
+    changed: str | None = None
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Listing(Record):
+    """The runs below a folder, by name."""
+
+    folder: str
+    runs: tuple[ListedRun, ...]
+
+    def __str__(self) -> str:
+        if not self.runs:
+            return f"no runs in {self.folder}"
+        table = Table.of(
+            ("run", [run.name for run in self.runs]),
+            ("state", [run.state for run in self.runs]),
+            ("backbone", [run.backbone or "" for run in self.runs]),
+            ("data", [run.data or "" for run in self.runs]),
+            ("branches", ["" if run.branches is None else str(run.branches) for run in self.runs]),
+            ("trials", ["" if run.trials is None else str(run.trials) for run in self.runs]),
+            ("best exit", [_best_text(run.best) for run in self.runs]),
+            ("policy", ["; ".join(run.policies) for run in self.runs]),
+            ("changed", [(run.changed or "")[:16].replace("T", " ") for run in self.runs]),
+            ("size", [bytes_text(run.num_bytes) for run in self.runs]),
+            left=4,
+        )
+        steps = [f"{run.name}: {run.state}, {run.step}" for run in self.runs if run.step]
+        return "\n".join([str(table), *([""] if steps else []), *steps])
+
+
+def list_runs(folder: str | Path) -> Listing:
+    """The runs in a folder and up to three folders below it; nothing is changed.
+
+    Files are read as far as they are needed: that a finished run is whole is judged by its
+    manifest, by the small files that are shown, and by the others being there.
+
+    Raises:
+        BundleError: There is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise BundleError(f"{root} is not a folder. Name a folder with runs in it, such as runs.")
+    found = sorted(_runs_below(root, DEPTH))
+    return Listing(str(root), tuple(_listed(path, _name(path, root)) for path in found))
+
+
+def _runs_below(folder: Path, depth: int) -> Iterator[Path]:
+    if _is_run(folder):
+        yield folder
+    elif depth:
+        with suppress(OSError):  # a folder that may not be read holds nothing to list
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+                    yield from _runs_below(path, depth - 1)
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        if (folder / _PLAN).is_file() and (folder / _WORK).is_dir():
+            return True
+        if not is_stored(folder):
+            return False
+        kind = json.loads((folder / MANIFEST).read_bytes()).get("format", "")
+        return str(kind).startswith(f"offramp {RUN.name} ")
+    except _ODD:
+        return (folder / _METRICS).is_file()
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path != root else root.name or str(root)
+
+
+def _listed(folder: Path, name: str) -> ListedRun:
+    try:
+        facts = _finished(folder) if is_stored(folder) else _unfinished(folder)
+    except _ODD as error:
+        facts = {"state": "damaged", "step": str(error) or type(error).__name__}
+    return ListedRun(name, changed=_changed(folder), num_bytes=_size(folder), **facts)
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    stored = read_folder(folder, RUN, [], [_METRICS, _POLICY])
+    for file in stored.manifest["files"]:
+        if file != _PLAN and not (folder / file).exists():
+            raise BundleError(f"{file} is missing. {RUN.remedy(file)}")
+    manifest = stored.manifest
+    facts = {
+        "state": "model",
+        "cuts": len(manifest["cuts"]),
+        "branches": len({(trial["cut"], str(trial["spec"])) for trial in manifest["trials"]}),
+        "trials": len(manifest["trials"]) + len(manifest["failed"]),
+        "failed": len(manifest["failed"]),
+        "policies": _policies(stored),
+    }
+    if "plan" in manifest:
+        facts |= {"state": "finished", "best": _best(stored), **_planned(manifest["plan"])}
+    bigger = folder / _WORK / "extension.yaml"
+    if bigger.exists():
+        facts |= {"state": "extending", "step": _step(folder / _WORK, _read_plan(bigger))}
+    return facts
+
+
+def _unfinished(folder: Path) -> dict[str, Any]:
+    plan = _read_plan(folder / _PLAN)
+    return {"state": "unfinished", "step": _step(folder / _WORK, plan), **_planned(plan)}
+
+
+def _planned(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan says of a run."""
+    data = plan["data"]
+    root = Path(data["root"]).name if data.get("root") else ""
+    branches = sum(map(len, plan["branches"].values()))
+    return {
+        "backbone": plan["backbone"]["name"],
+        "data": f"{data['kind']} {root}".rstrip(),
+        "cuts": len(plan["branches"]),
+        "branches": branches,
+        "trials": branches * _trials_each(plan),
+    }
+
+
+def _trials_each(plan: Mapping[str, Any]) -> int:
+    rates = plan["train"]["lr"]
+    return len(plan["train"]["seeds"]) * (len(rates) if isinstance(rates, list) else 1)
+
+
+def _read_plan(path: Path) -> Mapping[str, Any]:
+    """A plan that a run has written, with its defaults; its values are not checked."""
+    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(plan, dict):
+        raise BundleError(f"{path.name} is not a plan")
+    return plan
+
+
+def _step(work: Path, plan: Mapping[str, Any]) -> str:
+    """The step that a run has reached, from what it has left behind."""
+    states = sorted((work / "state").glob("*.safetensors"))
+    if not (work / "how.json").exists():
+        return "checking the data"
+    if not states:
+        return "computing taps"
+    done, total = sum(map(_is_trained, states)), int(_planned(plan)["trials"])
+    return "evaluating" if done >= total else f"training, {done} of {total} branches done"
+
+
+def _is_trained(state: Path) -> bool:
+    from safetensors import SafetensorError, safe_open  # here: only unfinished runs need it
+
+    try:
+        with safe_open(state, "numpy") as file:
+            scalars = json.loads(json.loads(file.metadata()["state"])["scalars"])
+    except (*_ODD, SafetensorError):
+        return False
+    return bool(scalars["plateau"]["stopped"] or scalars["failure"])
+
+
+def _best(stored: Contents) -> BestExit | None:
+    metrics = json.loads(stored.files[_METRICS])
+    early = metrics["exits"]["exits"][:-1]
+    higher = measure_of(stored.manifest["task"]).higher_is_better
+    if not early:
+        return None
+    best = (max if higher else min)(early, key=lambda point: point["value"])
+    return BestExit(best["name"], metrics["measure"], best["value"])
+
+
+def _policies(stored: Contents) -> tuple[str, ...]:
+    if _POLICY not in stored.files:
+        return ()
+    content = json.loads(stored.files[_POLICY])
+    promises = [each.get("promise") for each in content.get("policies", [content])]
+    return tuple("no promise" if p is None else f"{p['goal']} {p['limit']:g}" for p in promises)
+
+
+def _best_text(best: BestExit | None) -> str:
+    if best is None:
+        return ""
+    value = f"{100 * best.value:.1f} %" if best.measure == "accuracy" else f"{best.value:.3g}"
+    return f"{value} at {best.name}"
+
+
+def _changed(folder: Path) -> str | None:
+    times = [
+        path.stat().st_mtime
+        for path in (folder / MANIFEST, folder / _PLAN, *(folder / _WORK).glob("*"))
+        if path.is_file()
+    ]
+    return datetime.fromtimestamp(max(times), UTC).isoformat(timespec="seconds") if times else None
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # gone meanwhile, or not to be read
+            total += path.lstat().st_size if not path.is_dir() else 0
+    return total
