@@ -11,13 +11,15 @@ from offramp.errors import OfframpWarning
 
 def raised(*, debug: bool, quiet: bool = False) -> None:
     be_quiet(quiet)
-    with shown_warnings(debug):
-        for _ in range(2):
-            warnings.warn("the labels look permuted.", OfframpWarning, stacklevel=1)
-        warnings.warn("this will change in torch 9", DeprecationWarning, stacklevel=1)
-        logging.getLogger("offramp.features").warning("the cache %s is damaged.", "c")
-        logging.getLogger("offramp.features").info("resuming at sample %d", 64)
-        logging.getLogger("matplotlib").warning("building the font cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])  # pytest's own hide what Python prints
+        with shown_warnings(debug):
+            for _ in range(2):
+                warnings.warn("the labels look permuted.", OfframpWarning, stacklevel=1)
+            warnings.warn("this will change in torch 9", DeprecationWarning, stacklevel=1)
+            logging.getLogger("offramp.features").warning("the cache %s is damaged.", "c")
+            logging.getLogger("offramp.features").info("resuming at sample %d", 64)
+            logging.getLogger("matplotlib").warning("building the font cache")
     be_quiet(False)
 
 
@@ -50,8 +52,9 @@ def test_warnings_are_shown_even_when_quiet(capsys: pytest.CaptureFixture[str]) 
     ]
 
 
-def test_filters_and_handlers_are_put_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_filters_and_handlers_are_put_back() -> None:
     ours, everything = logging.getLogger("offramp"), logging.getLogger()
     before = (ours.handlers[:], ours.level, everything.handlers[:], warnings.filters[:])
-    raised(debug=False)
+    with shown_warnings(debug=False):
+        pass
     assert (ours.handlers, ours.level, everything.handlers, warnings.filters) == before

@@ -8,11 +8,11 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from offramp.cli import app
+from offramp.cli import app, main
 from offramp.cli.notices import note
 from offramp.cli.showing import AsJson, AsJsonLines, progress_bars, show
 from offramp.cli.verb import as_verb, explanation
-from offramp.errors import DataError
+from offramp.errors import BundleError, DataError
 from offramp.record import Record
 
 VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -49,6 +49,22 @@ def tried(*words: str) -> Result:
         pass
 
     return CliRunner().invoke(small, ["work", *words])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--debug", "tradeoff", "none.npz"],
+        ["tradeoff", "--debug", "none.npz"],
+        ["tradeoff", "none.npz", "--debug"],
+    ],
+)
+def test_debugging_raises_the_error_wherever_the_flag_stands(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["offramp", *words])
+    with pytest.raises(BundleError):
+        main()
 
 
 def test_standard_output_holds_the_result_only() -> None:
