@@ -41,3 +41,13 @@ def _processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_memory() -> int | None:
+    """Bytes of memory that this process has held at most; None where the system does not say."""
+    try:
+        import resource  # not on Windows
+    except ModuleNotFoundError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if platform.system() == "Darwin" else most * 1024

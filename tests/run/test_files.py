@@ -10,8 +10,9 @@ from PIL import Image
 from offramp.data.splits import SPLIT_NAMES
 from offramp.errors import DataError, OfframpError
 from offramp.run.demo import answers
+from offramp.run.names import WORK
 from offramp.run.plan import Plan
-from offramp.run.steps import WORK, evaluate, train
+from offramp.run.steps import evaluate, train
 
 NETWORK = """
 from torch import nn

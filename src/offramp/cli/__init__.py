@@ -59,7 +59,7 @@ _EXAMPLES = {
     "train": (
         "offramp train plan.yaml --device cuda",
         "offramp train plan.yaml --set train.lr=3e-4 --out runs/slower",
-        "offramp train plan.yaml --cache caches/photos",
+        "offramp train plan.yaml --cache caches/photos --dry-run",
     ),
     "evaluate": ("offramp evaluate runs/plan --device cuda",),
     "runs": ("offramp runs runs", "offramp runs experiments --json"),

@@ -1,5 +1,6 @@
 """Verbs around training: demo, cuts, train, evaluate, runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,13 @@ from offramp.cli.showing import (
 from offramp.cli.streams import put
 from offramp.errors import NoPolicyError
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only check the plan and say what it takes in disk, memory and time."
+    ),
+]
+
 
 @stopping(RESUMES)
 def demo(
@@ -36,19 +44,25 @@ def demo(
         int, typer.Option(metavar="N", min=0, help="Test pictures to classify one by one.")
     ] = 4,
     settings: Settings = None,
+    dry_run: DryRun = False,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
     """Train and calibrate exits on the shipped network and pictures."""
     from offramp.run import demo as story
     from offramp.run import steps
+    from offramp.run.forecast import Forecast, forecast_run
+    from offramp.run.results import RunResult
 
     keep_freed_memory()
     plan = story.demo_plan(settings or ())
+    work: Callable[..., Forecast | RunResult] = forecast_run if dry_run else steps.train
     with progress_bars() as progress:
-        result = steps.train(plan, out, device=device, threads=threads, progress=progress)
+        result = work(plan, out, device=device, threads=threads, progress=progress)
     show(result, as_json=False)
     note(result.work_done)
+    if not isinstance(result, RunResult):
+        return
     put("\nThresholds with a certified accuracy, as `offramp calibrate` finds them:\n")
     try:
         policies.calibrate(out, max_drop=[0.02])
@@ -125,6 +139,7 @@ def train(
             show_default="RUN/work/cache",
         ),
     ] = None,
+    dry_run: DryRun = False,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -134,10 +149,13 @@ def train(
 
     loaded = load_plan(plan, settings or ())
     from offramp.run import steps  # after the plan, so that a mistake in it is reported at once
+    from offramp.run.forecast import Forecast, forecast_run
+    from offramp.run.results import RunResult
 
     keep_freed_memory()
+    work: Callable[..., Forecast | RunResult] = forecast_run if dry_run else steps.train
     with progress_bars() as progress:
-        result = steps.train(
+        result = work(
             loaded,
             out or Path("runs") / plan.stem,
             backbone_file=backbone_file,

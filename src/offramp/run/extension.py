@@ -1,21 +1,75 @@
 """Extending a run: a bigger plan keeps what is trained and trains what is new."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from offramp.backbones.staged import StagedBackbone
-from offramp.errors import DataError, PlanError
+from offramp.data import Splits
+from offramp.errors import DataError, OfframpWarning, PlanError
 from offramp.multiexit.trial import Failed, Trial
-from offramp.run.plan import Plan
+from offramp.run.names import EXTENSION, PLAN, WORK
+from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult
+from offramp.run.stored import RUN_NAMES, data_keys, load_result
 from offramp.storage.atomic import write_bytes
+from offramp.storage.folder import check_free, is_stored
 from offramp.training.learner import OUT_OF_MEMORY
 
-EXTENSION = "extension.yaml"
-"""In the work folder, the plan of an extension that is not finished; only for those who look."""
 NOTHING_TRAINED = "nothing was trained: this run is finished, and its plan is the same"
+
+
+def earlier_run(
+    folder: Path, plan: Plan, splits: Splits | None, backbone_file: str | None
+) -> RunResult | None:
+    """The finished run in a folder, if there is one, that a plan repeats or extends.
+
+    Args:
+        folder: May be missing.
+        plan: What is to be done there.
+        splits: The data, if it is loaded already.
+        backbone_file: As in `train`.
+
+    Raises:
+        PlanError: The folder holds a run of a plan that this one does not contain.
+        DataError: The data of the run has changed since.
+        BundleError: The folder has files of the names that a run writes, but holds no run.
+    """
+    if (folder / PLAN).exists():
+        check_contained(folder, load_plan(folder / PLAN), plan)
+    if not is_stored(folder):
+        check_free(folder, RUN_NAMES)
+        return None
+    earlier = load_result(folder, backbone_file)
+    check_contained(folder, earlier.plan, plan)
+    check_same_data(folder, earlier.data_keys, splits or plan.data.load(check=False))
+    return earlier
+
+
+def is_finished(earlier: RunResult, plan: Plan) -> bool:
+    """Whether nothing is left to do: the plan is the run's own and no branch can be resumed.
+
+    A branch that ran out of memory is resumed where its state is still there.
+    """
+    short = any(failed.reason.startswith(OUT_OF_MEMORY) for failed in earlier.model.failed)
+    resumable = short and (earlier.folder / WORK).exists()
+    return not earlier.plan.differences(plan) and not resumable
+
+
+def check_same_data(folder: Path, stored: Mapping[str, str], splits: Splits) -> None:
+    """Refuse a finished run whose data has changed since.
+
+    Raises:
+        DataError: It names the splits.
+    """
+    changed = [name for name, key in data_keys(splits).items() if stored[name] != key]
+    if changed:
+        raise DataError(
+            f"{folder} holds a finished run, but the {', '.join(changed)} data of its plan have "
+            "changed since. Choose another --out to train on the new data, or delete that folder."
+        )
 
 
 def check_contained(folder: Path, stored: Plan, plan: Plan) -> None:
@@ -63,17 +117,19 @@ def extending(work: Path, plan: Plan) -> Iterator[None]:
     (work / EXTENSION).unlink(missing_ok=True)
 
 
-def work_done(result: RunResult, num_kept: int, earlier: RunResult | None, had_policy: bool) -> str:
+def work_done(result: RunResult, num_kept: int, earlier: RunResult | None) -> str:
     """What a call trained and what it took from before, as a sentence."""
-    model = result.model
-    trained = len(model.trials) + len(model.failed) - num_kept
+    trained = len(result.model.trials) + len(result.model.failed) - num_kept
     text = f"{trained} {'branch' if trained == 1 else 'branches'} trained"
-    if earlier is None:
-        return text
-    text += f", {num_kept} kept from the run as it was"
-    if not had_policy or earlier.model.digest() == model.digest():
-        return text
-    return (
-        f"{text}. The exits have changed, so the policy that was calibrated for the earlier ones "
-        "was removed: run `offramp calibrate` again"
-    )
+    return text if earlier is None else f"{text}, {num_kept} kept from the run as it was"
+
+
+def warn_of_lost_policy(result: RunResult, earlier: RunResult) -> None:
+    """Warn where the exits have changed, so that a policy that the run had was removed."""
+    if earlier.model.digest() != result.model.digest():
+        warnings.warn(
+            f"the policy of {result.folder} was calibrated for exits that the run no longer has, "
+            "and was removed. Run `offramp calibrate` again.",
+            OfframpWarning,
+            stacklevel=3,
+        )

@@ -12,6 +12,7 @@ import yaml
 
 from offramp.errors import BundleError, OfframpError
 from offramp.record import Record
+from offramp.run.names import EXTENSION, METRICS, PLAN, POLICY, WORK
 from offramp.storage.folder import Contents, is_stored, read_folder
 from offramp.storage.manifest import MANIFEST, RUN
 from offramp.table import Table, bytes_text
@@ -19,7 +20,6 @@ from offramp.task import measure_of
 
 DEPTH = 3
 """How far below a folder its runs are looked for."""
-_PLAN, _METRICS, _POLICY, _WORK = "plan.yaml", "metrics.json", "policy.json", "work"
 _ODD = (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, OfframpError)
 """What reading a folder can raise that is not what it looks like."""
 
@@ -124,14 +124,14 @@ def _runs_below(folder: Path, depth: int) -> Iterator[Path]:
 
 def _is_run(folder: Path) -> bool:
     try:
-        if (folder / _PLAN).is_file() and (folder / _WORK).is_dir():
+        if (folder / PLAN).is_file() and (folder / WORK).is_dir():
             return True
         if not is_stored(folder):
             return False
         kind = json.loads((folder / MANIFEST).read_bytes()).get("format", "")
         return str(kind).startswith(f"offramp {RUN.name} ")
     except _ODD:
-        return (folder / _METRICS).is_file()
+        return (folder / METRICS).is_file()
 
 
 def _name(path: Path, root: Path) -> str:
@@ -147,9 +147,9 @@ def _listed(folder: Path, name: str) -> ListedRun:
 
 
 def _finished(folder: Path) -> dict[str, Any]:
-    stored = read_folder(folder, RUN, [], [_METRICS, _POLICY])
+    stored = read_folder(folder, RUN, [], [METRICS, POLICY])
     for file in stored.manifest["files"]:
-        if file != _PLAN and not (folder / file).exists():
+        if file != PLAN and not (folder / file).exists():
             raise BundleError(f"{file} is missing. {RUN.remedy(file)}")
     manifest = stored.manifest
     facts = {
@@ -162,15 +162,15 @@ def _finished(folder: Path) -> dict[str, Any]:
     }
     if "plan" in manifest:
         facts |= {"state": "finished", "best": _best(stored), **_planned(manifest["plan"])}
-    bigger = folder / _WORK / "extension.yaml"
+    bigger = folder / WORK / EXTENSION
     if bigger.exists():
-        facts |= {"state": "extending", "step": _step(folder / _WORK, _read_plan(bigger))}
+        facts |= {"state": "extending", "step": _step(folder / WORK, _read_plan(bigger))}
     return facts
 
 
 def _unfinished(folder: Path) -> dict[str, Any]:
-    plan = _read_plan(folder / _PLAN)
-    return {"state": "unfinished", "step": _step(folder / _WORK, plan), **_planned(plan)}
+    plan = _read_plan(folder / PLAN)
+    return {"state": "unfinished", "step": _step(folder / WORK, plan), **_planned(plan)}
 
 
 def _planned(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,13 +202,17 @@ def _read_plan(path: Path) -> Mapping[str, Any]:
 
 def _step(work: Path, plan: Mapping[str, Any]) -> str:
     """The step that a run has reached, from what it has left behind."""
-    states = sorted((work / "state").glob("*.safetensors"))
     if not (work / "how.json").exists():
         return "checking the data"
-    if not states:
+    if not any((work / "state").glob("*.safetensors")):
         return "computing taps"
-    done, total = sum(map(_is_trained, states)), int(_planned(plan)["trials"])
+    done, total = trained_branches(work), int(_planned(plan)["trials"])
     return "evaluating" if done >= total else f"training, {done} of {total} branches done"
+
+
+def trained_branches(work: Path) -> int:
+    """How many branches whose states are in a work folder are trained to their end."""
+    return sum(map(_is_trained, (work / "state").glob("*.safetensors")))
 
 
 def _is_trained(state: Path) -> bool:
@@ -223,7 +227,7 @@ def _is_trained(state: Path) -> bool:
 
 
 def _best(stored: Contents) -> BestExit | None:
-    metrics = json.loads(stored.files[_METRICS])
+    metrics = json.loads(stored.files[METRICS])
     early = metrics["exits"]["exits"][:-1]
     higher = measure_of(stored.manifest["task"]).higher_is_better
     if not early:
@@ -233,9 +237,9 @@ def _best(stored: Contents) -> BestExit | None:
 
 
 def _policies(stored: Contents) -> tuple[str, ...]:
-    if _POLICY not in stored.files:
+    if POLICY not in stored.files:
         return ()
-    content = json.loads(stored.files[_POLICY])
+    content = json.loads(stored.files[POLICY])
     promises = [each.get("promise") for each in content.get("policies", [content])]
     return tuple("no promise" if p is None else f"{p['goal']} {p['limit']:g}" for p in promises)
 
@@ -250,7 +254,7 @@ def _best_text(best: BestExit | None) -> str:
 def _changed(folder: Path) -> str | None:
     times = [
         path.stat().st_mtime
-        for path in (folder / MANIFEST, folder / _PLAN, *(folder / _WORK).glob("*"))
+        for path in (folder / MANIFEST, folder / PLAN, *(folder / WORK).glob("*"))
         if path.is_file()
     ]
     return datetime.fromtimestamp(max(times), UTC).isoformat(timespec="seconds") if times else None

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,38 +11,34 @@ import torch
 
 from offramp.compute import device_name, torch_switches
 from offramp.data import Splits
-from offramp.errors import DataError, OfframpError, PlanError
+from offramp.errors import OfframpError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
 from offramp.run.extension import (
     NOTHING_TRAINED,
-    check_contained,
+    check_same_data,
+    earlier_run,
     extending,
+    is_finished,
     kept_trials,
+    warn_of_lost_policy,
     work_done,
 )
 from offramp.run.measure import RunContext, measure_splits
+from offramp.run.names import PLAN, POLICY, WORK
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
 from offramp.run.results import RunResult
 from offramp.run.stored import (
-    PLAN,
-    POLICY,
-    RUN_NAMES,
     data_keys,
-    load_result,
     load_run,
     write_result,
 )
 from offramp.storage.atomic import make_folder, write_bytes
-from offramp.storage.folder import check_free, is_stored
 from offramp.training import fit_branches
 from offramp.training.checks import check_device
-from offramp.training.learner import OUT_OF_MEMORY
 
-WORK = "work"
-"""Folder of the cache and of the training state; may be deleted once the run is done."""
 CHECKED = "checked.json"
 """In it, keys of the data whose files were all found readable."""
 
@@ -85,19 +81,12 @@ def train(
     """
     check_device(device)
     folder = make_folder(Path(out))
-    if (folder / PLAN).exists():
-        check_contained(folder, load_plan(folder / PLAN), plan)
-    earlier: RunResult | None = None
-    if is_stored(folder):
-        earlier = load_result(folder, backbone_file)
-        check_contained(folder, earlier.plan, plan)
-        _check_same_data(folder, earlier.data_keys, splits or plan.data.load(check=False))
+    earlier = earlier_run(folder, plan, splits, backbone_file)
+    if earlier is not None:
         _restore_plan(folder, earlier.plan)
-        if not earlier.plan.differences(plan) and not _may_do_better(folder, earlier):
+        if is_finished(earlier, plan):
             earlier.model.to(device)
             return replace(earlier, work_done=NOTHING_TRAINED)
-    else:
-        check_free(folder, RUN_NAMES)
     prepared = prepare_run(plan, backbone_file, splits)
     known = () if earlier is None else kept_trials(earlier, plan, prepared.backbone)
     _check_files(prepared.splits, folder / WORK, progress)
@@ -120,7 +109,9 @@ def train(
         model.info = prepared.info
         context = RunContext(device, progress, clock)
         result = _evaluate(folder, plan, model, prepared.splits, context, clock() - started)
-    return replace(result, work_done=work_done(result, len(known), earlier, had_policy))
+    if earlier is not None and had_policy:
+        warn_of_lost_policy(result, earlier)
+    return replace(result, work_done=work_done(result, len(known), earlier))
 
 
 def evaluate(
@@ -145,17 +136,11 @@ def evaluate(
     folder = Path(folder)
     run = load_run(folder, backbone_file)
     data = splits or run.plan.data.load(check=False)
-    _check_same_data(folder, run.data_keys, data)
+    check_same_data(folder, run.data_keys, data)
     _restore_plan(folder, run.plan)
     context = RunContext(device, progress, clock)
     with torch_switches(threads=threads):
         return _evaluate(folder, run.plan, run.model, data, context, run.training_seconds)
-
-
-def _may_do_better(folder: Path, result: RunResult) -> bool:
-    """Whether a branch of a finished run ran out of memory and can be resumed."""
-    short = any(failed.reason.startswith(OUT_OF_MEMORY) for failed in result.model.failed)
-    return short and (folder / WORK).exists()
 
 
 @contextmanager
@@ -182,16 +167,6 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
 def _restore_plan(folder: Path, plan: Plan) -> None:
     if not (folder / PLAN).exists():
         write_bytes(folder / PLAN, plan.to_yaml().encode())
-
-
-def _check_same_data(folder: Path, stored: Mapping[str, str], splits: Splits) -> None:
-    """Refuse a finished run whose data has changed since."""
-    changed = [name for name, key in data_keys(splits).items() if stored[name] != key]
-    if changed:
-        raise DataError(
-            f"{folder} holds a finished run, but the {', '.join(changed)} data of its plan have "
-            "changed since. Choose another --out to train on the new data, or delete that folder."
-        )
 
 
 def _check_files(splits: Splits, work: Path, progress: Progress) -> None:

@@ -16,6 +16,7 @@ from offramp.multiexit.saved import WEIGHTS, describe_model, write_weights
 from offramp.outputs import ExitOutputs
 from offramp.report import write_report
 from offramp.run.measure import SPLITS, Measured
+from offramp.run.names import ENVIRONMENT, METRICS, PLAN, POLICY
 from offramp.run.plan import Plan, checked_plan, load_plan
 from offramp.run.prepare import build_backbone
 from offramp.run.results import RunResult, report_inputs
@@ -24,10 +25,6 @@ from offramp.storage.atomic import write_bytes
 from offramp.storage.folder import Contents, changing, is_stored, read_folder
 from offramp.storage.manifest import RUN
 
-PLAN = "plan.yaml"
-METRICS = "metrics.json"
-ENVIRONMENT = "environment.json"
-POLICY = "policy.json"
 _TRIALS, _RIVALS = "outputs/trials.npz", "outputs/rivals.npz"
 RUN_NAMES = (
     *(WEIGHTS, METRICS, ENVIRONMENT, POLICY, "outputs"),

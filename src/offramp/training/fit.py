@@ -3,35 +3,29 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
-import torch
-
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
-from offramp.data.augment import views_of
 from offramp.data.samples import Samples
 from offramp.errors import PlanError
-from offramp.features import Executor, FeatureCache, LiveTaps, missing_bytes, start_executor
+from offramp.features import Executor, FeatureCache, LiveTaps, start_executor
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Failed, Trial
 from offramp.progress import Progress, silent
 from offramp.storage.atomic import make_folder
 from offramp.task import Task
-from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
+from offramp.training.job import Job
 from offramp.training.lockstep import Setup, SharedProgress
-from offramp.training.mode import Mode, Needs, mode_in
-from offramp.training.objective import Objective
+from offramp.training.mode import Mode, mode_in
 from offramp.training.outcome import best_per_cut, report_failures
-from offramp.training.settings import TrainOptions, TrainSettings, read_settings
+from offramp.training.settings import TrainOptions, read_settings
 from offramp.training.state import curves_folder, state_path
 from offramp.training.supply import LiveSupply
-from offramp.training.sweep import Sweep
 from offramp.training.units import (
-    Recipe,
     Resources,
     StoredTaps,
     TrainTrials,
@@ -98,20 +92,13 @@ def fit_branches(
         DataError: Labels, values or disk space do not allow training, or every branch failed.
     """
     settings = read_settings(seeds, options)
-    objective = Objective(task, settings.regression_loss)
-    place = check_device(device)
-    probes = check_branches(backbone, branches, objective)
-    sets = [
-        check_split(data, what, backbone, objective)
-        for what, data in (("training", train), ("validation", val))
-    ]
-    recipe = Recipe(settings, task, backbone.num_outputs, str(place))
-    with _folder(out) as root, start_executor(threads, place) as executor:
+    job = Job.of(
+        backbone, branches, train, val, settings=settings, task=task, device=device, known=known
+    )
+    with _folder(out) as root, start_executor(threads, job.device) as executor:
         taps = root / "cache" if cache is None else make_folder(Path(cache))
         curves = root if tensorboard and out is not None else None
-        sweep = Sweep.of(backbone.cuts, branches, settings, known)
-        fit = _Fit(backbone, sweep, probes, recipe, root, taps, curves, executor, progress)
-        results = fit.run(*sets)
+        results = _Fit(job, root, taps, curves, executor, progress).run()
     trials = [result for result in results if isinstance(result, Trial)]
     failed = [result for result in results if isinstance(result, Failed)]
     report_failures(trials, failed, settings)
@@ -122,59 +109,48 @@ def fit_branches(
 class _Fit:
     """One call of `fit_branches`, its arguments checked."""
 
-    backbone: StagedBackbone
-    sweep: Sweep
-    probes: Probes
-    recipe: Recipe
+    job: Job
     root: Path
     taps: Path
     curves: Path | None
     executor: Executor
     progress: Progress
 
-    def run(self, train: Split, validation: Split) -> Results:
+    def run(self) -> Results:
         """Every trial in order, those that are not known trained now."""
-        trained = self._train(train, validation) if self.sweep.needed else ()
-        return self.sweep.in_order(trained)
+        sweep = self.job.sweep
+        return sweep.in_order(self._train() if sweep.needed else ())
 
-    def _train(self, train: Split, validation: Split) -> Results:
+    def _train(self) -> Results:
         """Choose the mode, get the taps, and train on them every branch that is not known."""
-        shapes = [shape for cut in self.sweep.cuts for shape in self.backbone.tap_shapes[cut]]
-        num_params = sum(found.num_params for found in self.probes.values())
-        samples = len(train.targets), len(validation.targets)
-        settings, ahead = self.recipe.settings, self.executor.ahead
-        needs = Needs.of(shapes, num_params, samples, settings, ahead)
-        if settings.how == "auto":
-            needs = replace(needs, there=needs.disk - self._missing_bytes(train, validation))
-        mode = mode_in(self.root, self.sweep.cuts, needs, settings, self.taps)
+        job, sweep = self.job, self.job.sweep
+        needs = job.needs(self.taps, self.executor.ahead)
+        mode = mode_in(self.root, sweep.cuts, needs, job.settings, self.taps)
         self.progress(str(mode), 1, 1)
         report = SharedProgress(
-            self.progress,
-            self.sweep.num_untrained,
-            settings.epochs * len(train.targets),
+            self.progress, sweep.num_untrained, job.settings.epochs * len(job.train.targets)
         )
         with report.guard():
             run = self._cached if mode.how == "cached" else self._fused
-            return run(train, validation, mode, report)
+            return run(mode, report)
 
-    def _cached(
-        self, train: Split, validation: Split, mode: Mode, report: SharedProgress
-    ) -> Results:
+    def _cached(self, mode: Mode, report: SharedProgress) -> Results:
         """Units of work on taps from the disk, those with the longest steps first."""
-        samples = _viewed(train.samples, self.recipe.settings)
-        stored = self._cache(train.what, samples, None)
+        job = self.job
+        train, validation = job.train, job.validation
+        stored = self._cache(train.what, job.training_samples, None)
         judged = self._cache(validation.what, validation.samples, stored)
-        together = torch.device(self.recipe.device).type != "cpu"
+        together = job.device.type != "cpu"
         units = [
             TrainTrials(
-                self.recipe,
+                job.recipe,
                 cut,
-                self.backbone.features(cut),
+                job.backbone.features(cut),
                 StoredTaps(stored.folder, train.targets.numpy()),
                 StoredTaps(judged.folder, validation.targets.numpy()),
                 trials,
             )
-            for cut in self.sweep.needed
+            for cut in job.sweep.needed
             for trials in self._groups(
                 cut, [stored.origin(cut), judged.origin(cut)], mode, together
             )
@@ -185,39 +161,39 @@ class _Fit:
         found = dict(zip(order, results, strict=True))
         return tuple(result for place in range(len(units)) for result in found[place])
 
-    def _fused(
-        self, train: Split, validation: Split, mode: Mode, report: SharedProgress
-    ) -> Results:
+    def _fused(self, mode: Mode, report: SharedProgress) -> Results:
         """All branches in lockstep on what the backbone gives batch by batch."""
-        settings, samples = self.recipe.settings, train.samples
+        job = self.job
+        settings, samples = job.settings, job.train.samples
         live = LiveTaps.of(
-            self.backbone,
-            _viewed(samples, settings),
+            job.backbone,
+            job.training_samples,
             self.taps,
-            cuts=self.sweep.needed,
-            statistics=any(found.standardised for found in self.probes.values()),
+            cuts=job.sweep.needed,
+            statistics=any(found.standardised for found in job.probes.values()),
             dtype=settings.cache_dtype,
-            device=torch.device(self.recipe.device),
+            device=job.device,
             executor=self.executor,
-            progress=self._of(train.what),
+            progress=self._of(job.train.what),
         )
+        validation = job.validation
         judged = validation.samples.content_key
         trials = [
             files
-            for cut in self.sweep.needed
+            for cut in job.sweep.needed
             for [files] in self._groups(cut, [live.origin(cut), judged], mode, together=False)
         ]
         longest_first = sorted(trials, key=lambda files: -self._flops([files]))
         learners = {
-            self.recipe.learner(
+            job.recipe.learner(
                 files.name,
-                self.backbone.features(files.name.cut),
+                job.backbone.features(files.name.cut),
                 live.statistics(files.name.cut) if live.known else (),
             ): files
             for files in longest_first
         }
         setup = Setup(
-            LiveSupply(live, samples, train.targets, settings.augment),
+            LiveSupply(live, samples, job.train.targets, settings.augment),
             LiveSupply(live, validation.samples, validation.targets),
             settings,
             self.executor,
@@ -227,27 +203,15 @@ class _Fit:
         found = {id(files): result for files, result in zip(longest_first, results, strict=True)}
         return tuple(found[id(files)] for files in trials)
 
-    def _missing_bytes(self, train: Split, validation: Split) -> int:
-        settings = self.recipe.settings
-        return missing_bytes(
-            self.backbone,
-            _viewed(train.samples, settings),
-            validation.samples,
-            self.taps,
-            cuts=self.sweep.needed,
-            dtype=settings.cache_dtype,
-            device=torch.device(self.recipe.device),
-        )
-
     def _cache(self, what: str, samples: Samples, scales_of: FeatureCache | None) -> FeatureCache:
         return FeatureCache.of(
-            self.backbone,
+            self.job.backbone,
             samples,
             self.taps,
-            cuts=self.sweep.needed,
+            cuts=self.job.sweep.needed,
             scales_of=scales_of,
-            dtype=self.recipe.settings.cache_dtype,
-            device=self.recipe.device,
+            dtype=self.job.settings.cache_dtype,
+            device=self.job.recipe.device,
             threads=self.executor.count,
             progress=self._of(what),
         )
@@ -259,34 +223,31 @@ class _Fit:
         self, cut: str, origins: Sequence[Any], mode: Mode, together: bool
     ) -> list[tuple[TrialFiles, ...]]:
         """The branches to train at a cut, alone or all together."""
-        [place] = [place for place in self.backbone.places if place.name == cut]
+        [place] = [place for place in self.job.backbone.places if place.name == cut]
         given = {
             "offramp": version("offramp"),
             "how": mode.how,
             "place": repr(place),
             "taps": origins,
-            "task": self.recipe.task,
-            "num_outputs": self.recipe.num_outputs,
+            "task": self.job.recipe.task,
+            "num_outputs": self.job.recipe.num_outputs,
         }
-        settings = self.recipe.settings
+        settings = self.job.settings
         trials = [
             TrialFiles(
                 name,
                 state_path(self.root, name, given | {"settings": settings.of(name.rate)}),
                 None if self.curves is None else curves_folder(self.curves, name),
             )
-            for name in self.sweep.untrained(cut)
+            for name in self.job.sweep.untrained(cut)
         ]
         return [tuple(trials)] if together else [(files,) for files in trials]
 
     def _flops(self, trials: Sequence[TrialFiles]) -> int:
         """Of one sample through all of these branches."""
-        return sum(self.probes[files.name.cut, files.name.spec.label()].flops for files in trials)
-
-
-def _viewed(samples: Samples, settings: TrainSettings) -> Samples:
-    """What runs through the backbone for the training data: the samples, or views of them."""
-    return samples if settings.augment is None else views_of(samples, settings.augment)
+        return sum(
+            self.job.probes[files.name.cut, files.name.spec.label()].flops for files in trials
+        )
 
 
 @contextmanager

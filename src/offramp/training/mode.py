@@ -71,8 +71,7 @@ class Allowed:
     @classmethod
     def here(cls, folder: Path, disk_gb: float | None, memory_gb: float | None) -> "Allowed":
         """The figures given; where None, nine tenths of the free disk and the free memory."""
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        free = int(_SHARE_OF_FREE_DISK * shutil.disk_usage(there).free)
+        free = int(_SHARE_OF_FREE_DISK * free_disk(folder))
         return cls(
             free if disk_gb is None else int(disk_gb * 1e9),
             available_memory() if memory_gb is None else int(memory_gb * 1e9),
@@ -91,7 +90,13 @@ class Mode:
 
 
 def mode_in(
-    root: Path, cuts: Sequence[str], needs: Needs, settings: TrainSettings, taps: Path
+    root: Path,
+    cuts: Sequence[str],
+    needs: Needs,
+    settings: TrainSettings,
+    taps: Path,
+    *,
+    keep: bool = True,
 ) -> Mode:
     """The mode of this call, which is that of an earlier call about the same in this folder.
 
@@ -103,6 +108,7 @@ def mode_in(
         needs: Of each mode.
         settings: How branches are trained.
         taps: Where the cached mode would keep the taps.
+        keep: Write the mode down for later calls.
 
     Raises:
         PlanError: As `choose_mode`.
@@ -113,7 +119,8 @@ def mode_in(
     if mode is None:
         allowed = Allowed.here(taps, settings.disk_gb, settings.memory_gb)
         mode = choose_mode(settings.how, needs, allowed, settings.augment)
-        remember_mode(root, about, mode)
+        if keep:
+            remember_mode(root, about, mode)
     return mode
 
 
@@ -165,6 +172,22 @@ def remember_mode(root: Path, about: Mapping[str, object], mode: Mode) -> None:
     """Keep the mode taken; `recall_mode` gives it back."""
     content = {**asdict(mode), "about": about}
     write_bytes(root / FILE, json.dumps(content, indent=1).encode())
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder is, or would be made."""
+    return shutil.disk_usage(_nearest(folder)).free
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    """Whether two folders are, or would be made, on the same disk."""
+    return _nearest(one).stat().st_dev == _nearest(other).stat().st_dev
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    path = folder.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def available_memory() -> int:

@@ -1,0 +1,276 @@
+"""Forecast: what a plan would take in disk, memory and time, without training anything."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offramp.compute import device_name, torch_switches
+from offramp.data import Splits
+from offramp.machine import peak_memory
+from offramp.multiexit.answers import answer_samples
+from offramp.multiexit.trial import Failed, Trial
+from offramp.progress import Progress, silent
+from offramp.record import Record
+from offramp.run.extension import earlier_run, is_finished, kept_trials
+from offramp.run.listing import trained_branches
+from offramp.run.names import WORK
+from offramp.run.plan import Plan
+from offramp.run.prepare import Prepared, prepare_run
+from offramp.run.rivals import BATCH_SIZE
+from offramp.table import bytes_text
+from offramp.training.checks import check_device
+from offramp.training.forecast import Clock, TrainingForecast, forecast_training
+from offramp.training.job import Job
+from offramp.training.mode import available_memory, free_disk, same_disk
+
+_STATES = {
+    "new": "a new run",
+    "resumes": "resumes the interrupted run there",
+    "extends": "extends the finished run there",
+    "finished": "a finished run of this plan is there, so nothing would be trained",
+}
+
+
+@dataclass(frozen=True)
+class Forecast(Record):
+    """What `offramp train` would do and take. Nothing was written to find it out.
+
+    Attributes:
+        folder: The run folder.
+        state: `new`, `resumes`, `extends` or `finished`.
+        trials: Asked for in all: branches times seeds and learning rates.
+        kept: Of these, trained in the finished run that is extended.
+        resumed: Of these, trained already by the interrupted run.
+        samples: Of each split.
+        how: `cached` or `fused`; empty where nothing is left to train.
+        why: The reason for it.
+        cache: Folder of the taps.
+        tap_bytes: Of all taps if they are cached, exact: samples times values times bytes each.
+        tap_bytes_missing: What of it is still to be written; 0 in the fused mode.
+        cache_free: Bytes free where the cache is.
+        run_bytes: At most, of the rest of the run: states of training, weights, answers.
+        run_free: Bytes free where the run is.
+        enough_disk: Whether both fit.
+        memory_bytes: Estimate of the most that the process will hold; None where the system does
+            not tell what the probe held.
+        memory_free: Bytes of memory that could be taken before the probe.
+        seconds: Estimates for `taps`, `training` (at most: no branch stops early) and
+            `evaluation`, from a short probe on this machine.
+        workers: Branches that train at once.
+        device: Where.
+    """
+
+    folder: str
+    state: str
+    trials: int
+    kept: int
+    resumed: int
+    samples: Mapping[str, int]
+    how: str = ""
+    why: str = ""
+    cache: str = ""
+    tap_bytes: int = 0
+    tap_bytes_missing: int = 0
+    cache_free: int = 0
+    run_bytes: int = 0
+    run_free: int = 0
+    enough_disk: bool = True
+    memory_bytes: int | None = None
+    memory_free: int = 0
+    seconds: Mapping[str, float] | None = None
+    workers: int = 0
+    device: str = "cpu"
+
+    @property
+    def work_done(self) -> str:
+        """As that of a `RunResult`."""
+        return "nothing was trained or written"
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.samples.items())
+        lines = {
+            "run": f"{self.folder}: {_STATES[self.state]}",
+            "samples": counts,
+            "trials": self._trials_text(),
+        }
+        if self.seconds is not None:
+            lines |= self._needs_texts(self.seconds)
+        return "\n".join(f"{name:<8} {value}" for name, value in lines.items())
+
+    def _trials_text(self) -> str:
+        left = self.trials - self.kept - self.resumed
+        parts = {"kept from the finished run": self.kept, "trained already": self.resumed}
+        more = "".join(f", {count} {what}" for what, count in parts.items() if count)
+        return f"{left} of {self.trials} to train{more}"
+
+    def _needs_texts(self, seconds: Mapping[str, float]) -> dict[str, str]:
+        missing = bytes_text(self.tap_bytes_missing)
+        memory = "" if self.memory_bytes is None else f"about {bytes_text(self.memory_bytes)}; "
+        each = {
+            "taps": f"taps {_duration(seconds['taps'])}",
+            "training": f"training at most {_duration(seconds['training'])}",
+            "evaluation": f"evaluation {_duration(seconds['evaluation'])}",
+        }
+        return {
+            "how": f"{self.how}: {self.why}",
+            "taps": (
+                f"{missing} of {bytes_text(self.tap_bytes)} to write in {self.cache}; "
+                f"{bytes_text(self.cache_free)} free"
+                if self.how == "cached"
+                else "not stored"
+            ),
+            "disk": (
+                f"at most {bytes_text(self.run_bytes)} beside the taps; "
+                f"{bytes_text(self.run_free)} free" + ("" if self.enough_disk else " -- NOT ENOUGH")
+            ),
+            "memory": f"{memory}{bytes_text(self.memory_free)} free",
+            "time": (
+                f"about {_duration(sum(seconds.values()))} ({', '.join(each.values())})\n"
+                f"{'':<8} estimated from a few batches, {self.workers} at once on {self.device}; "
+                "less where branches stop early;\n"
+                f"{'':<8} static rivals and milliseconds come on top"
+            ),
+        }
+
+
+def forecast_run(
+    plan: Plan,
+    out: str | Path,
+    *,
+    splits: Splits | None = None,
+    backbone_file: str | None = None,
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: Progress = silent,
+    clock: Clock = time.perf_counter,
+) -> Forecast:
+    """Check a plan with its data, backbone and cuts, and say what training it would take.
+
+    Arguments and errors are those of `train`. No file or folder is made. Pictures are not decoded
+    but for a few: whether all of them can be read is found out by `train`.
+    """
+    check_device(device)
+    folder, memory_free = Path(out), available_memory()
+    earlier = earlier_run(folder, plan, splits, backbone_file)
+    prepared = prepare_run(plan, backbone_file, splits)
+    trials = sum(map(len, plan.branches.values())) * plan.train.num_trials
+    about: dict[str, Any] = {
+        "folder": str(folder),
+        "trials": trials,
+        "kept": 0,
+        "resumed": 0,
+        "samples": {name: len(each) for name, each in prepared.splits.named().items()},
+    }
+    if earlier is not None and is_finished(earlier, plan):
+        return Forecast(**about | {"state": "finished", "kept": trials})
+    known: tuple[Trial | Failed, ...] = ()
+    if earlier is not None:
+        known = kept_trials(earlier, plan, prepared.backbone)
+        about |= {"state": "extends", "kept": len(known)}
+    else:
+        resumed = min(trials, trained_branches(folder / WORK))
+        about |= {"state": "resumes" if (folder / WORK).exists() else "new", "resumed": resumed}
+    job = Job.of(
+        prepared.backbone,
+        plan.branches,
+        prepared.splits.train,
+        prepared.splits.validation,
+        settings=plan.train,
+        task=plan.task,
+        device=device,
+        known=known,
+    )
+    taps = folder / WORK / "cache" if cache is None else Path(cache)
+    with torch_switches(threads=threads):
+        training = forecast_training(job, folder / WORK, taps, progress=progress, clock=clock)
+        per_sample = _answer_seconds(job, prepared.splits, clock)
+    left = trials - about["kept"]
+    return Forecast(
+        **about,
+        how=training.mode.how,
+        why=training.mode.reason,
+        cache=str(taps),
+        **_disk(job, prepared, training, folder, taps),
+        memory_bytes=_memory(job, training),
+        memory_free=memory_free,
+        seconds={
+            "taps": training.extract_seconds,
+            "training": training.train_seconds * (left - about["resumed"]) / max(left, 1),
+            "evaluation": _evaluation_seconds(job, prepared.splits, training, per_sample),
+        },
+        workers=training.workers,
+        device=device_name(device),
+    )
+
+
+def _answer_seconds(job: Job, splits: Splits, clock: Clock) -> float:
+    """Of one sample through the whole backbone as the evaluation runs it, reading it included."""
+    backbone, task = job.backbone.to(job.device), job.recipe.task
+    some = splits.test.sample(min(BATCH_SIZE, len(splits.test)), 0)
+    for _ in range(2):  # the first one warms up
+        start = clock()
+        answer_samples(backbone, (), some, task, BATCH_SIZE, "", silent)
+    return (clock() - start) / len(some)
+
+
+def _evaluation_seconds(
+    job: Job, splits: Splits, training: TrainingForecast, per_sample: float
+) -> float:
+    """Every split through the backbone, and the test split through every trial as well."""
+    named = splits.named()
+    answered = sum(len(named[name]) for name in ("validation", "calibration", "test"))
+    each = job.settings.num_trials * sum(times.judge for times in training.steps.values())
+    return answered * per_sample + len(named["test"]) * each
+
+
+def _disk(
+    job: Job, prepared: Prepared, training: TrainingForecast, folder: Path, taps: Path
+) -> dict[str, Any]:
+    cache_free, run_free = free_disk(taps), free_disk(folder)
+    run = training.state_bytes + _result_bytes(job, prepared)
+    missing = training.missing_bytes
+    apart = missing <= cache_free and run <= run_free
+    return {
+        "tap_bytes": training.needs.disk if training.mode.how == "cached" else 0,
+        "tap_bytes_missing": missing,
+        "cache_free": cache_free,
+        "run_bytes": run,
+        "run_free": run_free,
+        "enough_disk": apart and (not same_disk(taps, folder) or missing + run <= run_free),
+    }
+
+
+def _result_bytes(job: Job, prepared: Prepared) -> int:
+    """Weights of all trials and of the backbone, and the answers of exits and trials."""
+    named = prepared.splits.named()
+    answered = sum(len(named[name]) for name in ("validation", "calibration", "test"))
+    exits, trials = len(job.sweep.cuts) + 1, job.settings.num_trials * len(job.probes)
+    values = job.recipe.num_outputs * (exits * answered + (trials + 1) * len(named["test"]))
+    backbone: int = sum(value.numel() for value in job.backbone.original.state_dict().values())
+    return 4 * (values + backbone + _trial_values(job))
+
+
+def _trial_values(job: Job) -> int:
+    """Weights of all trials."""
+    return job.settings.num_trials * sum(probe.num_params for probe in job.probes.values())
+
+
+def _memory(job: Job, training: TrainingForecast) -> int | None:
+    """What the probe held at most, and beside it the branches that train at once and all trials."""
+    held = peak_memory()
+    if held is None:
+        return None
+    largest = max(probe.num_params for probe in job.probes.values())
+    at_once = 4 * 5 * largest * training.workers
+    more = training.needs.memory if training.mode.how == "fused" else at_once
+    return held + more + 4 * _trial_values(job)
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{hours} h"

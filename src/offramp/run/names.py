@@ -1,0 +1,10 @@
+"""Names of files and folders in a run folder."""
+
+PLAN = "plan.yaml"
+METRICS = "metrics.json"
+ENVIRONMENT = "environment.json"
+POLICY = "policy.json"
+WORK = "work"
+"""Folder of the cache and of the training state; may be deleted once the run is done."""
+EXTENSION = "extension.yaml"
+"""In the work folder, the plan of an extension that is not finished; only for those who look."""

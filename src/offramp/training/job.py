@@ -1,0 +1,110 @@
+"""Job: what a call trains and on what, checked; nothing of it is computed yet."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from offramp.backbones.staged import StagedBackbone
+from offramp.branches import BranchSpec
+from offramp.data.augment import views_of
+from offramp.data.samples import Samples
+from offramp.features import missing_bytes
+from offramp.multiexit.trial import Failed, Trial
+from offramp.task import Task
+from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
+from offramp.training.mode import Needs
+from offramp.training.objective import Objective
+from offramp.training.settings import TrainSettings
+from offramp.training.sweep import Sweep
+from offramp.training.units import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a call trains.
+
+    Attributes:
+        sweep: All trials, and which of them are known.
+        probes: What each branch costs.
+        recipe: How branches are built and trained.
+    """
+
+    backbone: StagedBackbone
+    sweep: Sweep
+    probes: Probes
+    recipe: Recipe
+    train: Split
+    validation: Split
+
+    @classmethod
+    def of(
+        cls,
+        backbone: StagedBackbone,
+        branches: Mapping[str, Sequence[BranchSpec]],
+        train: Any,
+        val: Any,
+        *,
+        settings: TrainSettings,
+        task: Task,
+        device: str,
+        known: Iterable[Trial | Failed] = (),
+    ) -> Self:
+        """Check all of it; arguments and errors are those of `fit_branches`."""
+        objective = Objective(task, settings.regression_loss)
+        place = check_device(device)
+        probes = check_branches(backbone, branches, objective)
+        sets = [
+            check_split(data, what, backbone, objective)
+            for what, data in (("training", train), ("validation", val))
+        ]
+        recipe = Recipe(settings, task, backbone.num_outputs, str(place))
+        sweep = Sweep.of(backbone.cuts, branches, settings, known)
+        return cls(backbone, sweep, probes, recipe, *sets)
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How branches are trained."""
+        return self.recipe.settings
+
+    @property
+    def device(self) -> torch.device:
+        """Where taps are computed and branches trained."""
+        return torch.device(self.recipe.device)
+
+    @property
+    def training_samples(self) -> Samples:
+        """What runs through the backbone for training: the samples, or views of them."""
+        augment, samples = self.settings.augment, self.train.samples
+        return samples if augment is None else views_of(samples, augment)
+
+    def needs(self, taps: Path, ahead: int) -> Needs:
+        """What each mode would take, where `taps` is the folder of caches.
+
+        Caches are looked at only where the choice of the mode depends on what they hold.
+
+        Args:
+            taps: Its folder may be missing.
+            ahead: Batches of taps that the fused mode may hold at once.
+        """
+        shapes = [shape for cut in self.sweep.cuts for shape in self.backbone.tap_shapes[cut]]
+        num_params = sum(found.num_params for found in self.probes.values())
+        samples = len(self.train.targets), len(self.validation.targets)
+        needs = Needs.of(shapes, num_params, samples, self.settings, ahead)
+        if self.settings.how != "auto":
+            return needs
+        return replace(needs, there=needs.disk - self.missing_bytes(taps))
+
+    def missing_bytes(self, taps: Path) -> int:
+        """What the taps that are needed would still take in a folder of caches."""
+        return missing_bytes(
+            self.backbone,
+            self.training_samples,
+            self.validation.samples,
+            taps,
+            cuts=self.sweep.needed,
+            dtype=self.settings.cache_dtype,
+            device=self.device,
+        )
