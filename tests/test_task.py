@@ -58,7 +58,7 @@ def test_class_names_must_be_as_many_as_the_outputs() -> None:
 
 
 def test_values_are_not_classes() -> None:
-    with pytest.raises(DataError, match=r"fractions such as 0.5, .* task='regression'"):
+    with pytest.raises(DataError, match=r"floats such as 0.5, .* task='regression'"):
         training_labels(LABELS.astype(np.float32) + np.float32(0.5), 4)
     values = training_labels(LABELS.astype(np.float64), 1, ("people",), task="regression")
     assert values.dtype == np.float32
@@ -72,7 +72,7 @@ def test_probabilities_are_not_trained_on_yet() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "task", "wanted"),
-    [((3, 4), "classification", r"\(classes,\)"), ((2,), "regression", r"\(1,\)")],
+    [((3, 4), "classification", r"\(classes,\)"), ((2,), "regression", "one value")],
 )
 def test_a_model_must_answer_in_the_shape_of_its_task(
     shape: tuple[int, ...], task: Task, wanted: str

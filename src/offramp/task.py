@@ -108,13 +108,28 @@ def check_output_shape(shape: Sequence[int], task: Task) -> None:
         ShapeError: There is no such task, or it needs another shape.
     """
     check_task(task)
-    if len(shape) == 1 if task == "classification" else tuple(shape) in ((), (1,)):
+    if _is_one_value(shape) or (task == "classification" and len(shape) == 1):
         return
-    wanted = "(classes,)" if task == "classification" else "(1,) or one value"
+    wanted = "(classes,), or one logit for two classes" if task == "classification" else "one value"
     raise ShapeError(
         f"the backbone answers {tuple(shape)} per sample, and {task} needs {wanted}. "
         "Cut a backbone with such a top, or choose the other task."
     )
+
+
+def num_answers(shape: Sequence[int], task: Task) -> int:
+    """K, the outputs of every exit, for a model whose answer to one sample has this shape.
+
+    One value is one output in a regression. In a classification it is the logit of the second of
+    two classes, which exits give as the two logits [0, value].
+    """
+    if _is_one_value(shape):
+        return 2 if task == "classification" else 1
+    return shape[-1]
+
+
+def _is_one_value(shape: Sequence[int]) -> bool:
+    return tuple(shape) in ((), (1,))
 
 
 def checked_labels(
@@ -142,8 +157,9 @@ def training_labels(
     """Labels (N,) that a model is trained on: int64 classes, or float32 values.
 
     Args:
-        labels: (N,) class numbers or values.
-        num_outputs: Of the model.
+        labels: (N,) class numbers or values. Of two classes they may be 0.0 and 1.0, as binary
+            cross entropy takes them.
+        num_outputs: Of every exit.
         target_names: One per class, where they are known; not looked at for regression.
         task: What the labels are.
 
@@ -158,6 +174,8 @@ def training_labels(
         )
     if task == "regression":
         return labels.astype(np.float32, copy=False)
+    if num_outputs == 2 and np.isin(labels, (0, 1)).all():
+        labels = labels.astype(np.int64)
     _check_class_numbers(labels, num_outputs, target_names)
     return labels.astype(np.int64, copy=False)
 
@@ -172,8 +190,8 @@ def _check_class_numbers(
         )
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"the labels are fractions such as {labels[0]:g}, not class numbers. Give whole "
-            "numbers from 0, or train with task='regression'."
+            f"the labels are floats such as {labels[0]:g}, not class numbers. Give whole numbers "
+            "from 0, or train with task='regression'."
         )
     wrong = (labels < 0) | (labels >= num_outputs)
     if wrong.any():
@@ -181,7 +199,8 @@ def _check_class_numbers(
             f"labels run from {labels.min()} to {labels.max()}, but the model has {num_outputs} "
             f"outputs, so classes are 0 to {num_outputs - 1}: {wrong.sum()} of {len(labels)} "
             f"labels do not fit, the first is that of sample {int(wrong.argmax())}. Number the "
-            "classes from 0, or use a model with as many outputs."
+            "classes from 0, or use a model with as many outputs; values to be estimated need "
+            "task='regression'."
         )
 
 

@@ -16,7 +16,7 @@ from offramp.errors import ShapeError
 from offramp.multiexit.trial import Trial
 from offramp.progress import Progress
 from offramp.spec import FINAL
-from offramp.task import Task
+from offramp.task import Task, num_answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def answer_samples(
     progress: Progress,
 ) -> Answers:
     """One pass of the backbone that feeds every one of `trials`; arguments as MultiExit.answer."""
-    count, outputs = len(samples), backbone.num_outputs
+    count, outputs = len(samples), num_answers(backbone.output_shape, task)
     by_branch = np.empty((len(trials), count, outputs), np.float32)
     scores = np.full((len(trials), count), np.nan)
     final = np.empty((count, outputs), np.float32)
@@ -73,15 +73,22 @@ def answer_samples(
                     by_branch[index, rows] = _as_rows(answer)
                     if prediction is not None:
                         scores[index, rows] = _as_rows(score_of(prediction, task))
-            final[rows] = _as_rows(columns(live[0]))
+            final[rows] = _as_rows(columns(live[0], task))
             done = rows.stop
             progress(what, done, count)
     return Answers(tuple(trials), by_branch, scores, final)
 
 
-def columns(answer: Tensor) -> Tensor:
-    """A backbone's answer as (B, K), also where it is one value per sample, (B,)."""
-    return answer if answer.ndim > 1 else answer.unsqueeze(1)
+def columns(answer: Tensor, task: Task) -> Tensor:
+    """A backbone's answer as (B, K), also where it is one value per sample, (B,) or (B, 1).
+
+    In a classification that is the logit z of the second of two classes, so it becomes the logits
+    [0, z]: their softmax is the sigmoid of z.
+    """
+    rows = answer if answer.ndim > 1 else answer.unsqueeze(1)
+    if task == "classification" and rows.shape[1] == 1:
+        return torch.cat([torch.zeros_like(rows), rows], dim=1)
+    return rows
 
 
 def device_of(*modules: nn.Module) -> torch.device:

@@ -31,7 +31,7 @@ from offramp.progress import Progress, silent
 from offramp.spec import FINAL
 from offramp.storage.folder import Contents, changing, is_stored, read_folder
 from offramp.storage.manifest import RUN
-from offramp.task import Task
+from offramp.task import Task, num_answers, training_labels
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,11 @@ class MultiExit(nn.Module):
         return "+".join(sorted(names))
 
     @property
+    def num_outputs(self) -> int:
+        """K, the outputs of every exit; two where the backbone gives one logit for two classes."""
+        return num_answers(self.backbone.output_shape, self.task)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of the exits, in order; the last is "final"."""
         return (*self.chosen, FINAL)
@@ -116,7 +121,7 @@ class MultiExit(nn.Module):
             live, taps = stage(live)
             if name in self.chosen:
                 yield name, self.chosen[name].answer(taps)[0]
-        yield FINAL, columns(live[0])
+        yield FINAL, columns(live[0], self.task)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Answers of all exits: (E, B, K)."""
@@ -163,7 +168,7 @@ class MultiExit(nn.Module):
         answers = answers.of(tuple(self.chosen.values()))
         return ExitOutputs(
             outputs=np.concatenate([answers.by_branch, answers.final[None]]),
-            labels=samples.targets,
+            labels=training_labels(samples.targets, self.num_outputs, task=self.task),
             task=self.task,
             stage_flops=np.array(self.exit_stage_flops(), np.int64),
             branch_flops=np.array(self.exit_branch_flops(), np.int64),

@@ -27,7 +27,7 @@ from offramp.multiexit.trial import Epoch, Failed, ModelInfo, Trial
 from offramp.preprocess import ImagePreprocess
 from offramp.storage.atomic import write_bytes
 from offramp.storage.folder import Contents
-from offramp.task import Task
+from offramp.task import Task, num_answers
 
 WEIGHTS = "model.safetensors"
 
@@ -96,7 +96,7 @@ def load_model(
             "branches for this one, choose another --out."
         )
     trials = tuple(
-        _trial(backbone, kinds, entry, _under(tensors, f"trials.{index}."))
+        _trial(backbone, kinds, manifest, entry, _under(tensors, f"trials.{index}."))
         for index, entry in enumerate(manifest["trials"])
     )
     return ModelParts(
@@ -133,7 +133,7 @@ def describe_model(parts: ModelParts) -> dict[str, Any]:
         "input_shapes": [list(shape) for shape in parts.backbone.input_shapes],
         "input_dtypes": [_dtype_name(dtype) for dtype in parts.backbone.input_dtypes],
         "precision": _dtype_name(_precision(dict(parts.backbone.named_parameters()))),
-        "num_outputs": parts.backbone.num_outputs,
+        "num_outputs": num_answers(parts.backbone.output_shape, parts.task),
         "cuts": [dataclasses.asdict(place) for place in parts.backbone.places],
         "leaves": list(parts.backbone.leaves),
         "chosen": [every.index(trial) for trial in parts.chosen.values()],
@@ -175,12 +175,13 @@ def _every_trial(parts: ModelParts) -> tuple[Trial, ...]:
 def _trial(
     backbone: StagedBackbone,
     kinds: Kinds,
+    manifest: Mapping[str, Any],
     entry: Mapping[str, Any],
     weights: Mapping[str, Tensor],
 ) -> Trial:
     spec = read_spec(entry["spec"], kinds)
     with seeded("load"):  # the initial weights are overwritten; the caller's stream stays
-        branch = spec.build(backbone.features(entry["cut"]), backbone.num_outputs)
+        branch = spec.build(backbone.features(entry["cut"]), manifest["num_outputs"])
     branch.to(_precision(weights))
     try:
         branch.load_state_dict(weights)

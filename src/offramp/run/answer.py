@@ -50,7 +50,7 @@ class OneAnswer(Picture):
 
 def shows_pictures(model: MultiExit, samples: Samples) -> bool:
     """Whether samples can be shown and named: one picture each, of a class with a name."""
-    named = len(model.info.class_names) == model.backbone.num_outputs
+    named = len(model.info.class_names) == model.num_outputs
     is_picture = isinstance(samples.source, PictureSource)
     return is_picture and named and model.task == "classification"
 

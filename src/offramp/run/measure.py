@@ -19,6 +19,7 @@ from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
 from offramp.run.plan import EvaluatePlan
 from offramp.run.rivals import BATCH_SIZE, static_rivals, why_no_rivals
+from offramp.task import training_labels
 from offramp.timing import measure_ms
 
 SPLITS = ("validation", "calibration", "test")
@@ -197,7 +198,7 @@ def trial_outputs(
     return TrialOutputs(
         outputs=answers.of(trials).by_branch,
         final=answers.final,
-        labels=samples.targets,
+        labels=training_labels(samples.targets, model.num_outputs, task=model.task),
         task=model.task,
         cuts=np.array([trial.cut for trial in trials]),
         branches=np.array(labels),

@@ -19,7 +19,7 @@ from offramp.multiexit.trial import ModelInfo
 from offramp.run.plan import Plan
 from offramp.run.rivals import check_rivals
 from offramp.storage.atomic import sha256_of
-from offramp.task import check_output_shape, training_labels
+from offramp.task import check_output_shape, num_answers, training_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ def _check_targets(
     fits = partial(check_output_shape, backbone.output_shape, plan.task)
     mistakes.attempt("backbone", fits)
     labels = np.concatenate([samples.targets for samples in splits.named().values()])
-    names, outputs = splits.target_names, backbone.num_outputs
+    names, outputs = splits.target_names, num_answers(backbone.output_shape, plan.task)
     mistakes.attempt("data", partial(training_labels, labels, outputs, names, task=plan.task))
 
 
@@ -175,5 +175,6 @@ def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: _Mistakes) -
         features = backbone.features(name)
         for spec in plan.branches[name]:
             with seeded("check"):
-                step = partial(spec.build, features, backbone.num_outputs)
+                outputs = num_answers(backbone.output_shape, plan.task)
+                step = partial(spec.build, features, outputs)
                 mistakes.attempt(f"branches.{name}.{spec.label()}", step)

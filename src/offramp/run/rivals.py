@@ -15,9 +15,10 @@ from offramp.data.images import at_size
 from offramp.data.images.pictures import PictureSource
 from offramp.errors import DataError, PlanError
 from offramp.evaluation import Rival
+from offramp.multiexit.answers import columns
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
-from offramp.task import Task
+from offramp.task import Task, training_labels
 
 BATCH_SIZE = 64
 SAMPLE_SEED = 0
@@ -111,10 +112,11 @@ class _Smaller:
 
     def rival(self, name: str, note: str, pictures: Samples) -> Rival:
         zeros = tuple(torch.zeros(1, *shape) for shape in pictures.input_shapes)
+        answers = self._answers(pictures, name)
         return Rival.measured(
             name,
-            self._answers(pictures, name),
-            pictures.targets,
+            answers,
+            training_labels(pictures.targets, answers.shape[1], task=self.task),
             flops=count_flops(self.module, zeros),
             resolution=self.side,
             note=note,
@@ -126,7 +128,8 @@ class _Smaller:
         """Outputs (N, K)."""
         rows, done = [], 0
         for batch in pictures.batches(BATCH_SIZE):
-            rows.append(self.module(batch.inputs[0].to(self.device)).float().cpu().numpy())
+            answer = columns(self.module(batch.inputs[0].to(self.device)), self.task)
+            rows.append(answer.float().cpu().numpy())
             done += len(batch)
             self.progress(f"rival {name}", done, len(pictures))
         return np.concatenate(rows)

@@ -16,7 +16,7 @@ from offramp.branches.probe import Probe, probe_branch
 from offramp.data import Samples, as_samples
 from offramp.errors import CutError, DataError, PlanError
 from offramp.features.source import check_shapes
-from offramp.task import Task, check_output_shape, training_labels
+from offramp.task import Task, check_output_shape, num_answers, training_labels
 from offramp.training.objective import Objective
 
 Probes = Mapping[tuple[str, str], Probe]
@@ -84,8 +84,9 @@ def check_branches(
     for cut, specs in branches.items():
         _check_distinct(cut, specs)
     check_taps(backbone, branches)
+    outputs = num_answers(backbone.output_shape, objective.task)
     return {
-        (cut, spec.label()): probe_branch(spec, backbone.features(cut), backbone.num_outputs)
+        (cut, spec.label()): probe_branch(spec, backbone.features(cut), outputs)
         for cut, specs in branches.items()
         for spec in specs
     }
@@ -100,7 +101,8 @@ def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objec
     """
     try:
         dataset = as_samples(data)
-        labels = training_labels(dataset.targets, backbone.num_outputs, task=objective.task)
+        outputs = num_answers(backbone.output_shape, objective.task)
+        labels = training_labels(dataset.targets, outputs, task=objective.task)
     except DataError as error:
         raise DataError(f"the {what} data cannot be used: {error}") from error
     check_shapes(dataset.input_shapes, backbone.input_shapes)

@@ -13,7 +13,7 @@ from offramp.data.augment import views_of
 from offramp.data.samples import Samples
 from offramp.features import missing_bytes
 from offramp.multiexit.trial import Failed, Trial
-from offramp.task import Task
+from offramp.task import Task, num_answers
 from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
 from offramp.training.mode import Needs
 from offramp.training.objective import Objective
@@ -60,7 +60,8 @@ class Job:
             check_split(data, what, backbone, objective)
             for what, data in (("training", train), ("validation", val))
         ]
-        recipe = Recipe(settings, task, backbone.num_outputs, str(place))
+        outputs = num_answers(backbone.output_shape, task)
+        recipe = Recipe(settings, task, outputs, str(place))
         sweep = Sweep.of(backbone.cuts, branches, settings, known)
         return cls(backbone, sweep, probes, recipe, *sets)
 
