@@ -15,6 +15,14 @@ def test_every_setting_but_the_seeds_can_be_given_by_keyword() -> None:
     assert {"seeds", *TrainOptions.__annotations__} == set(TrainSettings.model_fields)
 
 
+def test_several_rates_are_written_and_read_back_as_they_are() -> None:
+    settings = TrainSettings.model_validate({"lr": [3e-3, 1e-3]})
+    written = settings.model_dump(mode="json")
+    assert written["lr"] == [3e-3, 1e-3]
+    assert TrainSettings.model_validate(written) == settings
+    assert TrainSettings.model_validate({"lr": [3e-3]}) == TrainSettings(lr=3e-3)
+
+
 def test_every_wrong_setting_is_reported_with_its_value() -> None:
     with pytest.raises(PlanError) as caught:
         read_settings([0], {"lr": -1.0, "epochs": 0, "epoch": 3})  # type: ignore[typeddict-unknown-key]

@@ -9,6 +9,7 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    field_serializer,
     field_validator,
 )
 
@@ -92,6 +93,11 @@ class TrainSettings(Spec):
         if len(set(rates)) < len(rates):
             raise ValueError(f"{list(rates)} names a learning rate twice; each trains once")
         return rates if len(rates) > 1 else rates[0]
+
+    @field_serializer("lr")
+    def _rates_as_given(self, lr: float | tuple[float, ...]) -> Any:
+        """The value itself; the serializer of a union warns of the list that JSON makes of it."""
+        return lr
 
     @property
     def rates(self) -> tuple[float, ...]:
