@@ -1,4 +1,5 @@
 import re
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from offramp.backbones.zoo import build
-from offramp.errors import BundleError
+from offramp.errors import BundleError, OfframpWarning
 
 NAME = "timm:test_resnet"
 
@@ -43,6 +44,11 @@ def write_unsafe(path: Path) -> None:
     torch.save({"weight": Unsafe()}, path)
 
 
+def write_script(path: Path) -> None:
+    script = torch.jit.trace(torch.nn.ReLU(), torch.zeros(1))  # type: ignore[no-untyped-call]
+    torch.jit.save(script, path)
+
+
 def write_checkpoint(path: Path) -> None:
     torch.save({"epoch": 3, "optimiser": build(NAME).state_dict()}, path)
 
@@ -52,7 +58,12 @@ def write_checkpoint(path: Path) -> None:
     [
         (write_truncated, "w.pth", "cannot be read"),
         (write_truncated_safetensors, "w.safetensors", "cannot be read"),
-        (write_unsafe, "w.pth", "holds more than tensors"),
+        (write_unsafe, "w.pth", r"Python objects beside tensors \(.*Unsafe\).*not opened.*once"),
+        pytest.param(
+            *(write_script, "w.pth", "TorchScript program.*torch.jit.load"),
+            marks=pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning"),
+        ),
+        (lambda path: path.write_bytes(b"weights"), "w.pth", "damaged, or no file of tensors"),
         (write_checkpoint, "w.pth", "a dictionary of epoch, optimiser"),
         (lambda path: torch.save([1], path), "w.pth", "holds a list"),
         (lambda path: None, "w.pth", "no weights file"),
@@ -75,12 +86,53 @@ def test_names_and_wrappers_of_training_scripts_are_understood(tmp_path: Path) -
         "parallel": {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
         "compiled": {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
         "both": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+        "averaged": {"epoch": 3, "state_dict_ema": state},
+        "lightning": {
+            "state_dict": {f"model.{name}": tensor for name, tensor in state.items()},
+            "callbacks": {},
+        },
+        "net": {f"net.module.{name}": tensor for name, tensor in state.items()},
         "part": {name.replace("fc.", "fc._orig_mod."): tensor for name, tensor in state.items()},
     }
     for name, content in wrapped.items():
         torch.save(content, tmp_path / f"{name}.pth")
         loaded = build(NAME, weights=tmp_path / f"{name}.pth").state_dict()
         assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_what_lies_beside_a_prefixed_network_is_named_without_the_rest(tmp_path: Path) -> None:
+    state = {f"model.{name}": tensor for name, tensor in build(NAME).state_dict().items()}
+    del state["model.fc.bias"]
+    torch.save({"state_dict": state | {"criterion.weight": torch.ones(2)}}, tmp_path / "w.pth")
+    with pytest.raises(BundleError) as caught:
+        build(NAME, weights=tmp_path / "w.pth")
+    assert "1 missing: fc.bias; 1 unexpected: criterion.weight. Name" in str(caught.value)
+
+
+def test_advice_about_a_last_layer_of_another_size_works_when_followed(tmp_path: Path) -> None:
+    torch.save(build(NAME, num_outputs=3).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(BundleError, match="has 3 outputs: ask for that num_outputs"):
+        build(NAME, weights=tmp_path / "w.pth")
+    build(NAME, weights=tmp_path / "w.pth", num_outputs=3)
+
+
+def test_advice_about_a_checkpoint_with_objects_works_when_followed(tmp_path: Path) -> None:
+    state = build(NAME, seed=1).state_dict()
+    torch.save({"state_dict": state, "args": Namespace(lr=0.1)}, tmp_path / "w.pth")
+    with pytest.raises(BundleError, match=r"argparse.Namespace.*weights_only=False"):
+        build(NAME, weights=tmp_path / "w.pth")
+    saved = torch.load(tmp_path / "w.pth", weights_only=False)
+    torch.save(saved["state_dict"], tmp_path / "new.pth")
+    loaded = build(NAME, weights=tmp_path / "new.pth").state_dict()
+    assert torch.equal(loaded["fc.bias"], state["fc.bias"])
+
+
+def test_weights_are_taken_before_their_moving_average_with_a_warning(tmp_path: Path) -> None:
+    state, average = build(NAME, seed=1).state_dict(), build(NAME, seed=2).state_dict()
+    torch.save({"state_dict": state, "state_dict_ema": average}, tmp_path / "w.pth")
+    with pytest.warns(OfframpWarning, match="state_dict was taken"):
+        loaded = build(NAME, weights=tmp_path / "w.pth").state_dict()
+    assert torch.equal(loaded["fc.bias"], state["fc.bias"])
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

@@ -1,8 +1,10 @@
 """Weights files of a backbone: read without pickle's powers, and checked before they are used."""
 
+import pickle
 import re
+import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from offramp.errors import BundleError
+from offramp.errors import BundleError, OfframpWarning
 
 _SHOWN = 4
-_INSIDE = ("state_dict", "model_state_dict", "model")
+_INSIDE = (
+    *("state_dict", "model_state_dict", "model_state", "model", "network", "net"),
+    *("weights", "params"),
+)
 """Keys under which training scripts keep the state dict in a checkpoint."""
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
+"""Keys of a moving average of the weights, which some scripts keep beside the weights."""
 _WRAPPERS = ("module", "_orig_mod")
 """Parts of a name that DataParallel and torch.compile add."""
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -24,7 +31,7 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a `.safetensors` file, or a state dict that torch saved, onto the CPU.
 
-    A checkpoint that holds the state dict under `state_dict` or `model` is opened.
+    A checkpoint that holds the state dict under a key such as `state_dict` or `model` is opened.
 
     Raises:
         BundleError: No such file, a damaged one, or one that holds something else.
@@ -36,13 +43,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise BundleError(
-            f"The weights file {path} ({path.stat().st_size:,} bytes) cannot be read: it is cut "
-            f"short, damaged, or holds more than tensors ({type(error).__name__}: {first}). "
-            "Fetch it again, or save model.state_dict() to it again."
-        ) from error
-    state = _unwrapped(state)
+        raise BundleError(_why_unreadable(path, error)) from error
+    state = _unwrapped(state, path)
     if not _is_state(state):
         raise BundleError(
             f"The weights file {path} holds {_contents(state)}, not names and tensors. Save the "
@@ -57,8 +59,9 @@ def load_weights(
     """Copy `state` into `model`, all of it or nothing.
 
     Batch norm's step counters may be missing. Names may carry the prefixes of DataParallel and
-    torch.compile, or be those of torchvision's published DenseNets. Names that begin with one of
-    `ignored` are for parts that this model was built without.
+    torch.compile and one of a training script, such as `model.`, or be those of torchvision's
+    published DenseNets. Names that begin with one of `ignored` are for parts that this model was
+    built without.
 
     Raises:
         BundleError: Names or shapes are those of another model; all three kinds are counted.
@@ -67,7 +70,7 @@ def load_weights(
     given = {
         name: tensor
         for name, tensor in _renamed(state, wanted).items()
-        if not _plain(name).startswith(tuple(ignored))
+        if not name.startswith(tuple(ignored))
     }
     faults = _faults(given, wanted)
     if any(faults.values()):
@@ -76,7 +79,7 @@ def load_weights(
         )
         raise BundleError(
             f"{source} is for another model than this {type(model).__name__} of {len(wanted)} "
-            f"tensors. {found}. Name the backbone, and num_outputs, that it was saved from."
+            f"tensors. {found}. {_advice(faults, given)}"
         )
     # Some modules (MNASNet) refuse a state without their version, which most files do not keep.
     versions = getattr(model.state_dict(), "_metadata", None)
@@ -99,15 +102,51 @@ def _faults(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[s
     }
 
 
+def _advice(faults: Mapping[str, list[str]], given: Mapping[str, Tensor]) -> str:
+    """What to do; where only the last layer is of another size, which one to ask for."""
+    others, shapes = [*faults["missing"], *faults["unexpected"]], faults["of another shape"]
+    sizes = {given[fault.partition(" ")[0]].shape[0] for fault in shapes}
+    if not others and len(shapes) <= 2 and len(sizes) == 1:
+        return (
+            f"If these are the last layer, the file's network has {sizes.pop()} outputs: ask for "
+            "that num_outputs."
+        )
+    return "Name the backbone, and num_outputs, that it was saved from."
+
+
 def _renamed(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     """The state under the model's own names, as far as they can be recognised."""
+    plain = {name: _plain(name) for name in state}
+    prefix = _prefix(list(plain.values()), wanted)
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        plain = _plain(name)
-        choices = (name, plain, _OLD_DENSENET.sub(r"\1\2", plain))
+        choices = (name, *_spellings(plain[name].removeprefix(prefix)))
         fitting = (each for each in choices if each in wanted and each not in renamed)
-        renamed[next(fitting, name)] = tensor
+        renamed[next(fitting, plain[name].removeprefix(prefix))] = tensor
     return renamed
+
+
+def _prefix(names: Collection[str], wanted: Collection[str]) -> str:
+    """What a training script put before the model's own names: `model.`; mostly nothing.
+
+    It is the one with which most names fit, and the shortest of those.
+    """
+    found = {"": sum(_fits(name, wanted) for name in names)}
+    for name in names:
+        first, dot, rest = name.partition(".")
+        if dot and _fits(rest, wanted):
+            found[first + dot] = found.get(first + dot, 0) + 1
+    return max(found, key=lambda prefix: (found[prefix], -len(prefix)))
+
+
+def _fits(name: str, wanted: Collection[str]) -> bool:
+    return any(each in wanted for each in _spellings(name))
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as it is, and as today's DenseNet of torchvision would have it."""
+    yield name
+    yield _OLD_DENSENET.sub(r"\1\2", name)
 
 
 def _plain(name: str) -> str:
@@ -115,16 +154,60 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def _unwrapped(state: Any) -> Any:
+def _unwrapped(state: Any, path: Path) -> Any:
     """The state dict inside a checkpoint; what is not a checkpoint as it is."""
-    if isinstance(state, Mapping):
-        return next((state[key] for key in _INSIDE if _is_state(state.get(key))), state)
-    return state
+    if not isinstance(state, Mapping) or _is_state(state):
+        return state
+    usual = [key for key in _INSIDE if _is_state(state.get(key))]
+    averaged = [key for key in _AVERAGED if _is_state(state.get(key))]
+    if usual and averaged:
+        warnings.warn(
+            f"the weights file {path} holds {usual[0]} and, as {averaged[0]}, their moving "
+            f"average; {usual[0]} was taken. To use the average, save it alone in a file.",
+            OfframpWarning,
+            stacklevel=2,
+        )
+    return next((state[key] for key in (*usual, *averaged)), state)
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file that torch or safetensors refused, and what to do."""
+    if isinstance(error, pickle.UnpicklingError) and (objects := _objects_in(path)):
+        return (
+            f"The weights file {path} holds Python objects beside tensors ({_few(objects)}), and "
+            "reading those could run code that is in the file, so it was not opened. If you trust "
+            "it, save its tensors alone, once, where these classes can be imported: `saved = "
+            'torch.load(path, weights_only=False)`, then `torch.save(saved["state_dict"], new)` '
+            "for a checkpoint, or `torch.save(saved.state_dict(), new)` for a whole model."
+        )
+    if "TorchScript" in str(error):
+        return (
+            f"The weights file {path} is a TorchScript program, not a state dict. Save its weights "
+            "alone: torch.save(torch.jit.load(path).state_dict(), new)."
+        )
+    first = str(error).partition("\n")[0]
+    return (
+        f"The weights file {path} ({path.stat().st_size:,} bytes) cannot be read: it is cut "
+        f"short, damaged, or no file of tensors ({type(error).__name__}: {first}). "
+        "Fetch it again, or save model.state_dict() to it again."
+    )
+
+
+def _objects_in(path: Path) -> list[str]:
+    """Names of the classes and functions that a file would import; none where it is damaged."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # whatever a damaged file makes of it, its first error is the one to show
+        return []
 
 
 def _is_state(state: Any) -> bool:
-    return isinstance(state, Mapping) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    return (
+        isinstance(state, Mapping)
+        and bool(state)
+        and all(
+            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+        )
     )
 
 
