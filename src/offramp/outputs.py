@@ -47,7 +47,7 @@ class ExitOutputs(Archived):
         clusters: (N,) text or integers; samples of one source (a track, a speaker) share one and
             are not independent of each other. Samples with equal ids form a cluster by themselves.
         source: Where the answers came from, as JSON values: engine, precision, hashes of model
-            and data, split.
+            and data, split, and `class_names` where they are known.
 
     Raises:
         ShapeError: Shapes that disagree, a value that is not finite, a label out of range, a
@@ -107,6 +107,12 @@ class ExitOutputs(Archived):
         Whatever is said about chance (intervals, tests, bounds) counts units, not samples.
         """
         return independent_units(self.ids, self.clusters)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the K classes, as `source` has them; empty where it has none."""
+        found = (self.source or {}).get("class_names", ())
+        return tuple(map(str, found)) if len(found) == self.outputs.shape[-1] else ()
 
     @property
     def predictions(self) -> NDArray[np.generic]:

@@ -59,6 +59,35 @@ def test_places_are_in_graph_order_each_tensor_once_input_and_answer_left_out() 
     assert [(place.name, place.aliases) for place in found] == [("0", ("1",)), ("2", ())]
 
 
+class Renamed(nn.Module):
+    """Has each of its two layers under a second path as well."""
+
+    def __init__(self, twice: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU()
+        self.blocks = nn.ModuleList([self.conv])
+        self.activation = self.relu
+        self.twice = twice
+        self.parent = [self]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.blocks[0](x))
+        return (self.activation(x) if self.twice else x).mean((2, 3))
+
+
+def test_a_module_under_two_paths_is_listed_and_cut_under_both() -> None:
+    images = torch.zeros(1, 3, 6, 7)
+    listed = [(place.name, place.aliases) for place in list_places(Renamed(), images).places]
+    assert listed[:2] == [("conv", ("blocks.0",)), ("relu", ("activation",))]
+    assert cut(Renamed().eval(), ["blocks.0"], images).tap_shapes["blocks.0"]
+
+
+def test_a_second_path_of_a_module_called_twice_is_refused_with_its_calls() -> None:
+    with pytest.raises(CutError, match=r"'activation' is 'relu' by another name.*relu_0, relu_1"):
+        cut(Renamed(twice=True).eval(), ["activation"], torch.zeros(1, 3, 6, 7))
+
+
 @pytest.mark.slow
 def test_densenet201_carries_up_to_49_tensors() -> None:
     found = list_places(architecture("torchvision:densenet201"), torch.zeros(1, 3, 32, 32)).places

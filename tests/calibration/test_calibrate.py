@@ -451,6 +451,13 @@ def test_rows_that_training_looked_at_are_refused(pool: ExitOutputs, split: str)
     assert calibrate(used, max_drop=0.03, split=fresh).promise is not None
 
 
+def test_the_class_at_which_testing_stopped_is_called_by_its_name(pool: ExitOutputs) -> None:
+    names = ["ant", "bee", "cow", "dog", "elk"]
+    named = dataclasses.replace(pool, source={"class_names": names})
+    with pytest.raises(NoPolicyError, match=r"in class (ant|bee|cow|dog|elk), which has"):
+        calibrate(named, max_drop=0.001, within="class")
+
+
 def test_a_regression_has_no_classes_temperatures_or_missing_groups() -> None:
     values = regression(50, 0)
     for wish in ({"within": "class"}, {"within": "group"}, {"temperature": True}):

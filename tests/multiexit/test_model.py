@@ -106,6 +106,7 @@ def test_collecting_gives_what_forward_gives(
     np.testing.assert_array_equal(outputs.labels, data[1])
     assert outputs.branch_flops[-1] == 0
     assert outputs.source is not None
+    assert outputs.class_names == tuple("abcde")
     assert outputs.source["split"] == "test"
 
 

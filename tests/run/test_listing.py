@@ -66,6 +66,11 @@ def test_a_finished_run_shows_what_it_found(tmp_path: Path) -> None:
     assert "75.0 % at layer1" in str(list_runs(tmp_path))
 
 
+def test_a_backbone_of_the_user_s_own_is_listed_by_its_file_and_function(tmp_path: Path) -> None:
+    run = one(finished(tmp_path, backbone={"name": "python", "function": "mine.py:network"}))
+    assert run.backbone == "mine.py:network"
+
+
 def test_the_best_exit_of_a_regression_has_the_least_error(tmp_path: Path) -> None:
     run = one(finished(tmp_path, task="regression"))
     assert run.best is not None

@@ -60,7 +60,23 @@ def test_an_unknown_backbone_counts_as_a_mistake_of_the_plan(path: Path) -> None
 
 def test_a_wrong_kind_lists_the_kinds(path: Path) -> None:
     path.write_text(PLAN.replace("kind: slvit", "kind: slvt"))
-    with pytest.raises(PlanError, match=r"branches\.layer1\.0: .*'slvit'.*'conv'"):
+    expected = r"branches\.layer1\.0: no such kind, did you mean 'slvit'\? \(got 'slvt'; there are "
+    with pytest.raises(PlanError, match=f"{expected}slvit, conv"):
+        load_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("{image_size: 64}", "data: give its kind"),
+        ("photos", "data: write it as settings, `key: value`"),
+    ],
+)
+def test_settings_without_a_kind_are_asked_for_it_in_words_of_plans(
+    path: Path, data: str, expected: str
+) -> None:
+    path.write_text(PLAN.replace("{kind: fashion_mnist, image_size: 64}", data))
+    with pytest.raises(PlanError, match=expected):
         load_plan(path)
 
 

@@ -82,6 +82,7 @@ def test_a_network_of_two_inputs_is_trained_evaluated_and_reported(
     wanted = plan(task, rival_sizes=[4])
     result = train(wanted, tmp_path / "run", splits=data, backbone_file=name)
     check(result, task)
+    assert f"Early exits on network.py:{function}" in (tmp_path / "run/report.html").read_text()
     read = train(wanted, tmp_path / "run", splits=data, backbone_file=name)
     assert str(read) == str(result)
     again = evaluate(tmp_path / "run", splits=data, backbone_file=name)

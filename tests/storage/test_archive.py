@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,11 @@ def test_arrays_come_back_with_their_types_and_shapes(tmp_path: Path) -> None:
     assert set(back) == set(ARRAYS)
     for name, values in ARRAYS.items():
         np.testing.assert_array_equal(back[name], values, strict=name != "one")
+
+
+def test_an_open_file_is_not_called_by_its_address() -> None:
+    with pytest.raises(BundleError, match=r"^the file is damaged"):
+        read_arrays(io.BytesIO(b"no archive"), "some arrays 1", ARRAYS)  # type: ignore[arg-type]
 
 
 def test_numpy_reads_the_file_without_pickle(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 from offramp.backbones.tracing import Traced
 from offramp.backbones.values import Value
@@ -47,6 +47,22 @@ class Names:
 def name_places(traced: Traced, values: Mapping[fx.Node, Value]) -> Names:
     """Collect the names of all tensors in a traced model."""
     repeated = {path for path, calls in traced.outputs.items() if len(calls) > 1}
+    nodes, refused = _name_outputs(traced, repeated, values)
+    modules = frozenset(nodes)
+    for node, implicit in traced.names.items():
+        name = _explicit(implicit, repeated)
+        if node in values and name not in nodes and name not in refused:
+            if values[node].kind == "tensor":
+                nodes[name] = node
+            else:
+                refused[name] = _not_one_tensor(name, node, traced, repeated, values)
+    return Names(nodes, modules, refused)
+
+
+def _name_outputs(
+    traced: Traced, repeated: set[str], values: Mapping[fx.Node, Value]
+) -> tuple[dict[str, fx.Node], dict[str, str]]:
+    """Nodes by the paths of the modules that give them, and the paths that name no tensor."""
     nodes: dict[str, fx.Node] = {}
     refused: dict[str, str] = {}
     for path, calls in traced.outputs.items():
@@ -60,15 +76,32 @@ def name_places(traced: Traced, values: Mapping[fx.Node, Value]) -> Names:
             nodes[path] = calls[0]
         else:
             refused[path] = _not_one_tensor(path, calls[0], traced, repeated, values)
-    modules = frozenset(nodes)
-    for node, implicit in traced.names.items():
-        name = _explicit(implicit, repeated)
-        if node in values and name not in nodes and name not in refused:
-            if values[node].kind == "tensor":
-                nodes[name] = node
-            else:
-                refused[name] = _not_one_tensor(name, node, traced, repeated, values)
-    return Names(nodes, modules, refused)
+    for path, other in _shared_paths(traced):
+        if path in nodes:
+            nodes[other] = nodes[path]
+        else:
+            refused[other] = f"{other!r} is {path!r} by another name. {refused[path]}"
+    return nodes, refused
+
+
+def _shared_paths(traced: Traced) -> Iterator[tuple[str, str]]:
+    """The path that a module is traced by, with each other path of the same module."""
+    paths: dict[int, list[str]] = {}
+    for path, module in _every_path(traced.root, "", ()):
+        paths.setdefault(id(module), []).append(path)
+    for same in paths.values():
+        for path in traced.outputs.keys() & same:
+            yield from ((path, other) for other in same if other != path)
+
+
+def _every_path(
+    module: nn.Module, path: str, above: tuple[nn.Module, ...]
+) -> Iterator[tuple[str, nn.Module]]:
+    """Modules by all of their paths, also where one is reached by several."""
+    yield path, module
+    for name, child in module._modules.items():
+        if child is not None and child not in (*above, module):
+            yield from _every_path(child, f"{path}.{name}".lstrip("."), (*above, module))
 
 
 def _explicit(name: str, repeated: set[str]) -> str:

@@ -73,8 +73,11 @@ def strata_of(outputs: ExitOutputs, within: Within | None) -> Strata:
             "within='group' needs groups, and these outputs have none. Give ExitOutputs groups=, "
             "or use within='class'."
         )
-    names, of = np.unique(values, return_inverse=True)
-    return Strata(tuple(f"{within} {name}" for name in names.tolist()), of.astype(np.int64))
+    found, of = np.unique(values, return_inverse=True)
+    names = found.tolist()
+    if within == "class" and outputs.class_names:
+        names = [outputs.class_names[label] for label in names]
+    return Strata(tuple(f"{within} {name}" for name in names), of.astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)

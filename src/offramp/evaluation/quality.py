@@ -176,7 +176,8 @@ def quality(
         temperatures_on: Other samples, on which one temperature per exit is fitted.
         scores: Whose AUROC is taken: maximum softmax when left out, none for a regression.
         unit: Of costs.
-        class_names: What tables call the classes; their numbers if left out.
+        class_names: What tables call the classes; if left out, the names that the outputs hold,
+            or numbers.
 
     Raises:
         PlanError: Scores that need right and wrong answers where the task is regression.
@@ -187,6 +188,7 @@ def quality(
     """
     if temperatures_on is not None:
         _check_others(outputs, temperatures_on)
+    class_names = tuple(class_names) or outputs.class_names
     _check_names(class_names, outputs)
     measure, costs = measure_of(outputs.task), outputs.own_path_cost(unit)
     if costs[-1] == 0:

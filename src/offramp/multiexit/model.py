@@ -185,6 +185,7 @@ class MultiExit(nn.Module):
                 "model": self.digest(),
                 "data": samples.content_key,
                 "split": split,
+                **({"class_names": list(names)} if (names := self.info.class_names) else {}),
             },
         )
 

@@ -42,7 +42,7 @@ class ListedRun(Record):
         state: `finished`, `extending`, `unfinished`, `model` (of `MultiExit.save`) or `damaged`.
         step: Where an unfinished run or an extension stands, stopped or under way; or what is wrong
             with a damaged one.
-        backbone: Its name in the plan.
+        backbone: Its name in the plan; the file and function where it came by flag.
         data: Kind of the data, and the last part of its root.
         cuts: With branches.
         branches: Over all cuts, each counted once.
@@ -162,6 +162,7 @@ def _finished(folder: Path) -> dict[str, Any]:
     }
     if "plan" in manifest:
         facts |= {"state": "finished", "best": _best(stored), **_planned(manifest["plan"])}
+        facts["backbone"] = (manifest.get("backbone") or {}).get("function", facts["backbone"])
     bigger = folder / WORK / EXTENSION
     if bigger.exists():
         facts |= {"state": "extending", "step": _step(folder / WORK, _read_plan(bigger))}

@@ -253,11 +253,26 @@ def _place(location: Sequence[int | str]) -> str:
 
 
 def _message(mistake: Mapping[str, Any]) -> str:
+    if mistake["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _no_such_kind(mistake["ctx"])
+    if mistake["type"] in ("model_attributes_type", "model_type", "dict_type"):
+        return f"write it as settings, `key: value` (got {mistake['input']!r})"
     text = str(mistake["msg"]).removeprefix("Value error, ")
     if mistake["type"] != "extra_forbidden":
         return f"{text} (got {mistake['input']!r})" if mistake["type"] != "missing" else text
     near = difflib.get_close_matches(str(mistake["loc"][-1]), _setting_names(), 1)
     return "no such setting" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _no_such_kind(union: Mapping[str, Any]) -> str:
+    """For settings whose `kind` says which they are, and whose kind is missing or unknown."""
+    setting = str(union["discriminator"]).strip("'")
+    if "tag" not in union:
+        return f"give its {setting}"
+    known = [each.strip("'") for each in str(union["expected_tags"]).split(", ")]
+    near = difflib.get_close_matches(str(union["tag"]), known, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"no such {setting}, {hint}(got {union['tag']!r}; there are {', '.join(known)})"
 
 
 def _setting_names() -> list[str]:

@@ -136,7 +136,9 @@ def backbone_facts(plan: Plan, backbone_file: str | None) -> dict[str, Any]:
     """What the manifest keeps of where the backbone came from."""
     facts: dict[str, Any] = {**plan.backbone.model_dump(), "weights_sha256": None}
     if backbone_file is not None:
-        facts["file_sha256"] = sha256_of(Path(backbone_file.rpartition(":")[0]))
+        file, _, function = backbone_file.rpartition(":")
+        facts["function"] = f"{Path(file).name}:{function}"
+        facts["file_sha256"] = sha256_of(Path(file))
     if plan.backbone.weights not in (None, "pretrained"):
         facts["weights_sha256"] = sha256_of(Path(str(plan.backbone.weights)))
     return facts

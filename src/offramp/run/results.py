@@ -101,7 +101,7 @@ def report_inputs(
     """What the report of a run shows; `facts` are those of `environment.json`."""
     plan, model = result.plan, result.model
     return ReportInputs(
-        title=f"Early exits on {plan.backbone.name}",
+        title=f"Early exits on {_backbone_name(model, plan)}",
         comparison=result.comparison,
         exits=result.exits,
         quality=result.quality,
@@ -110,6 +110,11 @@ def report_inputs(
         facts=_readable(facts, plan, splits) | _spread(seen.timings) | _left_out(seen.notes),
         plan=plan.to_yaml(),
     )
+
+
+def _backbone_name(model: MultiExit, plan: Plan) -> str:
+    """As readers know it: its name in the zoo, or the user's file and function."""
+    return str((model.info.backbone or {}).get("function", plan.backbone.name))
 
 
 def _pictures(model: MultiExit, test: Samples, threshold: float) -> Sequence[Picture]:

@@ -131,7 +131,7 @@ def _as_npy(values: NDArray[np.generic]) -> bytes:
 
 def _name(source: Path | str | bytes) -> str:
     """What errors call a source."""
-    return "the file" if isinstance(source, bytes) else str(source)
+    return str(source) if isinstance(source, str | Path) else "the file"
 
 
 def _read_members(source: Path | str | bytes) -> dict[str, NDArray[np.generic]]:

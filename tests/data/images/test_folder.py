@@ -208,11 +208,14 @@ def test_a_folder_that_cannot_be_listed_is_named(
         _load(split).load()
 
 
-def test_an_image_in_two_splits_is_reported(split: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_in_two_splits_is_reported_with_its_files(
+    split: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (split / "test/ant/a.png").write_bytes((split / "train/ant/a.png").read_bytes())
     with caplog.at_level(logging.WARNING):
         _load(split).load()
-    assert "1 images occur in more than one split" in caplog.text
+    assert "1 image is in more than one split" in caplog.text
+    assert "train/ant/a.png = test/ant/a.png" in caplog.text
 
 
 def test_the_content_key_follows_the_bytes_of_the_files(split: Path) -> None:

@@ -22,6 +22,7 @@ from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
 _log = logging.getLogger(__name__)
+_NAMED = 3  # images that a warning names; it counts the others
 
 
 class RandomSplit(Spec):
@@ -124,8 +125,8 @@ class ImageFolder(Spec):
         number = {name: place for place, name in enumerate(class_names)}
         labels = np.array([number[file.class_name] for file in files], np.int64)
         _check_present(root, splits, labels, class_names)
-        _warn_of_shared(root, splits, digests)
         ids = np.array([file.path.relative_to(root).as_posix() for file in files])
+        _warn_of_shared(root, splits, digests, ids)
         pictures = ImageFiles(tuple(file.path for file in files), digests)
         images = labelled_pictures(pictures, labels, self.preprocess, ids=ids)
         found = Splits.of(
@@ -227,9 +228,18 @@ def _check_present(
         )
 
 
-def _warn_of_shared(root: Path, splits: NDArray[np.str_], digests: NDArray[np.str_]) -> None:
+def _warn_of_shared(
+    root: Path, splits: NDArray[np.str_], digests: NDArray[np.str_], ids: NDArray[np.str_]
+) -> None:
     """Say so when one image is in several splits: results on it would look too good."""
     pairs = {*zip(splits.tolist(), digests.tolist(), strict=True)}
-    shared = [digest for digest, count in Counter(d for _, d in pairs).items() if count > 1]
+    counts = Counter(digest for _, digest in pairs)
+    shared = sorted(digest for digest, count in counts.items() if count > 1)
     if shared:
-        _log.warning("%s: %d images occur in more than one split", root, len(shared))
+        named = [" = ".join(ids[digests == digest].tolist()) for digest in shared[:_NAMED]]
+        number = "1 image is" if len(shared) == 1 else f"{len(shared)} images are"
+        _log.warning(
+            "%s: %s in more than one split, so results on them look too good: %s%s. Keep each in "
+            "one split.",
+            *(root, number, ", ".join(named), ", ..." if len(shared) > _NAMED else ""),
+        )
