@@ -14,6 +14,7 @@ from offramp.errors import PlanError
 from offramp.features import bytes_per_sample
 from offramp.spec import TapShape, dims
 from offramp.storage.atomic import write_bytes
+from offramp.table import bytes_text
 from offramp.training.settings import How, TrainSettings
 
 FILE = "how.json"
@@ -201,4 +202,4 @@ def available_memory() -> int:
 
 
 def _gigabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.3g} GB"
+    return f"{num_bytes / 1e9:.3g} GB" if num_bytes >= 1e8 else bytes_text(num_bytes)
