@@ -1,10 +1,16 @@
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import save_file
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from offramp.backbones.staged import cut
@@ -177,11 +183,25 @@ def test_a_timm_name_with_an_unknown_tag_is_refused() -> None:
 def test_a_row_says_what_the_weights_want_as_input() -> None:
     (wanted,) = describe("torchvision:efficientnet_b1").inputs
     assert (wanted.height, wanted.width, wanted.interpolation) == (240, 240, "bilinear")
-    assert wanted.crop == pytest.approx(240 / 255)
+    assert wanted.resize_to == 255
     (wanted,) = describe("timm:tf_efficientnet_lite0").inputs
     assert (wanted.height, wanted.interpolation, wanted.mean) == (224, "bicubic", (0.5, 0.5, 0.5))
     (wanted,) = describe("offramp:demo").inputs
     assert (wanted.height, wanted.channels) == (112, 3)
+
+
+@pytest.mark.parametrize("size", [(300, 401), (240, 200)])
+def test_pictures_are_prepared_for_the_weights_as_their_libraries_do(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    (ours,) = describe("torchvision:efficientnet_b1").inputs
+    theirs = torchvision.models.EfficientNet_B1_Weights.DEFAULT.transforms()
+    np.testing.assert_array_equal(ours(picture), theirs(picture))
+    for name in ("resnet50.a1_in1k", "vit_base_patch16_clip_224.openai"):
+        (ours,) = describe(f"timm:{name}").inputs
+        known: Any = get_pretrained_cfg(name)
+        config = resolve_data_config(pretrained_cfg=known.to_dict())  # type: ignore[no-untyped-call]
+        np.testing.assert_array_equal(ours(picture), create_transform(**config)(picture))
 
 
 def test_the_paper_s_named_cuts_are_where_its_figures_say() -> None:

@@ -1,3 +1,4 @@
+import io
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from offramp.errors import ShapeError
+from offramp.errors import DataError, ShapeError
 from offramp.preprocess import ImagePreprocess
 
 PLAIN = ImagePreprocess(height=5, width=7, mean=(0, 0, 0), std=(1, 1, 1))
@@ -138,7 +139,11 @@ def test_normalising_floats_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"mean": (0.5,)}, "mean has 1 and std 3 numbers, but there are 3 channels"),
+        ({"mean": (0.5,)}, "mean has 1 and std 3 numbers, but channels is 3"),
+        ({"channels": 1}, "mean has 3 and std 3 numbers, but channels is 1"),
+        ({"crop": 0.9, "resize_to": 8}, "two ways to choose what is kept"),
+        ({"resize_to": 0}, r"give one number of pixels, or \[height, width\], not 0"),
+        ({"resize_to": (1, 2, 3)}, r"or \[height, width\], not \(1, 2, 3\)"),
         ({"std": (1, 0, 1)}, r"greater than or equal to (0\.000001|1e-0?6)"),
         ({"std": (1, float("inf"), 1)}, "finite number"),
         ({"mean": (0, 0, float("nan"))}, "finite number"),
@@ -162,3 +167,19 @@ def test_the_least_deviation_gives_finite_values() -> None:
 def test_settings_survive_storage() -> None:
     spec = ImagePreprocess(height=5, width=7, crop=0.875, interpolation="bicubic")
     assert ImagePreprocess.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_transparent_palette_is_dropped_without_a_warning() -> None:
+    picture = Image.new("P", (7, 5), 1)
+    picture.putpalette([9, 9, 9, 200, 100, 50])
+    picture.info["transparency"] = bytes([0, 128])
+    np.testing.assert_array_equal(PLAIN.resize(picture)[2, 3], (200, 100, 50))
+    assert "transparency" in picture.info
+
+
+def test_the_bytes_of_a_file_are_decoded() -> None:
+    held = io.BytesIO()
+    Image.fromarray(_noise(5, 7, 3)).save(held, "PNG")
+    np.testing.assert_array_equal(PLAIN.resize(held.getvalue()), _noise(5, 7, 3))
+    with pytest.raises(DataError, match="not a picture of a known format"):
+        PLAIN(b"no picture")

@@ -54,7 +54,7 @@ def test_the_backbone_is_tried_smaller_as_it_is_and_with_new_statistics() -> Non
     module, model = toy()
     test = images(70, 1)
     plain, renewed = static_rivals(model, images(130, 0), test, [8])
-    small = at_size(test, 8, 8)
+    small = at_size(test, 8)
     right = module(small.read(range(70)).inputs[0]).argmax(1).numpy() == test.targets
     assert plain.value == right.mean()
     assert plain.resolution == 8
@@ -79,8 +79,8 @@ def test_new_statistics_are_those_of_the_training_images() -> None:
     test = images(70, 1)
     _, renewed = static_rivals(model, train, test, [8])
     mixed = train.sample(128, SAMPLE_SEED, shuffled=True)
-    [pixels] = at_size(mixed, 8, 8).read(range(128)).inputs
-    [values] = at_size(test, 8, 8).read(range(70)).inputs
+    [pixels] = at_size(mixed, 8).read(range(128)).inputs
+    [values] = at_size(test, 8).read(range(70)).inputs
     answers = answers_with_statistics_of(module, pixels, values)
     assert renewed.value == pytest.approx((answers == test.targets).mean())
 

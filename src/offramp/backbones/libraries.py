@@ -1,5 +1,6 @@
 """Backbones of torchvision and timm as rows of the zoo's table."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -76,7 +77,7 @@ def _torchvision_preprocess(preset: Any) -> ImagePreprocess:
     return ImagePreprocess(
         height=side,
         width=side,
-        crop=side / shorter,
+        resize_to=shorter,
         interpolation=preset.interpolation.value,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
@@ -128,15 +129,18 @@ def _timm_inputs(model: str) -> tuple[ImagePreprocess, ...]:
         channels not in (1, 3)
         or found["interpolation"] not in ("nearest", "bilinear", "bicubic")
         or share > 1
-        or not (found["crop_mode"] == "center" or (stretches and share == 1))
+        or found["crop_mode"] not in ("center", "squash")
     ):
         return ()
+    scaled = math.floor(height / share), math.floor(width / share)
+    square = height == width
     return (
         ImagePreprocess(
             height=height,
             width=width,
             channels=channels,
-            crop=None if stretches else share,
+            resize_to=scaled if stretches else scaled[0] if square else None,
+            crop=None if stretches or square else share,
             interpolation=found["interpolation"],
             mean=found["mean"],
             std=found["std"],

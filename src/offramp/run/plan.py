@@ -58,7 +58,7 @@ class EvaluatePlan(Spec):
     """What is measured beside the exits.
 
     Attributes:
-        rival_sizes: Sides in pixels at which the whole backbone is tried as a static rival.
+        rival_sizes: Shorter sides in pixels at which the whole backbone is tried as a static rival.
         rival_images: Training images for re-estimating its batch-norm statistics there.
         bootstrap_draws: For every interval.
         bootstrap_seed: Of those draws.

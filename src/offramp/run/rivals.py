@@ -49,7 +49,7 @@ def check_rivals(
         return
     module = frozen_copy(module)
     for side in sizes:
-        shapes = at_size(train, side, side).input_shapes
+        shapes = at_size(train, side).input_shapes
         try:
             count_flops(module, tuple(torch.zeros(1, *shape) for shape in shapes))
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -80,7 +80,7 @@ def static_rivals(
         model: Its backbone is copied, never changed.
         train: Pictures for the new statistics.
         test: Pictures for the accuracy.
-        sizes: Sides of square inputs, in pixels.
+        sizes: Shorter sides of the inputs, in pixels.
         train_images: How many of `train` are used.
         progress: Called after each batch.
 
@@ -91,10 +91,10 @@ def static_rivals(
     for side in sizes:
         module = frozen_copy(model.backbone.original).to(model.device)
         smaller = _Smaller(module, model.device, model.task, side, progress)
-        pictures = at_size(test, side, side)
+        pictures = at_size(test, side)
         rivals.append(smaller.rival(f"{side} px", "whole backbone, not retrained", pictures))
         if _batch_norms(module):
-            used = smaller.estimate_statistics(at_size(train, side, side), train_images)
+            used = smaller.estimate_statistics(at_size(train, side), train_images)
             note = f"batch-norm statistics re-estimated on {used} training images"
             rivals.append(smaller.rival(f"{side} px, new statistics", note, pictures))
     return rivals

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
+from torchvision import datasets, transforms
 
 from offramp.data import DataSpec, ImageFolder, RandomSplit, Samples
 from offramp.data.splits import SPLIT_NAMES
@@ -314,7 +315,9 @@ def test_files_that_are_no_images_are_reported(
     with caplog.at_level(logging.WARNING):
         splits = _load(split).load()
     assert len(splits.train) == 6
-    assert "not read, since they are not .jpg/.jpeg/.png/.bmp/.webp: 1 .txt" in caplog.text
+    assert (
+        "not read, since they are not .jpg/.jpeg/.png/.bmp/.webp/.tif/.tiff: 1 .txt" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(("name", "text"), [("absent", "is not a folder"), (".", "no folder")])
@@ -354,3 +357,79 @@ def test_decoding_does_not_depend_on_the_name_of_the_file(split: Path) -> None:
     _picture(5).save(held, "JPEG")
     (split / "train/ant/a.png").write_bytes(held.getvalue())  # a JPEG, whatever its name says
     assert _load(split).load().skipped == ()
+
+
+def test_the_defaults_are_torchvisions_usual_transforms(split: Path) -> None:
+    samples = ImageFolder(root=split).load(check=False).train
+    chain = transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+        ]
+    )
+    theirs = datasets.ImageFolder(split / "train", chain)
+    for place in range(3):
+        assert torch.equal(samples[place][0], theirs[place][0])
+        assert samples[place][1] == theirs[place][1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "resize_to", "crop"),
+    [
+        ({"image_size": 64}, 73, None),
+        ({"image_size": (20, 31)}, (20, 31), None),
+        ({"crop": 0.9}, None, 0.9),
+        ({"crop": None}, None, None),
+        ({"resize_to": 232}, 232, None),
+    ],
+)
+def test_how_pictures_are_resized_is_written_down(
+    settings: dict[str, object], resize_to: object, crop: float | None
+) -> None:
+    data = ImageFolder.model_validate({"root": "x", **settings})
+    assert (data.resize_to, data.crop) == (resize_to, crop)
+    assert ImageFolder.model_validate(data.model_dump(mode="json")) == data
+
+
+def test_a_wrong_size_is_one_mistake_not_two() -> None:
+    for size in ("large", 0, [1, 2, 3]):
+        with pytest.raises(ValidationError, match=r"1 validation error .*\nimage_size"):
+            ImageFolder.model_validate({"root": "x", "image_size": size})
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_exif_can_be_switched_off(split: Path, exif: bool) -> None:
+    upright = _picture(3, width=8, height=8)
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.save(split / "train/ant/0.png", exif=orientation)
+    data = _load(split, crop=None, exif=exif).load()
+    expected = data.inputs[0](upright if exif else turned)
+    np.testing.assert_array_equal(data.train[0][0].numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("ending", ["tif", "TIFF"])
+def test_the_first_page_of_a_tiff_file_is_read(split: Path, mode: str, ending: str) -> None:
+    pages = [_picture(seed).convert(mode) for seed in (1, 2)]
+    pages[0].save(split / f"train/ant/0.{ending}", "TIFF", save_all=True, append_images=pages[1:])
+    data = _load(split).load()
+    np.testing.assert_array_equal(data.train[0][0].numpy(), data.inputs[0](pages[0]))
+
+
+def test_a_picture_of_16_bits_is_named(split: Path) -> None:
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(split / "train/ant/0.tif")
+    with pytest.raises(DataError, match=r"train/ant/0\.tif: .*more than 8 bits per channel"):
+        _load(split).load()
+
+
+def test_a_folder_gives_grey_pictures_that_are_not_square(split: Path) -> None:
+    settings = {"image_size": [6, 8], "channels": 1, "mean": [0.4], "std": [0.2]}
+    values, _ = _load(split, **settings).load().train[0]
+    with Image.open(split / "train/ant/a.png") as picture:
+        grey = np.asarray(picture.convert("L").resize((8, 6), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(values[0], (grey / 255 - 0.4) / 0.2, atol=1e-6)
+    assert values.shape == (1, 6, 8)

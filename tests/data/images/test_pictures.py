@@ -82,8 +82,8 @@ def test_a_picture_overwritten_in_its_array_is_refused() -> None:
 
 
 def test_preprocessing_changes_the_content_key(images: Samples) -> None:
-    smaller = at_size(images, 4, 4)
-    assert smaller[0][0].shape == (3, 4, 4)
+    smaller = at_size(images, 3)
+    assert smaller[0][0].shape == (3, 4, 3)
     assert smaller.digests.tolist() == images.digests.tolist()
     assert smaller.content_key != images.content_key
 
@@ -106,4 +106,21 @@ def test_an_empty_set_is_refused(images: Samples) -> None:
 
 def test_only_pictures_come_at_another_size() -> None:
     with pytest.raises(DataError, match="only pictures"):
-        at_size(as_samples((np.zeros((2, 3)), np.zeros(2, int))), 4, 4)
+        at_size(as_samples((np.zeros((2, 3)), np.zeros(2, int))), 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"height": 7, "width": 10, "resize_to": 14}, (4, 6, 8)),
+        ({"height": 7, "width": 10, "resize_to": (14, 21)}, (4, 6, (8, 12))),
+        ({"height": 7, "width": 10, "crop": 0.5}, (4, 6, None)),
+        ({"height": 4, "width": 4, "resize_to": 5}, (4, 4, 5)),
+    ],
+)
+def test_another_size_shows_the_same_part_of_a_picture(
+    settings: dict[str, object], expected: tuple[int, int, object]
+) -> None:
+    smaller = ImagePreprocess.model_validate(settings).with_shorter_side(4)
+    assert (smaller.height, smaller.width, smaller.resize_to) == expected
+    assert smaller.crop == settings.get("crop")

@@ -3,10 +3,12 @@
 from offramp.data.images.embedded import FashionMNIST
 from offramp.data.images.folder import ImageFolder, RandomSplit
 from offramp.data.images.pictures import at_size, labelled_pictures
+from offramp.data.images.settings import PictureSettings
 
 __all__ = [
     "FashionMNIST",
     "ImageFolder",
+    "PictureSettings",
     "RandomSplit",
     "at_size",
     "labelled_pictures",

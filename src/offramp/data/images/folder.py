@@ -4,20 +4,18 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field, PositiveInt, model_validator
 
 from offramp.data.images.layout import ImageFile, list_split, list_unsplit
-from offramp.data.images.pictures import labelled_pictures
+from offramp.data.images.pictures import ImageFiles, labelled_pictures
+from offramp.data.images.settings import PictureSettings
 from offramp.data.splits import SPLIT_NAMES, Splits, refuse_unreadable, thinned
 from offramp.errors import DataError
-from offramp.preprocess import Deviation, ImagePreprocess, Mean, decode_image
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
 
@@ -61,21 +59,15 @@ class RandomSplit(Spec):
         return chosen
 
 
-class ImageFolder(Spec):
+class ImageFolder(PictureSettings):
     """Image files as root/SPLIT/CLASS/name.jpg, or root/CLASS/name.jpg with `split`.
 
     SPLIT is train, validation, calibration or test. Classes are numbered in the order of their
-    names. JPEG, PNG, BMP and WebP files are read, turned as their EXIF orientation says.
+    names. JPEG, PNG, BMP, WebP and TIFF files are read.
 
     Attributes:
         root: The folder.
         split: None where the folder is already split.
-        image_size: Side of the square the backbone reads, in pixels.
-        crop: Share of the shorter side that the square covers, at the centre; None squeezes the
-            whole image into the square.
-        interpolation: Pillow's filter of this name.
-        mean: Per channel, on the [0, 1] scale; ImageNet's by default.
-        std: Per channel, on the [0, 1] scale; ImageNet's by default.
         on_corrupt: "raise" refuses the folder when a file cannot be read; "skip" leaves such
             files out, with a warning for each.
         limit: Number of images kept of each split, for a quick trial; drawn at random, but
@@ -85,25 +77,8 @@ class ImageFolder(Spec):
     kind: Literal["image_folder"] = "image_folder"
     root: Path
     split: RandomSplit | None = None
-    image_size: PositiveInt = 224
-    crop: float | None = Field(default=0.875, gt=0, le=1)
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    mean: tuple[Mean, Mean, Mean] = (0.485, 0.456, 0.406)
-    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
     on_corrupt: Literal["raise", "skip"] = "raise"
     limit: PositiveInt | None = None
-
-    @property
-    def preprocess(self) -> ImagePreprocess:
-        """What makes an image the backbone's input."""
-        return ImagePreprocess(
-            height=self.image_size,
-            width=self.image_size,
-            crop=self.crop,
-            interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
-        )
 
     def load(self, progress: Progress = silent, *, check: bool = True) -> Splits:
         """List and hash every file; pictures are decoded whenever they are read.
@@ -127,7 +102,7 @@ class ImageFolder(Spec):
         _check_present(root, splits, labels, class_names)
         ids = np.array([file.path.relative_to(root).as_posix() for file in files])
         _warn_of_shared(root, splits, digests, ids)
-        pictures = ImageFiles(tuple(file.path for file in files), digests)
+        pictures = ImageFiles(tuple(file.path for file in files), digests, self.exif)
         images = labelled_pictures(pictures, labels, self.preprocess, ids=ids)
         found = Splits.of(
             {
@@ -167,43 +142,8 @@ class ImageFolder(Spec):
         """SHA-256 of a file, which is decoded first where bad ones are to be skipped."""
         content = path.read_bytes()
         if self.on_corrupt == "skip":
-            self.preprocess.resize(decode_image(content))
+            self.preprocess.resize(content)
         return hashlib.sha256(content).hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """Pictures that are read from their files each time, which must stay as they were.
-
-    Attributes:
-        digests: (N,) SHA-256 of each file when the folder was loaded.
-    """
-
-    in_files: ClassVar[bool] = True
-
-    paths: tuple[Path, ...]
-    digests: NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        path = self.paths[index]
-        try:
-            content = path.read_bytes()
-            same = hashlib.sha256(content).hexdigest() == self.digests[index]
-            if same:
-                return decode_image(content)
-        except Exception as error:  # pillow's decoders raise many kinds
-            raise DataError(
-                f"{path} cannot be read: {error}. Repair or remove it, and leave the images alone "
-                "while they are in use."
-            ) from error
-        raise DataError(
-            f"{path} has changed since the folder was loaded, and what was computed from it would "
-            "be kept as that of the old file. Leave the images alone while they are in use, and "
-            "start again."
-        )
 
 
 def _check_present(

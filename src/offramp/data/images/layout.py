@@ -10,7 +10,7 @@ from pathlib import Path
 from offramp.data.splits import SPLIT_NAMES
 from offramp.errors import DataError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 _log = logging.getLogger(__name__)
 

@@ -1,8 +1,9 @@
 """Pictures as samples: raw ones with labels, prepared when they are read."""
 
 import hashlib
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 
 from offramp.data.samples import Batch, Samples, Source
 from offramp.errors import DataError, ShapeError
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import ImagePreprocess, decode_image
 
 
 class Pictures(Protocol):
@@ -51,6 +52,43 @@ class PictureArray:
                 "while it is in use."
             )
         return picture
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Pictures that are read from their files each time, which must stay as they were.
+
+    Attributes:
+        digests: (N,) SHA-256 of each file when it was listed.
+        exif: As in ImagePreprocess.
+    """
+
+    in_files: ClassVar[bool] = True
+
+    paths: tuple[Path, ...]
+    digests: NDArray[np.str_]
+    exif: bool = True
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        path = self.paths[index]
+        try:
+            content = path.read_bytes()
+            same = hashlib.sha256(content).hexdigest() == self.digests[index]
+            if same:
+                return decode_image(content, exif=self.exif)
+        except Exception as error:  # pillow's decoders raise many kinds
+            raise DataError(
+                f"{path} cannot be read: {error}. Repair or remove it, and leave the images alone "
+                "while they are in use."
+            ) from error
+        raise DataError(
+            f"{path} has changed since its folder was loaded, and what was computed from it would "
+            "be kept as that of the old file. Leave the images alone while they are in use, and "
+            "start again."
+        )
 
 
 class PictureSource(Source):
@@ -93,7 +131,7 @@ class PictureSource(Source):
     @property
     def settings(self) -> str:
         """See Source."""
-        return self.preprocess.model_dump_json()
+        return self.preprocess.model_dump_json(exclude_defaults=True)  # a new one moves no key
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -124,8 +162,8 @@ def labelled_pictures(
     return Samples.of(PictureSource(raw, labels, preprocess), ids=ids)
 
 
-def at_size(samples: Samples, height: int, width: int) -> Samples:
-    """The same pictures, prepared at another size.
+def at_size(samples: Samples, side: int) -> Samples:
+    """The same part of the same pictures, prepared with this shorter side in pixels.
 
     Raises:
         DataError: The samples are not pictures.
@@ -133,7 +171,7 @@ def at_size(samples: Samples, height: int, width: int) -> Samples:
     source = samples.source
     if not isinstance(source, PictureSource):
         raise DataError("only pictures can be prepared at another size. Leave `rival_sizes` empty.")
-    preprocess = source.preprocess.model_copy(update={"height": height, "width": width})
+    preprocess = source.preprocess.with_shorter_side(side)
     other = PictureSource(source.pictures, source.targets, preprocess)
     return replace(samples, source=other)
 
