@@ -1,5 +1,6 @@
 """What `--dry-run` says, and that it leaves nothing behind."""
 
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,10 @@ def test_too_little_disk_is_pointed_out(tmp_path: Path, given: dict[str, Any]) -
     full = Forecast(**{**vars(found), "enough_disk": False})
     assert "NOT ENOUGH" in str(full)
     assert full.as_json()["enough_disk"] is False
+
+
+def test_a_forecast_takes_what_training_takes() -> None:
+    assert list(signature(forecast_run).parameters) == list(signature(train).parameters)
 
 
 @pytest.mark.parametrize(

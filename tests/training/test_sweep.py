@@ -49,6 +49,16 @@ def test_what_is_known_is_taken_as_it_is_and_the_rest_is_trained(fit: Fit) -> No
     assert any(what.startswith("training 2 branches") for what in told)
 
 
+def test_known_trials_are_found_by_the_rate_that_they_were_trained_at(fit: Fit) -> None:
+    one = fit(BRANCH, epochs=1, lr=1e-3).trials
+    both = fit(BRANCH, epochs=1, lr=[3e-3, 1e-3], known=one).trials
+    assert [trial.rate for trial in both] == [3e-3, 3e-3, 1e-3, 1e-3]
+    assert [trial.branch for trial in both[2:]] == [trial.branch for trial in one]
+    back = fit(BRANCH, epochs=1, lr=3e-3, known=[*one, *both]).trials
+    assert [trial.branch for trial in back] == [trial.branch for trial in both[:2]]
+    assert {trial.rate for trial in back} == {None}
+
+
 def test_a_call_of_which_everything_is_known_computes_nothing(fit: Fit) -> None:
     first, told = fit(BRANCH, epochs=1), []
     again = fit(BRANCH, epochs=1, known=first.trials, progress=lambda *event: told.append(event))

@@ -131,7 +131,7 @@ def _is_run(folder: Path) -> bool:
         kind = json.loads((folder / MANIFEST).read_bytes()).get("format", "")
         return str(kind).startswith(f"offramp {RUN.name} ")
     except _ODD:
-        return (folder / METRICS).is_file()
+        return any((folder / name).is_file() for name in (METRICS, "model.safetensors"))
 
 
 def _name(path: Path, root: Path) -> str:

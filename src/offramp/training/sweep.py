@@ -1,7 +1,7 @@
 """Sweep: the trials that a call asks for, in order, and those of them that are known already."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from offramp.branches import BranchSpec, key
@@ -38,7 +38,8 @@ class Sweep:
         known: Iterable[Result],
     ) -> Self:
         """Trials at those of the backbone's `cuts` that have branches."""
-        found = {_ident(each): each for each in known}
+        named = (_as_named(each, settings) for each in known)
+        found = {_ident(each): each for each in named if each is not None}
         return cls(tuple(cut for cut in cuts if cut in branches), branches, settings, found)
 
     @property
@@ -68,6 +69,17 @@ class Sweep:
             for rate in self.settings.named_rates
             for seed in self.settings.seeds
         ]
+
+
+def _as_named(trial: Result, settings: TrainSettings) -> Result | None:
+    """A known result as this sweep tells it apart; None where its rate is not asked for."""
+    lr = trial.rate
+    if lr is None and isinstance(trial, Trial) and trial.history:
+        lr = trial.history[0].lr
+    if lr is not None and lr not in settings.rates:
+        return None
+    rate = lr if len(settings.rates) > 1 else None
+    return trial if trial.rate == rate else replace(trial, rate=rate)
 
 
 def _ident(trial: Result | TrialName) -> Ident:
