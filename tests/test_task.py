@@ -72,7 +72,7 @@ def test_probabilities_are_not_trained_on_yet() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "task", "wanted"),
-    [((3, 4), "classification", r"\(classes,\)"), ((2,), "regression", "one value")],
+    [((3, 4), "classification", r"\(classes,\)"), ((2,), "regression", r"\(1,\)")],
 )
 def test_a_model_must_answer_in_the_shape_of_its_task(
     shape: tuple[int, ...], task: Task, wanted: str

@@ -110,7 +110,9 @@ def check_output_shape(shape: Sequence[int], task: Task) -> None:
     check_task(task)
     if _is_one_value(shape) or (task == "classification" and len(shape) == 1):
         return
-    wanted = "(classes,), or one logit for two classes" if task == "classification" else "one value"
+    wanted = "(1,) or one value"
+    if task == "classification":
+        wanted = "(classes,), or one logit for two classes"
     raise ShapeError(
         f"the backbone answers {tuple(shape)} per sample, and {task} needs {wanted}. "
         "Cut a backbone with such a top, or choose the other task."

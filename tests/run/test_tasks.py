@@ -91,6 +91,21 @@ def test_a_network_of_two_inputs_is_trained_evaluated_and_reported(
     ]
 
 
+def test_what_looks_like_a_mistake_is_in_result_metrics_and_report(
+    tmp_path: Path, file: Path
+) -> None:
+    data, name = splits("classification"), f"{file}:classes"
+    wanted = plan("classification", timing_repeats=0)
+    result = train(wanted, tmp_path / "run", splits=data, backbone_file=name)
+    [doubt] = result.doubts
+    assert doubt.startswith("the final exit hardly does better than guessing")
+    assert f"Warning: {doubt}" in str(result)
+    assert load_result(tmp_path / "run", name).as_json()["warnings"] == [doubt]
+    page = (tmp_path / "run/report.html").read_text()
+    assert "the final exit hardly does better" in page
+    assert "training images by class</" in page
+
+
 def check(result: RunResult, task: str) -> None:
     measure = "mae" if task == "regression" else "accuracy"
     metrics = json.loads((result.folder / "metrics.json").read_text())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.branches import ConvBranch, SLViT
+from offramp.doubts import DoubtWarning
 from offramp.errors import CutError, DataError, OfframpError, PlanError, ShapeError
 from offramp.multiexit.model import MultiExit
 
@@ -41,6 +42,20 @@ def test_branches_that_cannot_be_trained_are_refused(
 def test_a_device_that_is_not_there_is_refused(fit: Fit, device: str, text: str) -> None:
     with pytest.raises(PlanError, match=text):
         fit(device=device)
+
+
+def test_training_labels_of_one_class_and_of_too_few_are_warned_of(fit: Fit, train: Images) -> None:
+    images, labels = train
+    with pytest.warns(DoubtWarning, match="all 41 training samples are of class 0"):
+        fit(train=(images, labels * 0), epochs=1, seeds=[0])
+    with pytest.warns(DoubtWarning, match="2 of the network's 4 classes have no training sample"):
+        fit(train=(images, labels % 2), epochs=1, seeds=[0])
+
+
+def test_answers_of_a_final_exit_that_guesses_are_warned_of(fit: Fit, train: Images) -> None:
+    model, (images, labels) = fit(epochs=1, seeds=[0]), train
+    with pytest.warns(DoubtWarning, match="the final exit hardly does better than guessing"):
+        model.collect((images, labels.roll(7)))
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -14,6 +14,7 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.branches.predictor import surest
 from offramp.compute import count_flops
 from offramp.data import Samples, as_samples
+from offramp.doubts import doubts_of_answers, warn_of
 from offramp.errors import BundleError, CutError
 from offramp.multiexit.answers import Answers, answer_samples, columns, device_of
 from offramp.multiexit.saved import (
@@ -155,11 +156,17 @@ class MultiExit(nn.Module):
             progress: Called after each batch.
 
         `scores` are the error predictors', where every branch has one.
+
+        Warns:
+            DoubtWarning: The final exit hardly does better than guessing, is far below an early
+                exit, or gives probabilities; with likely causes.
         """
         samples = as_samples(data)
         trials = tuple(self.chosen.values())
         answers = self.answer(samples, trials, batch_size, split or "samples", progress)
-        return self.as_outputs(answers, samples, timings, split)
+        outputs = self.as_outputs(answers, samples, timings, split)
+        warn_of(doubts_of_answers(outputs))
+        return outputs
 
     def as_outputs(
         self, answers: Answers, samples: Samples, timings: ExitTimings | None, split: str

@@ -64,6 +64,7 @@ class ReportInputs:
         facts: What else belongs to the numbers, such as versions, hardware and how times were
             measured; shown in this order.
         plan: The plan as YAML.
+        warnings: What looks like a mistake; shown first.
     """
 
     title: str
@@ -74,3 +75,4 @@ class ReportInputs:
     pictures: Sequence[Picture] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     plan: str = ""
+    warnings: Sequence[str] = ()

@@ -38,6 +38,7 @@ def report_page(inputs: ReportInputs) -> str:
     """The whole page as text."""
     template = Template(files("offramp.report").joinpath("page.html").read_text("utf-8"))
     sections = [
+        _warnings(inputs),
         _figures(inputs.comparison),
         _tables(inputs.comparison),
         _verdict(inputs.comparison),
@@ -65,6 +66,10 @@ def _lead(inputs: ReportInputs) -> str:
         f"{comparison.measure.text(comparison.final.value)} {comparison.measure.unit}".strip()
         + "."
     )
+
+
+def _warnings(inputs: ReportInputs) -> str:
+    return f"<h2>Check this first</h2>\n{html_list(inputs.warnings)}" if inputs.warnings else ""
 
 
 def _figures(comparison: Comparison) -> str:

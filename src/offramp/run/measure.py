@@ -12,6 +12,7 @@ import torch
 from offramp.compute import count_flops, count_params, wait_for
 from offramp.cost import Timing
 from offramp.data import Samples, Splits, as_samples
+from offramp.doubts import doubts_of_answers, doubts_of_labels
 from offramp.evaluation import Rival, TrialOutputs
 from offramp.multiexit.answers import Answers
 from offramp.multiexit.model import ExitTimings, MultiExit, joined_per_exit
@@ -103,6 +104,7 @@ class Measured:
         rivals: The whole backbone on smaller test pictures.
         timings: Of stages and branches, if they were measured.
         notes: What was left out, and why.
+        doubts: What in training labels and test answers looks like a mistake.
     """
 
     outputs: Mapping[str, ExitOutputs]
@@ -110,6 +112,7 @@ class Measured:
     rivals: Sequence[Rival]
     timings: ModelTimings | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,21 @@ def measure_splits(
             progress=progress,
         )
     of_trials = trial_outputs(model, answers, samples, timings)
-    return Measured(outputs, of_trials, rivals, timings, (note,) if note else ())
+    return Measured(
+        outputs,
+        of_trials,
+        rivals,
+        timings,
+        (note,) if note else (),
+        (*_doubts_of_training(model, splits.train), *doubts_of_answers(outputs["test"])),
+    )
+
+
+def _doubts_of_training(model: MultiExit, train: Samples) -> tuple[str, ...]:
+    if model.task == "regression":
+        return ()
+    labels = training_labels(train.targets, model.num_outputs)
+    return doubts_of_labels(labels, model.num_outputs, model.info.class_names)
 
 
 def _timings(model: MultiExit, wanted: EvaluatePlan, context: RunContext) -> ModelTimings | None:

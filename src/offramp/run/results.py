@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from offramp.data import Samples, Splits
+from offramp.doubts import class_counts
 from offramp.evaluation import (
     Comparison,
     FailedTrial,
@@ -25,6 +28,7 @@ from offramp.run.plan import Plan
 REPORT_FILES = ("report.html", "tradeoff.png", "tradeoff.svg")
 REPORT_PICTURES = 12
 PICTURES_SEED = 0
+_CLASSES = 20  # that the report counts one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,7 @@ class RunResult:
             threshold, which carries no promise.
         data_keys: What identifies the data of each split.
         notes: What was left out, and why.
+        doubts: What in training labels and test answers looks like a mistake.
         work_done: What the call that gave this trained and what it took from before, as a sentence;
             empty where the run was only read.
     """
@@ -51,6 +56,7 @@ class RunResult:
     quality: Quality
     data_keys: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     work_done: str = ""
 
     @classmethod
@@ -77,7 +83,9 @@ class RunResult:
         test = seen.outputs["test"]
         judged = _quality(seen, wanted.threshold, model.info.class_names)
         exits = tradeoff(test)
-        return cls(folder, plan, model, comparison, exits, judged, data_keys, seen.notes)
+        return cls(
+            folder, plan, model, comparison, exits, judged, data_keys, seen.notes, seen.doubts
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -85,6 +93,7 @@ class RunResult:
             "measure": self.comparison.measure.name,
             "comparison": self.comparison.as_json(),
             "exits": self.exits.as_json(),
+            "warnings": list(self.doubts),
             "fixed_threshold": next((each.as_json() for each in self.quality.policies), None),
         }
 
@@ -92,7 +101,8 @@ class RunResult:
         rules = [f"{each.name}: {each.rule}" for each in self.quality.policies]
         fixed = ["\n".join([str(self.quality.policy_table()), *rules])] if rules else []
         report = f"report: {self.folder / REPORT_FILES[0]}"
-        return "\n\n".join([str(self.comparison), *fixed, *self.notes, report])
+        doubts = [f"Warning: {doubt}" for doubt in self.doubts]
+        return "\n\n".join([str(self.comparison), *fixed, *self.notes, *doubts, report])
 
 
 def report_inputs(
@@ -109,6 +119,7 @@ def report_inputs(
         pictures=_pictures(model, splits.test, plan.evaluate.threshold),
         facts=_readable(facts, plan, splits) | _spread(seen.timings) | _left_out(seen.notes),
         plan=plan.to_yaml(),
+        warnings=result.doubts,
     )
 
 
@@ -159,6 +170,7 @@ def _readable(facts: Mapping[str, Any], plan: Plan, splits: Splits) -> dict[str,
     times = plan.evaluate
     return {
         "images": ", ".join(f"{count} {name}" for name, count in images.items()),
+        **_classes(splits),
         "left out": f"{len(splits.skipped)} images that could not be read",
         "machine": f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads",
         "device": str(facts["device"]),
@@ -169,6 +181,14 @@ def _readable(facts: Mapping[str, Any], plan: Plan, splits: Splits) -> dict[str,
         ),
         "seconds": ", ".join(f"{what} {s:g}" for what, s in facts["seconds"].items()),
     }
+
+
+def _classes(splits: Splits) -> dict[str, str]:
+    """How many training samples each class has."""
+    if splits.task == "regression":
+        return {}
+    labels = splits.train.targets.astype(np.int64)
+    return {"training images by class": class_counts(labels, splits.target_names, _CLASSES)}
 
 
 def _spread(timings: ModelTimings | None) -> dict[str, str]:

@@ -98,11 +98,13 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
     names = (WEIGHTS, *outputs.values(), _TRIALS, _RIVALS, METRICS)
     stored = read_folder(folder, RUN, names)
     plan, model = _plan_and_model(stored, backbone_file)
+    metrics = json.loads(stored.files[METRICS])
     seen = Measured(
         {split: ExitOutputs.load(stored.files[name]) for split, name in outputs.items()},
         TrialOutputs.load(stored.files[_TRIALS]),
         _stored_rivals(stored),
-        notes=tuple(json.loads(stored.files[METRICS])["notes"]),
+        notes=tuple(metrics["notes"]),
+        doubts=tuple(metrics.get("warnings", ())),
     )
     return RunResult.judged(folder, plan, model, seen, stored.manifest["data"])
 

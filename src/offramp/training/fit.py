@@ -90,6 +90,9 @@ def fit_branches(
         CutError: A cut is unknown.
         ShapeError: Data or branch do not fit the backbone.
         DataError: Labels, values or disk space do not allow training, or every branch failed.
+
+    Warns:
+        DoubtWarning: All training samples are of one class, or classes have none.
     """
     settings = read_settings(seeds, options)
     job = Job.of(

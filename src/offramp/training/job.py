@@ -11,6 +11,7 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
 from offramp.data.augment import views_of
 from offramp.data.samples import Samples
+from offramp.doubts import doubts_of_labels, warn_of
 from offramp.features import missing_bytes
 from offramp.multiexit.trial import Failed, Trial
 from offramp.task import Task, num_answers
@@ -52,7 +53,10 @@ class Job:
         device: str,
         known: Iterable[Trial | Failed] = (),
     ) -> Self:
-        """Check all of it; arguments and errors are those of `fit_branches`."""
+        """Check all of it; arguments and errors are those of `fit_branches`.
+
+        Training labels that look like a mistake are warned of.
+        """
         objective = Objective(task, settings.regression_loss)
         place = check_device(device)
         probes = check_branches(backbone, branches, objective)
@@ -62,6 +66,8 @@ class Job:
         ]
         outputs = num_answers(backbone.output_shape, task)
         recipe = Recipe(settings, task, outputs, str(place))
+        if task == "classification":
+            warn_of(doubts_of_labels(sets[0].targets.numpy(), outputs), stacklevel=4)
         sweep = Sweep.of(backbone.cuts, branches, settings, known)
         return cls(backbone, sweep, probes, recipe, *sets)
 

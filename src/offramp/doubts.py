@@ -1,0 +1,193 @@
+"""Doubts: signs in labels and answers of a mistake that nothing else refuses."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.errors import OfframpWarning
+from offramp.outputs import ExitOutputs
+from offramp.task import measure_of
+
+_FEWEST = 20
+"""Samples below which answers say too little."""
+_NEAR_CHANCE = (0.1, 0.25)
+"""Of the way from guessing to all right: a network below the first is taken to guess, and one below
+the second where so few samples do not tell it from guessing."""
+_FAR = 0.1
+"""By which accuracy an early exit must be better to be far above the final one."""
+_FITS = 0.25
+"""By which accuracy other class numbers must fit better to be named as a cause."""
+_SHOWN = 5
+
+_CAUSES = (
+    "Likely causes: labels that number the classes in another order than the network was trained "
+    "with; inputs prepared otherwise than there (size, order of channels, mean and deviation); "
+    "weights that were not loaded, or are for other classes."
+)
+
+
+class DoubtWarning(OfframpWarning):
+    """Labels or answers that look like a mistake; the message names likely causes."""
+
+
+def warn_of(doubts: Sequence[str], stacklevel: int = 3) -> None:
+    """Warn of each doubt, at the caller's caller where `stacklevel` is left out."""
+    for doubt in doubts:
+        warnings.warn(doubt, DoubtWarning, stacklevel=stacklevel)
+
+
+def class_counts(
+    labels: NDArray[np.integer], class_names: Sequence[str] = (), shown: int = _SHOWN
+) -> str:
+    """How many samples each class has that occurs, as text: `ant 20, bee 7 and 3 more`."""
+    classes, counts = np.unique(labels, return_counts=True)
+    named = [
+        f"{_name(label, class_names)} {count:,}"
+        for label, count in zip(classes[:shown].tolist(), counts.tolist(), strict=False)
+    ]
+    return ", ".join(named) + _and_more(len(classes) - shown)
+
+
+def doubts_of_labels(
+    labels: NDArray[np.integer], num_classes: int, class_names: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """What is strange about the labels (N,) of training samples, 0 to num_classes - 1."""
+    present = np.unique(labels)
+    if len(present) == 1:
+        return (
+            f"all {len(labels):,} training samples are of class {_name(present[0], class_names)}, "
+            "so branches learn to answer nothing else. Give samples of every class.",
+        )
+    missing = np.setdiff1d(np.arange(num_classes), present)
+    if not len(missing):
+        return ()
+    named = ", ".join(_name(label, class_names) for label in missing[:_SHOWN].tolist())
+    return (
+        f"{len(missing):,} of the network's {num_classes:,} classes have no training sample "
+        f"({named}{_and_more(len(missing) - _SHOWN)}), so branches cannot learn them. Samples by "
+        f"class: {class_counts(labels, class_names)}. If these {len(present)} are all classes of "
+        "your task, use a network that was trained for them and ends in as many outputs; "
+        "otherwise add samples of the others.",
+    )
+
+
+def doubts_of_answers(outputs: ExitOutputs) -> tuple[str, ...]:
+    """What is strange about the answers of the final exit, beside labels and early exits."""
+    if len(outputs.labels) < _FEWEST:
+        return ()
+    found = _of_classes if outputs.task == "classification" else _of_values
+    return tuple(found(outputs))
+
+
+def _of_classes(outputs: ExitOutputs) -> Iterator[str]:
+    right = outputs.correct
+    yield from _probabilities(outputs.outputs[-1])
+    classes, place = np.unique(outputs.labels, return_inverse=True)
+    counts = np.bincount(place)
+    recall, chance = np.bincount(place, weights=right[-1]) / counts, 1 / len(classes)
+    if len(classes) > 1 and recall.mean() < chance + _margin(counts):
+        yield (
+            f"the final exit hardly does better than guessing: averaged over {len(classes)} "
+            f"classes it is right on {100 * recall.mean():.1f} % of their samples, and guessing "
+            f"on {100 * chance:.1f} %. {_cause(outputs)}"
+        )
+    elif (better := _better_exit(right)) is not None:
+        yield (
+            f"the final exit is right on {100 * right[-1].mean():.1f} % of the samples and the "
+            f"early exit {outputs.names[better]!r} on {100 * right[better].mean():.1f} %, "
+            f"although it reads what the same network computes. {_cause(outputs)}"
+        )
+
+
+def _margin(counts: NDArray[np.int64]) -> float:
+    """By how much accuracy per class, of such counts, must be above guessing."""
+    chance = 1 / len(counts)
+    noise = 2 * np.sqrt((chance * (1 - chance) / counts).sum()) / len(counts)
+    least, most = (share * (1 - chance) for share in _NEAR_CHANCE)
+    return float(np.clip(noise, least, most))
+
+
+def _of_values(outputs: ExitOutputs) -> Iterator[str]:
+    errors = measure_of(outputs.task).values(outputs.outputs, outputs.labels).mean(axis=1)
+    labels = outputs.labels.astype(np.float64)
+    constant = float(np.abs(labels - np.median(labels)).mean())
+    if errors[-1] >= constant > 0:
+        yield (
+            f"the final exit's mean absolute error is {errors[-1]:.4g}, and always answering the "
+            f"median of the labels has {constant:.4g}. Likely causes: labels in other units or of "
+            "another scale than the network was trained with; inputs prepared otherwise than "
+            "there; weights that were not loaded."
+        )
+
+
+def _probabilities(final: NDArray[np.float32]) -> Iterator[str]:
+    """Answers (N, K) that look as if the network ended in a softmax or a sigmoid."""
+    inside = final.min() >= 0 and final.max() <= 1
+    if inside and final.shape[1] == 2 and not final[:, 0].any():
+        yield (
+            "the final exit's logit lies between 0 and 1 for every sample, as if the network ended "
+            "in a sigmoid, so every sample is answered with class 1. Cut the network without it."
+        )
+    elif inside and np.allclose(final.sum(axis=1), 1, atol=1e-3):
+        yield (
+            "the final exit's answers are probabilities, as if the network ended in a softmax, and "
+            "scores take another softmax of them. Cut the network without it."
+        )
+
+
+def _better_exit(right: NDArray[np.bool_]) -> int | None:
+    """The best early exit if it is far above the final one, beyond chance."""
+    early, final = right[:-1], right[-1]
+    if not len(early):
+        return None
+    best = int(early.mean(axis=1).argmax())
+    gained, lost = int((early[best] & ~final).sum()), int((final & ~early[best]).sum())
+    far = gained - lost >= _FAR * len(final)
+    return best if far and gained - lost > 3 * np.sqrt(gained + lost) else None
+
+
+def _cause(outputs: ExitOutputs) -> str:
+    """Likely causes; the numbering of the classes by itself where another one fits."""
+    answers, labels = outputs.predictions[-1].astype(np.int64), outputs.labels.astype(np.int64)
+    names = outputs.class_names
+    if len(np.unique(answers)) == 1:
+        return f"It answers class {_name(answers[0], names)} for every sample. {_CAUSES}"
+    fitting = _renumbering(answers[::2], labels[::2], outputs.outputs.shape[-1])
+    renumbered = float((fitting[answers[1::2]] == labels[1::2]).mean())
+    if renumbered < float((answers[1::2] == labels[1::2]).mean()) + _FITS:
+        return _CAUSES
+    moved = [
+        (answer, label) for answer, label in enumerate(fitting.tolist()) if -1 < label != answer
+    ]
+    pairs = ", ".join(f"{_name(a, names)} for {_name(b, names)}" for a, b in moved[:_SHOWN])
+    return (
+        f"With other class numbers it would be right on {100 * renumbered:.1f} %: it answers "
+        f"{pairs}{_and_more(len(moved) - _SHOWN)}. So the labels most likely number the classes in "
+        "another order than the network was trained with: renumber them."
+    )
+
+
+def _renumbering(
+    answers: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int
+) -> NDArray[np.int64]:
+    """For each class answered, (K,), the label that goes with it most often; -1 where none does.
+
+    No label is given twice; the most frequent pairs come first.
+    """
+    pairs, counts = np.unique(np.stack([answers, labels]), axis=1, return_counts=True)
+    fitting, taken = np.full(num_classes, -1), set()
+    for answer, label in pairs.T[np.argsort(-counts, kind="stable")].tolist():
+        if fitting[answer] < 0 and label not in taken:
+            fitting[answer] = label
+            taken.add(label)
+    return fitting
+
+
+def _name(label: int, class_names: Sequence[str]) -> str:
+    return class_names[label] if class_names else str(label)
+
+
+def _and_more(count: int) -> str:
+    return f" and {count:,} more" if count > 0 else ""
