@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from offramp.data import Batch, as_samples
+from offramp.data.item import PROBED
 from offramp.errors import DataError, ShapeError
 
 RNG = np.random.default_rng(2)
@@ -85,15 +86,46 @@ def test_labels_shapes_and_content_key_come_with_one_reading() -> None:
     assert samples.input_shapes == ((3, 5),)
     np.testing.assert_array_equal(samples.targets, LABELS)
     assert len(samples.content_key) == 64
-    assert data.read == dict.fromkeys(range(11), 1)
+    assert data.read == dict.fromkeys(range(11), 2)  # one for the probe, which takes all of so few
+
+
+def test_only_some_samples_of_a_large_data_set_are_probed() -> None:
+    data = Counting([(torch.zeros(1), 0)] * 3000)
+    samples = as_samples(data)
+    samples.read([5])
+    probed = [row for row, times in data.read.items() if times == 2]
+    assert len(probed) == PROBED
+    assert max(np.diff(sorted(probed))) < 2 * 3000 / PROBED
+    assert len(samples.targets) == 3000
+    assert data.read.total() == 3000 + PROBED
+
+
+@pytest.mark.parametrize("size", [1, 11, 500])
+def test_a_data_set_with_random_inputs_or_labels_is_refused(size: int) -> None:
+    draw = np.random.default_rng(0)
+
+    class RandomInputs(Counting):
+        def __getitem__(self, index: Any) -> Any:
+            return draw.random(3), 0
+
+    class RandomLabels(Counting):
+        def __getitem__(self, index: Any) -> Any:
+            return np.zeros(3), draw.integers(1000)
+
+    for data in (RandomInputs(range(size)), RandomLabels(range(size))):
+        samples = as_samples(data)
+        for _ in range(2):  # and again when it is asked again
+            with pytest.raises(DataError, match=r"changes its samples at random.* `augment=`"):
+                samples.read([0])
 
 
 def test_a_sample_that_changes_between_two_readings_is_refused() -> None:
-    class Random(Tracks):
+    class Changing(Counting):
         def __getitem__(self, index: Any) -> Any:
-            return (torch.rand(3) if index == 7 else torch.zeros(3)), 0
+            super().__getitem__(index)
+            return torch.full((3,), index == 7 and self.read[7] > 2), 0
 
-    samples = as_samples(Random(range(11)))
+    samples = as_samples(Changing(range(11)))
     assert len(samples.targets) == 11
     samples.read(range(7))
     with pytest.raises(DataError, match=r"sample 7 differs .* `augment=`"):

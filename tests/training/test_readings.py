@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor
 
 from offramp.data.augment import Augment
+from offramp.data.item import PROBED
 from offramp.errors import DataError
 from offramp.evaluation.quality import quality
 from offramp.multiexit.model import MultiExit
@@ -30,8 +32,12 @@ class Counting:
         return self.images[0][index], int(self.images[1][index])
 
     @property
-    def times(self) -> set[int]:
-        return {self.read[index] for index in range(len(self))}
+    def times(self) -> int:
+        """How often each sample was read, but for those that were probed: once more."""
+        counts = Counter(self.read[index] for index in range(len(self)))
+        often = min(counts)
+        assert counts == {often: len(self) - PROBED, often + 1: PROBED}
+        return often
 
 
 @pytest.mark.parametrize(
@@ -52,14 +58,14 @@ def test_cached_training_reads_once_for_labels_and_hash_and_once_for_taps(
 ) -> None:
     data = Counting(train), Counting(validation)
     fit(train=data[0], validation=data[1], how="cached", **options)
-    assert data[0].times == {train_times}
-    assert data[1].times == {validation_times}
+    assert data[0].times == train_times
+    assert data[1].times == validation_times
 
 
 def test_answers_on_a_data_set_take_one_reading(fit: Fit, validation: Images) -> None:
     data = Counting(validation)
     outputs = fit(epochs=1).collect(data)
-    assert data.times == {1}
+    assert data.times == 1
     assert outputs.labels.tolist() == validation[1].tolist()
     assert outputs.ids is None
 
@@ -72,6 +78,44 @@ def test_a_data_set_that_changes_under_training_is_refused(fit: Fit, train: Imag
 
     with pytest.raises(DataError, match="sample 17 differs from what it was"):
         fit(train=Overwritten(train))
+
+
+class Flipping(Counting):
+    """Mirrors an image with a chance of one half, as torchvision's RandomHorizontalFlip."""
+
+    def __init__(self, images: Images) -> None:
+        super().__init__(images)
+        self.chance = np.random.default_rng(0)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = super().__getitem__(index)
+        return image.flip(-1) if self.chance.random() < 0.5 else image, label
+
+
+def test_a_data_set_that_augments_at_random_is_refused_before_it_is_read_in_full(
+    fit: Fit, train: Images
+) -> None:
+    data = Flipping(train)
+    with pytest.raises(
+        DataError, match=r"the training data .* changes its samples at random.*`aug"
+    ):
+        fit(train=data)
+    assert data.read.total() <= 2 * PROBED
+
+
+def test_a_data_set_that_is_random_in_a_few_places_is_refused(fit: Fit, train: Images) -> None:
+    class RandomFrom20(Flipping):
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return super().__getitem__(index) if index >= 20 else Counting(self.images)[index]
+
+    with pytest.raises(DataError, match="at random"):
+        fit(train=RandomFrom20(train))
+
+
+def test_answers_on_a_random_data_set_are_refused(fit: Fit, validation: Images) -> None:
+    model = fit(epochs=1)
+    with pytest.raises(DataError, match="Give it the transforms of your evaluation"):
+        model.collect(Flipping(validation))
 
 
 def test_groups_and_clusters_of_a_data_set_reach_the_answers(fit: Fit, validation: Images) -> None:

@@ -1,25 +1,26 @@
 """Data sets that a user brings: anything with `len` and `[i]`, or a pair of arrays."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from offramp.data.item import (
+    Item,
+    MapDataset,
+    checked_target,
+    digest_of,
+    parts_of,
+    probe_items,
+    read_item,
+    single_precision,
+)
 from offramp.data.samples import NAMES, Batch, Samples, Source
 from offramp.errors import DataError, ShapeError
-
-
-class MapDataset(Protocol):
-    """A map-style data set: item i is (input or tuple of inputs, target)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
 
 
 def as_samples(data: Any) -> Samples:
@@ -62,7 +63,7 @@ class _Seen:
         self._digests = np.zeros((count, 32), np.uint8)
 
     def check(self, row: int, parts: Sequence[Tensor | None]) -> None:
-        digest = np.frombuffer(_digest(parts), np.uint8)
+        digest = np.frombuffer(digest_of(parts), np.uint8)
         if self.known[row] and not np.array_equal(self._digests[row], digest):
             raise DataError(
                 f"sample {row} differs from what it was when it was read before, but features are "
@@ -94,6 +95,8 @@ class MapSource(Source):
         self._seen = _Seen(len(dataset))
         self._targets: list[Any] = [None] * len(dataset)
         self._first: _First | None = None
+        self._probed = False
+        self._kept: dict[int, Item] = {}  # what the probe has read and nobody has used yet
 
     settings = ""
 
@@ -102,6 +105,7 @@ class MapSource(Source):
 
     def read(self, rows: NDArray[np.int64]) -> Batch:
         """See Source."""
+        self._probe_once()
         samples = [self._sample(int(row)) for row in rows]
         columns = list(zip(*samples, strict=True))
         present = np.array([[value is not None for value in column] for column in columns]).T
@@ -135,13 +139,20 @@ class MapSource(Source):
 
     def _read_all(self) -> None:
         """Targets and digests come with one reading of what was not read yet."""
+        self._probe_once()
         for row in np.flatnonzero(~self._seen.known):
             self._sample(int(row))
 
+    def _probe_once(self) -> None:
+        if not self._probed:
+            self._kept = probe_items(self._dataset)
+            self._probed = True
+
     def _sample(self, row: int) -> tuple[Tensor | None, ...]:
-        values, target = _item(self._dataset, row)
+        kept = row in self._kept
+        values, target = self._kept.pop(row) if kept else read_item(self._dataset, row)
         self._check_alike(row, values, _kind(target))
-        self._seen.check(row, [*values, torch.as_tensor(target)])
+        self._seen.check(row, parts_of(values, target))
         self._targets[row] = target
         return values
 
@@ -180,7 +191,9 @@ class ArraySource(Source):
         self, inputs: tuple[NDArray[Any] | Tensor, ...], targets: NDArray[Any] | Tensor
     ) -> None:
         self._inputs = inputs
-        self._targets = as_targets([_target(value, row) for row, value in enumerate(targets)])
+        self._targets = as_targets(
+            [checked_target(value, row) for row, value in enumerate(targets)]
+        )
         self._seen = _Seen(len(self._targets))
 
     def __len__(self) -> int:
@@ -188,7 +201,7 @@ class ArraySource(Source):
 
     def read(self, rows: NDArray[np.int64]) -> Batch:
         """See Source."""
-        values = tuple(_single_precision(torch.as_tensor(array[rows])) for array in self._inputs)
+        values = tuple(single_precision(torch.as_tensor(array[rows])) for array in self._inputs)
         targets = torch.from_numpy(self._targets[rows])
         for place, row in enumerate(rows):
             self._seen.check(int(row), [*(v[place] for v in values), targets[place]])
@@ -218,69 +231,6 @@ def as_targets(targets: Sequence[Any]) -> NDArray[Any]:
     return array.astype(np.int64 if array.dtype.kind in "biu" else np.float32)
 
 
-def _item(dataset: MapDataset, row: int) -> tuple[tuple[Tensor | None, ...], Any]:
-    """Inputs and target of one sample, checked."""
-    item = dataset[row]
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise DataError(
-            f"sample {row} is a {type(item).__name__}, not a pair (input, label). "
-            "Return the input, or a tuple of inputs, and one label."
-        )
-    value, target = item
-    parts = value if isinstance(value, tuple) else (value,)
-    if not parts or all(part is None for part in parts):
-        raise DataError(f"sample {row} has no input at all. Give it one, or leave it out.")
-    return tuple(None if part is None else _tensor(part, row) for part in parts), _target(
-        target, row
-    )
-
-
-def _tensor(value: Any, row: int) -> Tensor:
-    try:
-        own = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
-    except TypeError as error:
-        raise DataError(
-            f"an input of sample {row} is a {type(value).__name__} that holds no plain numbers. "
-            "Return tensors or numeric arrays (turn pictures into arrays first)."
-        ) from error
-    return _single_precision(own)
-
-
-def _single_precision(values: Tensor) -> Tensor:
-    """The same values, float64 as float32, apart from any gradient."""
-    if values.dtype == torch.uint8:
-        raise DataError(
-            "the inputs are uint8, probably raw pixels. Scale and normalise them to float32 as the "
-            "backbone was trained with, for example with offramp.preprocess.ImagePreprocess."
-        )
-    return values.detach().float() if values.dtype == torch.float64 else values.detach()
-
-
-def _target(target: Any, row: int) -> Any:
-    """A class number, a value or probabilities (K,), as numpy holds them.
-
-    Raises:
-        DataError: It is not a finite number, nor probabilities that sum to 1.
-    """
-    array = np.asarray(target.detach().cpu() if isinstance(target, Tensor) else target)
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"label {row} is {target!r}, which is not a number. Number the classes from 0, or "
-            "give a float to be estimated."
-        )
-    if not np.isfinite(array).all():
-        raise DataError(f"label {row} is {target}. Remove the sample or correct its label.")
-    if array.size == 1:
-        number = array.reshape(())[()]
-        return np.int64(number) if array.dtype.kind in "biu" else np.float32(number)
-    if array.ndim != 1 or (array < 0).any() or abs(float(array.sum()) - 1) > 1e-3:
-        raise ShapeError(
-            f"label {row} has shape {array.shape}. Give one number per sample, or one probability "
-            "per class, which sum to 1."
-        )
-    return array.astype(np.float32)
-
-
 def _kind(target: Any) -> str:
     if target.ndim:
         return f"{len(target)} probabilities"
@@ -293,17 +243,6 @@ def _stacked(column: Sequence[Tensor | None]) -> Tensor | None:
     if given is None:
         return None
     return torch.stack([torch.zeros_like(given) if value is None else value for value in column])
-
-
-def _digest(parts: Sequence[Tensor | None]) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        if part is None:
-            digest.update(b"absent;")
-            continue
-        digest.update(f"{part.dtype} {tuple(part.shape)};".encode())
-        digest.update(part.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.digest()
 
 
 def _is_array(value: Any) -> bool:

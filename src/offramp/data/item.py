@@ -1,0 +1,135 @@
+"""Item: one sample of a user's data set, read and checked."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offramp.errors import DataError, ShapeError
+
+PROBED = 12
+"""Samples of a user's data set that are read twice in a row, to see that they stay the same."""
+
+PROBE_SEED = 0
+"""Of their choice."""
+
+Item = tuple[tuple[Tensor | None, ...], Any]
+"""Inputs and target of one sample."""
+
+
+class MapDataset(Protocol):
+    """A map-style data set: item i is (input or tuple of inputs, target)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def read_item(dataset: MapDataset, row: int) -> Item:
+    """Inputs and target of one sample, checked."""
+    item = dataset[row]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(
+            f"sample {row} is a {type(item).__name__}, not a pair (input, label). "
+            "Return the input, or a tuple of inputs, and one label."
+        )
+    value, target = item
+    parts = value if isinstance(value, tuple) else (value,)
+    if not parts or all(part is None for part in parts):
+        raise DataError(f"sample {row} has no input at all. Give it one, or leave it out.")
+    return tuple(None if part is None else _tensor(part, row) for part in parts), checked_target(
+        target, row
+    )
+
+
+def probe_items(dataset: MapDataset) -> dict[int, Item]:
+    """Read some samples twice, spread over the data set, and return their second readings by place.
+
+    Later readings are compared as well, but this finds a random data set before all of it is read,
+    and also where each sample is read only once.
+
+    Raises:
+        DataError: A sample is not the same twice.
+    """
+    count = min(PROBED, len(dataset))
+    within = np.random.default_rng(PROBE_SEED).random(count)  # one sample of each of `count` parts
+    found = {}
+    for row in ((np.arange(count) + within) * len(dataset) / count).astype(int).tolist():
+        first, found[row] = read_item(dataset, row), read_item(dataset, row)
+        if digest_of(parts_of(*first)) != digest_of(parts_of(*found[row])):
+            raise DataError(
+                f"sample {row}, read twice in a row, is not the same: this data set changes its "
+                "samples at random, as training transforms do. Features are computed once and "
+                "kept, and accuracies would change from call to call. Give it the transforms of "
+                "your evaluation. To train on augmented images, add `augment=`, with "
+                'how="fused" or with a fixed number of `views`.'
+            )
+    return found
+
+
+def parts_of(values: Sequence[Tensor | None], target: Any) -> list[Tensor | None]:
+    """All that makes a sample what it is."""
+    return [*values, torch.as_tensor(target)]
+
+
+def digest_of(parts: Sequence[Tensor | None]) -> bytes:
+    """SHA-256 of the numbers, with their types and shapes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if part is None:
+            digest.update(b"absent;")
+            continue
+        digest.update(f"{part.dtype} {tuple(part.shape)};".encode())
+        digest.update(part.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def _tensor(value: Any, row: int) -> Tensor:
+    try:
+        # A copy, since a data set may give the same buffer again with the next sample in it.
+        is_tensor = isinstance(value, Tensor)
+        own = value.clone() if is_tensor else torch.from_numpy(np.array(value, order="C"))
+    except TypeError as error:
+        raise DataError(
+            f"an input of sample {row} is a {type(value).__name__} that holds no plain numbers. "
+            "Return tensors or numeric arrays (turn pictures into arrays first)."
+        ) from error
+    return single_precision(own)
+
+
+def single_precision(values: Tensor) -> Tensor:
+    """The same values, float64 as float32, apart from any gradient."""
+    if values.dtype == torch.uint8:
+        raise DataError(
+            "the inputs are uint8, probably raw pixels. Scale and normalise them to float32 as the "
+            "backbone was trained with, for example with offramp.preprocess.ImagePreprocess."
+        )
+    return values.detach().float() if values.dtype == torch.float64 else values.detach()
+
+
+def checked_target(target: Any, row: int) -> Any:
+    """A class number, a value or probabilities (K,), as numpy holds them.
+
+    Raises:
+        DataError: It is not a finite number, nor probabilities that sum to 1.
+    """
+    array = np.asarray(target.detach().cpu() if isinstance(target, Tensor) else target)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"label {row} is {target!r}, which is not a number. Number the classes from 0, or "
+            "give a float to be estimated."
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"label {row} is {target}. Remove the sample or correct its label.")
+    if array.size == 1:
+        number = array.reshape(())[()]
+        return np.int64(number) if array.dtype.kind in "biu" else np.float32(number)
+    if array.ndim != 1 or (array < 0).any() or abs(float(array.sum()) - 1) > 1e-3:
+        raise ShapeError(
+            f"label {row} has shape {array.shape}. Give one number per sample, or one probability "
+            "per class, which sum to 1."
+        )
+    return array.astype(np.float32)
