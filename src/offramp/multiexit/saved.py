@@ -93,7 +93,7 @@ def load_model(
         raise BundleError(
             f"the backbone given for {folder} is not the one that its branches were trained on: "
             "weights or architecture differ. Pass the same model with the same weights; to train "
-            "branches for this one, choose another --out."
+            "branches for this one, choose another folder (--out)."
         )
     trials = tuple(
         _trial(backbone, kinds, manifest, entry, _under(tensors, f"trials.{index}."))

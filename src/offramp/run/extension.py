@@ -14,7 +14,7 @@ from offramp.run.names import EXTENSION, PLAN, WORK
 from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult
 from offramp.run.stored import RUN_NAMES, data_keys, load_result
-from offramp.storage.atomic import write_bytes
+from offramp.storage.atomic import sha256_of, write_bytes
 from offramp.storage.folder import check_free, is_stored
 from offramp.training.learner import OUT_OF_MEMORY
 
@@ -34,7 +34,7 @@ def earlier_run(
 
     Raises:
         PlanError: The folder holds a run of a plan that this one does not contain.
-        DataError: The data of the run has changed since.
+        DataError: The data of the run, or the file of its backbone's weights, has changed since.
         BundleError: The folder has files of the names that a run writes, but holds no run.
     """
     if (folder / PLAN).exists():
@@ -44,6 +44,7 @@ def earlier_run(
         return None
     earlier = load_result(folder, backbone_file)
     check_contained(folder, earlier.plan, plan)
+    _check_same_weights(earlier)
     check_same_data(folder, earlier.data_keys, splits or plan.data.load(check=False))
     return earlier
 
@@ -56,6 +57,17 @@ def is_finished(earlier: RunResult, plan: Plan) -> bool:
     short = any(failed.reason.startswith(OUT_OF_MEMORY) for failed in earlier.model.failed)
     resumable = short and (earlier.folder / WORK).exists()
     return not earlier.plan.differences(plan) and not resumable
+
+
+def _check_same_weights(earlier: RunResult) -> None:
+    """Refuse a finished run whose file of weights holds others now; the run itself has its own."""
+    facts = earlier.model.info.backbone or {}
+    known, path = facts.get("weights_sha256"), Path(str(facts.get("weights")))
+    if known is not None and path.is_file() and sha256_of(path) != known:
+        raise DataError(
+            f"{earlier.folder} holds a finished run, but the weights file {path} of its plan has "
+            "changed since. Choose another --out to train on the new weights, or restore the file."
+        )
 
 
 def check_same_data(folder: Path, stored: Mapping[str, str], splits: Splits) -> None:
