@@ -84,6 +84,8 @@ def doubts_of_answers(outputs: ExitOutputs) -> tuple[str, ...]:
 def _of_classes(outputs: ExitOutputs) -> Iterator[str]:
     right = outputs.correct
     yield from _probabilities(outputs.outputs[-1])
+    if _is_sigmoid(outputs.outputs[-1]):
+        return  # what follows from it says nothing more
     classes, place = np.unique(outputs.labels, return_inverse=True)
     counts = np.bincount(place)
     recall, chance = np.bincount(place, weights=right[-1]) / counts, 1 / len(classes)
@@ -124,17 +126,22 @@ def _of_values(outputs: ExitOutputs) -> Iterator[str]:
 
 def _probabilities(final: NDArray[np.float32]) -> Iterator[str]:
     """Answers (N, K) that look as if the network ended in a softmax or a sigmoid."""
-    inside = final.min() >= 0 and final.max() <= 1
-    if inside and final.shape[1] == 2 and not final[:, 0].any():
+    if _is_sigmoid(final):
         yield (
             "the final exit's logit lies between 0 and 1 for every sample, as if the network ended "
             "in a sigmoid, so every sample is answered with class 1. Cut the network without it."
         )
-    elif inside and np.allclose(final.sum(axis=1), 1, atol=1e-3):
+    elif final.min() >= 0 and np.allclose(final.sum(axis=1), 1, atol=1e-3):
         yield (
             "the final exit's answers are probabilities, as if the network ended in a softmax, and "
             "scores take another softmax of them. Cut the network without it."
         )
+
+
+def _is_sigmoid(final: NDArray[np.float32]) -> bool:
+    """Whether two logits (N, 2) are [0, z] with z between 0 and 1 for every sample."""
+    inside = final.min() >= 0 and final.max() <= 1
+    return bool(inside and final.shape[1] == 2 and not final[:, 0].any())
 
 
 def _better_exit(right: NDArray[np.bool_]) -> int | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from offramp.data import Splits, as_samples
+from offramp.doubts import DoubtWarning
 from offramp.errors import PlanError, ShapeError
 from offramp.run.plan import Plan
 from offramp.run.results import RunResult
@@ -96,7 +97,8 @@ def test_what_looks_like_a_mistake_is_in_result_metrics_and_report(
 ) -> None:
     data, name = splits("classification"), f"{file}:classes"
     wanted = plan("classification", timing_repeats=0)
-    result = train(wanted, tmp_path / "run", splits=data, backbone_file=name)
+    with pytest.warns(DoubtWarning, match="before training, on 21 validation samples: the final"):
+        result = train(wanted, tmp_path / "run", splits=data, backbone_file=name)
     [doubt] = result.doubts
     assert doubt.startswith("the final exit hardly does better than guessing")
     assert f"Warning: {doubt}" in str(result)

@@ -25,6 +25,7 @@ from offramp.timing import measure_ms
 
 SPLITS = ("validation", "calibration", "test")
 """Splits that are answered; the last one by every trial."""
+_EARLY_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,17 @@ def measure_splits(
         (note,) if note else (),
         (*_doubts_of_training(model, splits.train), *doubts_of_answers(outputs["test"])),
     )
+
+
+def doubts_before_training(model: MultiExit, validation: Samples) -> tuple[str, ...]:
+    """What looks like a mistake in the backbone's own answers on a few validation samples.
+
+    The model answers where it is: what is trained on it afterwards should find it there.
+    """
+    some = validation.sample(_EARLY_SAMPLES, 0)
+    answers = model.answer(some, (), BATCH_SIZE, "a few validation samples", silent)
+    doubts = doubts_of_answers(model.as_outputs(answers, some, None, "validation"))
+    return tuple(f"before training, on {len(some)} validation samples: {each}" for each in doubts)
 
 
 def _doubts_of_training(model: MultiExit, train: Samples) -> tuple[str, ...]:

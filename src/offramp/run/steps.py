@@ -11,6 +11,7 @@ import torch
 
 from offramp.compute import device_name, torch_switches
 from offramp.data import Splits
+from offramp.doubts import warn_of
 from offramp.errors import OfframpError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
@@ -25,7 +26,7 @@ from offramp.run.extension import (
     warn_of_lost_policy,
     work_done,
 )
-from offramp.run.measure import RunContext, measure_splits
+from offramp.run.measure import RunContext, doubts_before_training, measure_splits
 from offramp.run.names import PLAN, POLICY, WORK
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
@@ -93,6 +94,8 @@ def train(
     started, had_policy = clock(), (folder / POLICY).exists()
     claim = _claim(folder, plan) if earlier is None else extending(folder / WORK, plan)
     with torch_switches(threads=threads), claim:
+        whole = MultiExit(prepared.backbone, {}, task=plan.task, info=prepared.info)
+        warn_of(doubts_before_training(whole, prepared.splits.validation))
         model = fit_branches(
             prepared.backbone,
             plan.branches,
