@@ -247,3 +247,12 @@ def test_saving_over_a_model_replaces_it_whole(tmp_path: Path) -> None:
         "notes.txt",
     }
     assert read_folder(tmp_path, RUN).manifest["task"] == "regression"
+
+
+def test_a_backbone_by_flag_is_asked_for_by_its_file_and_function(tmp_path: Path) -> None:
+    backbone = cut(Toy().eval(), ["first"], torch.zeros(1, 2, 12, 8))
+    info = ModelInfo({"name": "python", "function": "mine.py:network"})
+    MultiExit(backbone, {}, info=info).save(tmp_path)
+    with pytest.raises(BundleError, match=r"--backbone path/to/mine\.py:network"):
+        MultiExit.load(tmp_path)
+    assert MultiExit.load(tmp_path, backbone.original).info == info

@@ -129,12 +129,23 @@ def test_labels_of_more_than_two_classes_are_refused_with_both_remedies() -> Non
         fit((images, labels + 0.25))
 
 
-def test_a_rival_of_one_logit_is_judged_by_its_two_classes() -> None:
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_rival_of_one_logit_is_judged_by_its_two_classes(flat: bool) -> None:
     pixels = np.repeat(np.array([0, 255], np.uint8), 15)[:, None, None].repeat(7, 1).repeat(7, 2)
     pictures = labelled_pictures(pixels, np.arange(30) // 15, ImagePreprocess(height=7, width=6))
-    model = MultiExit(staged(), {})
+    model = MultiExit(staged(flat), {})
     [rival] = static_rivals(model, pictures, pictures, [5])
     assert rival.value == 1.0
+
+
+def test_a_rival_in_a_regression_may_answer_one_value_without_an_axis() -> None:
+    pixels = np.arange(30, dtype=np.uint8)[:, None, None].repeat(7, 1).repeat(7, 2)
+    values = 3 * (np.arange(30) / 255 - 0.5) / 0.5
+    pictures = labelled_pictures(
+        pixels, values.astype(np.float32), ImagePreprocess(height=7, width=6)
+    )
+    [rival] = static_rivals(MultiExit(staged(True), {}, task="regression"), pictures, pictures, [5])
+    assert rival.value < 1e-5
 
 
 NETWORK = """

@@ -208,9 +208,10 @@ def _zoo_backbone(
 ) -> nn.Module:
     description = manifest["backbone"]
     if description is None or description["name"] == "python":
+        flag = (description or {}).get("function", "file.py:function")
         raise BundleError(
             f"the backbone of {folder} came by API or flag, so its code is not stored. Pass it: "
-            "MultiExit.load(run, backbone=your_model), or --backbone file.py:function."
+            f"MultiExit.load(run, backbone=your_model), or --backbone path/to/{flag}."
         )
     module = architecture(
         description["name"],

@@ -179,7 +179,7 @@ def _warn_of_shared(
         named = [" = ".join(ids[digests == digest].tolist()) for digest in shared[:_NAMED]]
         number = "1 image is" if len(shared) == 1 else f"{len(shared)} images are"
         _log.warning(
-            "%s: %s in more than one split, so results on them look too good: %s%s. Keep each in "
+            "%s: %s in more than one split, so results there look too good: %s%s. Keep each in "
             "one split.",
             *(root, number, ", ".join(named), ", ..." if len(shared) > _NAMED else ""),
         )
