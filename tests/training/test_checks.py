@@ -13,6 +13,7 @@ from offramp.multiexit.model import MultiExit
 
 Images = tuple[Tensor, Tensor]
 Fit = Callable[..., MultiExit]
+ONE = {"4": [ConvBranch(filters=2, hidden=5)]}
 
 
 @pytest.mark.parametrize(
@@ -47,13 +48,13 @@ def test_a_device_that_is_not_there_is_refused(fit: Fit, device: str, text: str)
 def test_training_labels_of_one_class_and_of_too_few_are_warned_of(fit: Fit, train: Images) -> None:
     images, labels = train
     with pytest.warns(DoubtWarning, match="all 41 training samples are of class 0"):
-        fit(train=(images, labels * 0), epochs=1, seeds=[0])
+        fit(ONE, train=(images, labels * 0), epochs=1, seeds=[0])
     with pytest.warns(DoubtWarning, match="2 of the network's 4 classes have no training sample"):
-        fit(train=(images, labels % 2), epochs=1, seeds=[0])
+        fit(ONE, train=(images, labels % 2), epochs=1, seeds=[0])
 
 
 def test_answers_of_a_final_exit_that_guesses_are_warned_of(fit: Fit, train: Images) -> None:
-    model, (images, labels) = fit(epochs=1, seeds=[0]), train
+    model, (images, labels) = fit(ONE, epochs=1, seeds=[0]), train
     with pytest.warns(DoubtWarning, match="the final exit hardly does better than guessing"):
         model.collect((images, labels.roll(7)))
 
