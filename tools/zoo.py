@@ -171,7 +171,7 @@ def check(name: str) -> dict[str, Any]:
         "size": images.shape[-1],
         "params": sum(weight.numel() for weight in model.parameters()),
         "places": len(found.cuts),
-        "not_batch_first": sum(cut.place.axes[0] != "batch" for cut in found.cuts),
+        "not_batch_first": sum(cut.place.axes[:1] != ("batch",) for cut in found.cuts),
         "maps": sum(cut.place.features is not None for cut in found.cuts),
         "cuts": list(backbone.cuts),
         "suggested": suggested,

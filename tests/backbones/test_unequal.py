@@ -519,3 +519,15 @@ def test_weights_that_ask_for_gradients_may_move_the_last_bits_of_the_model_alon
 
 def parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape, generator=torch.Generator().manual_seed(3)))
+
+
+def enlarges_rounding(self: Net, x: Tensor) -> Tensor:
+    """Differ between batches of 2 and 3 by rounding alone, made large."""
+    rows = x.shape[0]
+    return x + 1e6 * (x / rows * rows - x)
+
+
+def test_rounding_that_a_network_enlarges_is_no_dependence_on_other_samples() -> None:
+    model = net(enlarges_rounding)
+    with torch.no_grad():
+        assert torch.equal(cut(model, ["bn"], IMAGES)(IMAGES), model(IMAGES))
