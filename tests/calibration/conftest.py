@@ -52,7 +52,7 @@ def make_pool() -> Pool:
         branches: tuple[int, ...] = (2, 3, 0),
         **changes: Any,
     ) -> ExitOutputs:
-        """Exits that know more the later they are, and are surer of what they know."""
+        """Later exits are right more often, and every exit is more confident when it is right."""
         random = np.random.default_rng(seed)
         labels = random.integers(0, 5, num)
         ease = random.standard_normal(num)
@@ -76,7 +76,7 @@ def make_pool() -> Pool:
 @pytest.fixture
 def make_values() -> Pool:
     def make(num: int = 3000, *, seed: int = 0) -> ExitOutputs:
-        """A regression whose early exits err more where they agree less."""
+        """A regression whose early exits have larger errors where they agree less."""
         random = np.random.default_rng(seed)
         labels = random.normal(0, 3, num)
         hard = random.gamma(0.7, 1.0, num)

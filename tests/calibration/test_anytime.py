@@ -14,7 +14,7 @@ any_outputs: Any = ExitOutputs  # takes whatever numpy makes arrays of
 
 
 def made(right: list[int], **changes: Any) -> ExitOutputs:
-    """Of 10 samples, this many right at each exit; stages of 10, branches of 3, 2 and 1."""
+    """10 samples, this many of them right at each exit; stages cost 10, branches 3, 2 and 1."""
     logits = np.zeros((len(right), 10, 2))
     for exit, count in enumerate(right):
         logits[exit, :count, 1] = 1.0
@@ -32,30 +32,30 @@ def deadlines(plan: AnytimePlan) -> list[tuple[int, float, float]]:
     return [(step.exit, step.deadline, step.value) for step in plan.steps]
 
 
-def test_by_hand() -> None:
+def test_the_plan_matches_a_hand_calculation() -> None:
     plan = anytime(made([5, 7, 9]), "flops")
     assert deadlines(plan) == [(0, 13, 0.5), (1, 22, 0.7), (2, 30, 0.9)]
     assert [plan.exit_for(each) for each in (13, 21.9, 22, 29.9, 30, 1e9)] == [0, 0, 1, 1, 2, 2]
 
 
-def test_an_exit_that_is_dearer_and_no_better_is_skipped() -> None:
+def test_a_more_expensive_exit_that_is_not_better_is_skipped() -> None:
     plan = anytime(made([5, 5, 4, 8]), "flops")
     assert deadlines(plan) == [(0, 13, 0.5), (3, 40, 0.8)]
     assert plan.skipped == ("exit 1", "exit 2")
     assert "exit 1, exit 2" in str(plan)
 
 
-def test_an_interruptible_plan_pays_for_the_branches_it_keeps_and_no_other() -> None:
+def test_an_interruptible_plan_pays_only_for_the_branches_it_keeps() -> None:
     plan = anytime(made([5, 7, 6, 9]), "flops", interruptible=True)
     assert deadlines(plan) == [(0, 13, 0.5), (1, 25, 0.7), (3, 45, 0.9)]
 
 
-def test_a_later_exit_that_is_cheaper_comes_first() -> None:
+def test_a_cheaper_later_exit_comes_first() -> None:
     plan = anytime(made([5, 7, 9], branch_flops=[15, 2, 0]), "flops")
     assert deadlines(plan) == [(1, 22, 0.7), (2, 30, 0.9)]
 
 
-def test_a_deadline_before_the_first_exit_is_an_error_with_both_figures() -> None:
+def test_a_deadline_before_the_first_exit_is_refused_with_both_times() -> None:
     plan = anytime(made([5, 9], stage_ms=[4.0, 8.0], branch_ms=[0.5, 0.0]))
     assert plan.exit_for(4.5) == 0
     with pytest.raises(DeadlineError, match=r"4\.4 ms is shorter than the 4\.5 ms .*'exit 0'"):
@@ -64,12 +64,12 @@ def test_a_deadline_before_the_first_exit_is_an_error_with_both_figures() -> Non
         plan.exit_for(float("nan"))
 
 
-def test_milliseconds_must_have_been_measured() -> None:
+def test_a_plan_in_milliseconds_needs_measured_times() -> None:
     with pytest.raises(OfframpError, match="no measured milliseconds"):
         anytime(made([5, 9]))
 
 
-def test_for_a_regression_better_is_a_smaller_error() -> None:
+def test_in_a_regression_a_smaller_error_is_better() -> None:
     values = np.array([[2.0, 2.0], [3.0, 3.0], [1.0, 1.0]])[..., None]
     plan = anytime(made([0] * 3, outputs=values, labels=[0.0, 0.0], task="regression"), "flops")
     assert deadlines(plan) == [(0, 13, 2.0), (2, 30, 1.0)]
@@ -90,14 +90,14 @@ def test_a_longer_deadline_is_never_less_accurate(
     assert short <= long
 
 
-def test_it_prints_as_a_table_and_goes_to_json() -> None:
+def test_a_plan_prints_as_a_table_and_converts_to_json() -> None:
     plan = anytime(made([5, 9]), "flops")
     assert str(plan).splitlines()[0].split() == ["exit", "from", "FLOPs", "accuracy", "%"]
     assert json.loads(json.dumps(plan.as_json()))["steps"][0]["value"] == 0.5
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_order_of_the_rows_does_not_decide_between_equally_large_errors(seed: int) -> None:
+def test_the_order_of_rows_does_not_decide_between_equal_errors(seed: int) -> None:
     random = np.random.default_rng(seed)
     errors = random.normal(size=101)
     each = np.stack([errors, random.permutation(errors)])[..., None]

@@ -19,7 +19,7 @@ from offramp.calibration.bounds import (
 @pytest.mark.parametrize("num", [5, 17, 40])
 @pytest.mark.parametrize("limit", [0.05, 0.2, 0.45])
 @pytest.mark.parametrize("level", [0.05, 0.3])
-def test_a_drop_over_the_limit_is_certified_with_chance_at_most_the_level(
+def test_a_drop_above_the_limit_is_certified_with_probability_at_most_the_level(
     num: int, limit: float, level: float
 ) -> None:
     # all outcomes that certify, and their whole chance, for rates up to the extreme
@@ -40,7 +40,7 @@ def test_a_drop_over_the_limit_is_certified_with_chance_at_most_the_level(
 
 @pytest.mark.parametrize("level", [0.01, 0.05, 0.1, 0.2])
 @pytest.mark.parametrize("limit", [0.002, 0.005, 0.01, 0.02, 0.05])
-def test_without_any_loss_a_drop_is_certified_as_soon_as_by_the_exact_binomial(
+def test_without_losses_a_drop_needs_no_more_samples_than_the_exact_binomial(
     limit: float, level: float
 ) -> None:
     fewest = math.ceil(math.log(level) / math.log1p(-limit))
@@ -57,7 +57,7 @@ def test_without_any_loss_a_drop_is_certified_as_soon_as_by_the_exact_binomial(
     more=st.floats(0, 0.4),
 )
 @settings(max_examples=80, deadline=None)
-def test_a_stricter_limit_is_never_easier(
+def test_a_stricter_limit_never_has_a_smaller_p_value(
     num: int, plus: float, minus: float, low: float, more: float
 ) -> None:
     counts = int(plus * num), int(minus * num)
@@ -67,7 +67,7 @@ def test_a_stricter_limit_is_never_easier(
 
 
 @pytest.mark.parametrize("level", [0.05, 0.1])
-def test_the_trinomial_test_is_nearly_as_powerful_as_one_that_knows_the_variance(
+def test_the_trinomial_test_is_nearly_as_powerful_as_a_z_test_with_known_variance(
     level: float,
 ) -> None:
     num, limit, differ = 5000, 0.01, 0.03
@@ -79,22 +79,20 @@ def test_the_trinomial_test_is_nearly_as_powerful_as_one_that_knows_the_variance
     assert np.mean(np.array(found) <= level) > 0.75
 
 
-def test_no_loss_at_all_certifies_a_share_from_log_level_over_log_of_the_rest() -> None:
+def test_the_sample_size_for_zero_losses_is_log_level_over_log_one_minus_limit() -> None:
     fewest = math.ceil(math.log(0.05) / math.log(1 - 0.01))
     assert binomial_p(0, fewest, 0.01) <= 0.05 < binomial_p(0, fewest - 1, 0.01)
 
 
 @pytest.mark.parametrize(("count", "num", "limit"), [(0, 7, 0.2), (3, 50, 0.1), (50, 50, 0.9)])
-def test_the_binomial_p_value_is_its_distribution_function(
+def test_the_binomial_p_value_is_the_distribution_function(
     count: int, num: int, limit: float
 ) -> None:
     np.testing.assert_allclose(binomial_p(count, num, limit), stats.binom.cdf(count, num, limit))
 
 
 @pytest.mark.parametrize(("count", "num"), [(0, 20), (7, 300), (20, 20)])
-def test_a_bound_of_a_share_is_where_so_few_have_the_chance_of_the_level(
-    count: int, num: int
-) -> None:
+def test_at_the_bound_of_a_share_so_few_losses_have_probability_level(count: int, num: int) -> None:
     bound = share_bound(count, num, 0.05)
     if count == num:
         assert bound == 1
@@ -109,7 +107,7 @@ def test_a_bound_of_a_share_is_where_so_few_have_the_chance_of_the_level(
 
 @pytest.mark.parametrize("high", [1.0, 0.75])
 @pytest.mark.parametrize("bet", [0.05, 0.6, 1.9])
-def test_betting_on_values_over_the_limit_wins_with_chance_at_most_the_level(
+def test_betting_rejects_means_above_the_limit_with_probability_at_most_the_level(
     high: float, bet: float
 ) -> None:
     # two values, every outcome: 0.5 - small losses - or high, with a mean just at the limit
@@ -123,7 +121,7 @@ def test_betting_on_values_over_the_limit_wins_with_chance_at_most_the_level(
     assert stats.binom.pmf(np.flatnonzero(win), num, chance).sum() <= level
 
 
-def test_the_order_of_the_values_does_not_show_in_a_bet() -> None:
+def test_the_order_of_values_does_not_change_a_betting_p_value() -> None:
     values = np.random.default_rng(0).random(101)
     sizes = np.ones(101)
     first = betting_p(values, sizes, 0.6, 0.7)
@@ -131,7 +129,7 @@ def test_the_order_of_the_values_does_not_show_in_a_bet() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_betting_on_clusters_whose_rows_are_copies_wins_with_chance_at_most_the_level(
+def test_betting_stays_valid_when_the_rows_of_a_cluster_are_copies(
     size: int,
 ) -> None:
     num, limit, level = 40, 0.05, 0.2

@@ -21,7 +21,7 @@ STAGES, BRANCHES = [10, 20, 40, 30], [4, 3, 2, 0]
 
 
 def made(seed: int = 0, count: int = 157, exits: int = 3, **changes: Any) -> ExitOutputs:
-    """Later exits are better, and surer where they are right."""
+    """Later exits are better, and more confident when they are right."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 5, count)
     hard = random.normal(size=count)
@@ -52,7 +52,7 @@ def regression(seed: int = 0, count: int = 91) -> ExitOutputs:
 
 
 def tied(outputs: ExitOutputs) -> ExitOutputs:
-    """The same with few distinct logits, so that scores tie."""
+    """Outputs with few distinct logits, so that scores tie."""
     return made(outputs=np.round(outputs.outputs / 2), labels=outputs.labels)
 
 
@@ -83,7 +83,7 @@ def test_a_larger_budget_is_never_less_accurate(seed: int, shares: list[float]) 
     assert values == sorted(values)
 
 
-def test_a_larger_budget_has_no_larger_error() -> None:
+def test_a_larger_budget_never_has_a_larger_error() -> None:
     outputs = regression()
     points = budget_curve(outputs, [20.0, 40.0, 60.0, 80.0], score="given")
     values = [point.value for point in points]
@@ -93,14 +93,14 @@ def test_a_larger_budget_has_no_larger_error() -> None:
 
 
 @pytest.mark.parametrize("outputs", [made(3), regression(3)], ids=["classes", "values"])
-def test_a_point_says_what_its_policy_gives(outputs: ExitOutputs) -> None:
+def test_a_point_states_the_cost_and_value_of_its_policy(outputs: ExitOutputs) -> None:
     score = "max_softmax" if outputs.task == "classification" else "given"
     [point] = budget_curve(outputs, [35.0], score=score)
     assert point.mean_cost == point.policy.cost(outputs).mean()
     assert point.value == pytest.approx(value(point.policy, outputs), rel=1e-12)
 
 
-def test_a_budget_of_exactly_what_a_policy_costs_buys_it() -> None:
+def test_a_budget_equal_to_the_cost_of_a_policy_is_enough_for_it() -> None:
     outputs = made(1)
     [point] = budget_curve(outputs, [40.0])
     [again] = budget_curve(outputs, [point.mean_cost])
@@ -108,7 +108,7 @@ def test_a_budget_of_exactly_what_a_policy_costs_buys_it() -> None:
     assert again.mean_cost == point.mean_cost
 
 
-def test_the_search_comes_close_to_the_best_of_all_thresholds() -> None:
+def test_the_search_is_close_to_an_exhaustive_search() -> None:
     outputs = made(5, count=60)
     score = find_score("max_softmax")
     first, second = score.of(outputs)
@@ -123,7 +123,7 @@ def test_the_search_comes_close_to_the_best_of_all_thresholds() -> None:
     assert np.mean(np.subtract(found, best)) >= -0.005
 
 
-def test_an_exit_that_is_no_use_is_disabled_and_its_branch_saved() -> None:
+def test_a_useless_exit_is_disabled_and_its_branch_costs_nothing() -> None:
     outputs = made(2)
     useless = made(2, outputs=np.concatenate([0 * outputs.outputs[:1], outputs.outputs[1:]]))
     policy = budgeted(useless, 55.0)
@@ -131,7 +131,7 @@ def test_an_exit_that_is_no_use_is_disabled_and_its_branch_saved() -> None:
     assert policy.cost(useless).min() == 10 + 20 + 3
 
 
-def test_the_cheapest_exit_is_what_the_least_budget_buys() -> None:
+def test_the_smallest_budget_gives_the_cheapest_exit() -> None:
     outputs = made()
     policy = budgeted(outputs, 14.0)
     assert set(policy.cost(outputs)) == {14.0}
@@ -145,14 +145,16 @@ def test_a_later_exit_may_be_the_cheapest() -> None:
 
 
 @pytest.mark.parametrize("choose", [budgeted, geometric])
-def test_a_budget_under_the_cheapest_exit_is_said(choose: Any) -> None:
-    with pytest.raises(PlanError, match=r"budget=13.9 .* can cost here is 14 flops.*exit 1 33"):
+def test_a_budget_below_the_cheapest_exit_is_refused(choose: Any) -> None:
+    with pytest.raises(
+        PlanError, match=r"budget=13.9 .* cheapest policy costs 14 flops.*exit 1 33"
+    ):
         choose(made(), 13.9)
     with pytest.raises(PlanError, match="NaN"):
         choose(made(), float("nan"))
 
 
-def test_a_budget_is_in_the_cost_that_is_asked_for() -> None:
+def test_a_budget_is_in_the_requested_unit() -> None:
     outputs = made(stage_ms=[1.0, 1.5, 2.5], branch_ms=[0.5, 0.25, 0.0])
     policy = budgeted(outputs, 2.0, cost="ms")
     assert policy.cost(outputs, "ms").mean() <= 2.0
@@ -160,7 +162,7 @@ def test_a_budget_is_in_the_cost_that_is_asked_for() -> None:
         budgeted(outputs, 1.4, cost="ms")
 
 
-def test_no_promise_comes_with_a_budget_and_the_source_stays() -> None:
+def test_a_budget_policy_has_no_promise_and_keeps_the_source() -> None:
     policy = budgeted(made(source={"engine": "torch"}), 40.0, temperatures=(2.0, 0.5))
     assert policy.promise is None
     assert policy.source == {"engine": "torch"}
@@ -168,7 +170,7 @@ def test_no_promise_comes_with_a_budget_and_the_source_stays() -> None:
     assert ExitPolicy.from_json(policy.as_json()).thresholds == policy.thresholds
 
 
-def test_quotas_by_hand() -> None:
+def test_quotas_match_a_hand_calculation() -> None:
     sure = np.array([[9, 8, 7, 6, 5, 4, 3], [1, 2, 9, 5, 6, 7, 8], [0] * 7], float)
     logits = np.stack([sure, np.zeros_like(sure)], axis=-1)
     outputs = made(outputs=logits, labels=[0] * 7)  # with q = 1 quotas are 2, 2 and what is left
@@ -176,19 +178,19 @@ def test_quotas_by_hand() -> None:
     assert policy.choose(outputs).tolist() == [0, 0, 1, 2, 2, 2, 1]
 
 
-def test_an_exit_whose_score_says_never_does_not_fire() -> None:
+def test_an_exit_with_a_score_of_minus_infinity_never_fires() -> None:
     outputs = regression()
     policy = budgeted(outputs, 45.0, score="agreement")
     assert 0 not in policy.choose(outputs)
 
 
-def test_only_the_last_exit_is_a_budget_too() -> None:
+def test_a_budget_works_without_early_exits() -> None:
     outputs = made(exits=1)
     assert budgeted(outputs, 10.0).thresholds == ()
 
 
 def timed(outputs: ExitOutputs, seed: int) -> ExitOutputs:
-    """With times whose sums round."""
+    """Outputs with times whose sums are rounded."""
     stages, branches = np.random.default_rng(seed).random((2, len(outputs.names)))
     times: Any = {"stage_ms": stages + 0.1, "branch_ms": [*branches[:-1] / 10, 0.0]}
     return replace(outputs, **times)
@@ -205,7 +207,7 @@ def permuted(outputs: ExitOutputs, seed: int) -> ExitOutputs:
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**16), share=st.floats(0.1, 0.9), kind=st.sampled_from("cvat"))
 @settings(max_examples=20, deadline=None)
-def test_what_a_policy_costs_in_any_order_of_the_rows_buys_it_in_any_order(
+def test_a_budget_equal_to_the_cost_is_enough_in_any_order_of_rows(
     seed: int, share: float, kind: str
 ) -> None:
     made_of: Any = {"c": made, "t": lambda s: tied(made(s)), "v": regression, "a": regression}
@@ -222,17 +224,18 @@ def test_what_a_policy_costs_in_any_order_of_the_rows_buys_it_in_any_order(
             assert (again.mean_cost, again.value) == (first.mean_cost, first.value)
 
 
-def test_a_budget_that_rounding_puts_under_the_cheapest_exit_still_buys_it() -> None:
+def test_a_budget_below_the_cheapest_exit_by_rounding_is_accepted() -> None:
     outputs = made()
     for choose in (budgeted, geometric):
         assert set(choose(outputs, 14 * (1 - 5e-10)).choose(outputs)) == {0}
-        with pytest.raises(PlanError, match="cannot be kept"):
+        with pytest.raises(PlanError, match="is too small"):
             choose(outputs, 14 * (1 - 5e-9))
 
 
-def test_a_refused_budget_names_only_exits_that_can_answer_alone() -> None:
+def test_the_error_for_a_budget_gives_costs_only_of_exits_that_can_answer_alone() -> None:
     said = (
-        r"least .* is 37 flops.*alone: exit 0 cannot \(its score 'agreement' .*exit 1 37, final 70"
+        r"cheapest .* costs 37 flops.*alone: exit 0 cannot answer all samples "
+        r"\(the score 'agreement' .*exit 1 37, final 70"
     )
     with pytest.raises(PlanError, match=said):
         budgeted(regression(), 20.0, score="agreement")
@@ -247,7 +250,7 @@ def test_ten_thousand_rows_take_under_a_second() -> None:
 
 
 def hard(kind: str, num: int = 1200) -> ExitOutputs:
-    """Two early exits, of which the first is poor, or sure where it is wrong."""
+    """Two early exits; the first is poor, or confident when it is wrong."""
     outputs = made(7, num)
     random = np.random.default_rng(1)
     logits = np.array(outputs.outputs)
@@ -264,7 +267,7 @@ def hard(kind: str, num: int = 1200) -> ExitOutputs:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["poor", "misleading"])
-def test_a_budget_buys_as_much_as_a_fine_grid_of_thresholds_finds(kind: str) -> None:
+def test_the_search_is_as_good_as_a_fine_grid_of_thresholds(kind: str) -> None:
     outputs = hard(kind)
     scores = find_score("max_softmax").of(outputs)
     right = outputs.correct

@@ -36,7 +36,7 @@ def order_rows(seed: int, num: int = 61, strata: int = 1, **changes: Any) -> Ord
 
 @given(seed=st.integers(0, 500), strata=st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
-def test_each_state_lets_more_leave_and_saves_more(seed: int, strata: int) -> None:
+def test_each_state_lets_more_rows_leave_and_saves_more(seed: int, strata: int) -> None:
     rows = order_rows(seed, strata=strata)
     states = learned_states(rows)
     assert np.all(np.diff(states, axis=0) >= 0)
@@ -49,7 +49,7 @@ def test_each_state_lets_more_leave_and_saves_more(seed: int, strata: int) -> No
 
 @given(seed=st.integers(0, 500))
 @settings(max_examples=25, deadline=None)
-def test_a_walk_leaves_where_each_state_alone_would(seed: int) -> None:
+def test_walking_through_states_gives_the_same_exits_as_each_state_alone(seed: int) -> None:
     rows = order_rows(seed)
     states = learned_states(rows)
     for state, leaves in zip(states, walk(rows.first, states), strict=True):
@@ -57,7 +57,7 @@ def test_a_walk_leaves_where_each_state_alone_would(seed: int) -> None:
         np.testing.assert_array_equal(leaves, fired.argmax(axis=0))
 
 
-def test_rungs_without_loss_come_before_those_with() -> None:
+def test_rungs_without_losses_come_before_rungs_with_losses() -> None:
     first = np.tile(np.repeat([1, 2, 3], 40), (2, 1))
     first[1] = 4
     losses = np.zeros((3, 120))
@@ -68,7 +68,7 @@ def test_rungs_without_loss_come_before_those_with() -> None:
     np.testing.assert_array_equal(learned_states(rows)[:2], [[1, 0], [2, 0]])
 
 
-def test_an_exit_that_is_sure_where_it_errs_comes_late_or_never() -> None:
+def test_an_exit_that_is_confident_when_wrong_comes_late_or_never() -> None:
     random = np.random.default_rng(0)
     first = random.integers(1, 9, (2, 400))
     losses = np.zeros((3, 400))
@@ -89,13 +89,13 @@ def test_a_branch_that_costs_more_than_it_saves_is_never_enabled() -> None:
 
 
 @pytest.mark.parametrize("num", [1, 2])
-def test_few_rows_are_enough_for_an_order(num: int) -> None:
+def test_an_order_can_be_learned_from_few_rows(num: int) -> None:
     assert learned_states(order_rows(0, num)).shape[1] == 2
 
 
 @pytest.mark.parametrize("tie", [1.0, 10.0, 100.0])
 @pytest.mark.parametrize("seed", range(20))
-def test_the_fitted_risk_curve_is_where_its_loss_has_no_slope(seed: int, tie: float) -> None:
+def test_the_gradient_is_zero_at_the_fitted_risk_curve(seed: int, tie: float) -> None:
     random = np.random.default_rng(seed)
     surprise = np.sort(random.normal(0, 2, 23))
     line = np.stack([np.ones(23), surprise], axis=1)

@@ -40,14 +40,16 @@ NOTHING: list[Evidence] = [
 
 
 @pytest.mark.parametrize("evidence", KINDS)
-def test_a_bound_is_where_the_test_begins_to_certify(evidence: Evidence) -> None:
+def test_the_upper_bound_is_the_smallest_limit_that_the_test_certifies(evidence: Evidence) -> None:
     bound = upper_bound(evidence, 0.1)
     assert evidence.p_value(bound, 0.1) <= 0.1 < evidence.p_value(bound - 1e-4, 0.1)
     assert bound > evidence.estimate
 
 
 @pytest.mark.parametrize("evidence", KINDS)
-def test_what_is_needed_suffices_and_little_less_does_not(evidence: Evidence) -> None:
+def test_the_needed_number_certifies_and_a_slightly_smaller_one_does_not(
+    evidence: Evidence,
+) -> None:
     limit = evidence.estimate + 0.01
     number = needed(evidence, limit, 0.05)
     assert evidence.enough(int(number), limit, 0.05)
@@ -55,16 +57,16 @@ def test_what_is_needed_suffices_and_little_less_does_not(evidence: Evidence) ->
 
 
 @pytest.mark.parametrize("evidence", KINDS)
-def test_no_number_suffices_for_less_than_the_mean(evidence: Evidence) -> None:
+def test_no_number_certifies_a_limit_below_the_mean(evidence: Evidence) -> None:
     assert needed(evidence, evidence.estimate, 0.05) == math.inf
 
 
-def test_without_a_loss_the_needed_number_is_that_of_the_exact_binomial() -> None:
+def test_without_losses_the_needed_number_is_that_of_the_exact_binomial() -> None:
     assert needed(Disagreements(10, 0), 0.01, 0.05) == math.ceil(math.log(0.05) / math.log(0.99))
 
 
 @pytest.mark.parametrize("evidence", NOTHING)
-def test_no_losses_show_nothing(evidence: Evidence) -> None:
+def test_an_empty_sample_shows_nothing(evidence: Evidence) -> None:
     assert evidence.p_value(0.3, 0.05) == 1
     assert evidence.estimate == 0
     assert evidence.num == 0
@@ -77,9 +79,7 @@ def test_no_losses_show_nothing(evidence: Evidence) -> None:
     rows=st.integers(1, 20),
 )
 @settings(max_examples=40, deadline=None)
-def test_no_bet_can_be_ruined_by_one_cluster(
-    size: int, level: float, bound: float, rows: int
-) -> None:
+def test_no_single_cluster_can_ruin_a_bet(size: int, level: float, bound: float, rows: int) -> None:
     highest = 0.99 / (bound * rows)
     bet = bet_of(Sample(np.zeros(size), None), size, level, highest)
     worst = ClusterSums(
@@ -89,7 +89,7 @@ def test_no_bet_can_be_ruined_by_one_cluster(
     assert np.isfinite(np.log1p(-bet * bound * rows))
 
 
-def test_a_bet_looks_at_other_rows_only() -> None:
+def test_a_bet_depends_only_on_the_order_rows() -> None:
     before, tested = Sample(LOSSES[:150], None), LOSSES[150:]
     plain = evidence_of(RISE, Sample(tested, None), before, 0.05, 1)
     other = evidence_of(RISE, Sample(np.sort(tested)[::-1] / 7, None), before, 0.05, 1)
@@ -98,7 +98,7 @@ def test_a_bet_looks_at_other_rows_only() -> None:
     assert plain.bet == other.bet > 0
 
 
-def test_losses_are_counted_by_their_sign() -> None:
+def test_losses_are_counted_by_sign() -> None:
     losses = np.array([1.0, 0, -1, 1, 1, 0])
     rows, absolute = Sample(losses, None), Sample(np.abs(losses), None)
     disagree = Losses("max_disagreement", losses)
@@ -106,7 +106,7 @@ def test_losses_are_counted_by_their_sign() -> None:
     assert evidence_of(disagree, absolute, rows, 0.05, 1) == Disagreements(6, 4)
 
 
-def test_losses_of_a_cluster_are_added_and_counted_in_rows() -> None:
+def test_the_losses_and_rows_of_a_cluster_are_summed() -> None:
     rows = Sample(np.array([1.0, 0, -1, 1, 1, 0]), np.array([4, 7, 4, 4, 9, 9]))
     found = evidence_of(DROP, rows, rows, 0.05, 3)
     assert isinstance(found, ClusterSums)
@@ -130,7 +130,7 @@ def test_a_drop_is_one_where_only_the_final_exit_is_right() -> None:
     assert disagree.bound is None
 
 
-def test_rises_are_clipped_at_the_bound_that_is_given(make_values: Make) -> None:
+def test_rises_are_clipped_at_the_given_bound(make_values: Make) -> None:
     values = make_values(101)
     errors = np.abs(values.outputs[:, :, 0] - np.asarray(values.labels, np.float64))
     losses = losses_of(values, "max_rise", 0.3)
@@ -139,6 +139,6 @@ def test_rises_are_clipped_at_the_bound_that_is_given(make_values: Make) -> None
     assert losses.values.max() <= 0.3
 
 
-def test_a_rise_without_a_bound_is_refused_with_the_reason(make_values: Make) -> None:
+def test_max_rise_without_a_loss_bound_is_refused_with_the_reason(make_values: Make) -> None:
     with pytest.raises(PlanError, match="rare, huge error"):
         losses_of(make_values(9), "max_rise")

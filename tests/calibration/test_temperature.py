@@ -51,7 +51,7 @@ def test_scaled_logits_scale_the_temperature(seed: int, factor: float) -> None:
 
 
 @given(st.integers(0, 10_000))
-def test_the_order_of_rows_changes_nothing(seed: int) -> None:
+def test_the_order_of_rows_does_not_change_the_temperature(seed: int) -> None:
     logits, labels = drawn(seed)
     order = np.random.default_rng(seed).permutation(len(labels))
     assert fit_temperature(logits[order], labels[order]) == pytest.approx(
@@ -60,21 +60,21 @@ def test_the_order_of_rows_changes_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_that_drew_the_labels_is_found(temperature: float) -> None:
+def test_the_true_temperature_is_recovered(temperature: float) -> None:
     assert fit_temperature(*sampled(temperature)) == pytest.approx(temperature, rel=0.03)
 
 
-def test_logits_that_are_always_right_take_the_lowest_temperature() -> None:
+def test_logits_that_are_always_right_get_the_lowest_temperature() -> None:
     labels = np.array([0, 2, 1])
     assert fit_temperature(np.eye(3)[labels], labels) == LOWEST
 
 
-def test_logits_that_are_worse_than_none_take_the_highest_temperature() -> None:
+def test_logits_that_are_worse_than_guessing_get_the_highest_temperature() -> None:
     labels = np.array([0, 2, 1])
     assert fit_temperature(-np.eye(3)[labels], labels) == HIGHEST
 
 
-def test_logits_that_say_nothing_stay_as_they_are() -> None:
+def test_uninformative_logits_get_temperature_one() -> None:
     assert fit_temperature(np.full((3, 4), 2.0), np.array([0, 1, 3])) == 1.0
 
 
@@ -83,7 +83,7 @@ def test_huge_logits_do_not_overflow() -> None:
     assert LOWEST <= fit_temperature(logits, np.array([0, 1, 1])) <= HIGHEST
 
 
-def test_every_early_exit_has_its_own() -> None:
+def test_every_early_exit_has_its_own_temperature() -> None:
     logits, labels = drawn(1)
     outputs = ExitOutputs(
         outputs=np.stack([logits, 3 * logits, logits]).astype(np.float32),

@@ -60,7 +60,7 @@ def test_a_certified_policy_is_written_and_its_evidence_shown(rows: Path, tmp_pa
     path = tmp_path / "mine.json"
     text = told(run("calibrate", str(rows), "--max-drop", "0.03", "--out", str(path)))
     assert "accuracy falls by at most 3 points, with 95 % confidence" in text
-    assert "the promise is carried by the" in text
+    assert "the promise rests on the" in text
     [policy] = load_policies(path)
     assert policy.promise is not None
     assert policy.promise.limit == 0.03
@@ -75,7 +75,7 @@ def test_several_limits_make_a_menu(rows: Path, tmp_path: Path) -> None:
     assert len(load_policies(path)) == 2
 
 
-def test_a_budget_is_kept_and_promises_nothing(rows: Path, tmp_path: Path) -> None:
+def test_a_budget_is_kept_and_comes_without_a_promise(rows: Path, tmp_path: Path) -> None:
     path = tmp_path / "budget.json"
     assert "no promise" in told(run("calibrate", str(rows), "--budget", "60", "--out", str(path)))
     [policy] = load_policies(path)
@@ -185,7 +185,7 @@ def test_answers_like_the_reference_give_no_alarm_and_others_do(rows: Path, poli
     assert "exit mix: 1500 answers, e-value now" in quiet.output
     drifted = run(*words, given="\n".join(["2"] * 1500))
     assert drifted.exit_code == 3
-    assert "drift in exit mix: answers that leave at 'final'" in drifted.output
+    assert "drift in exit mix: the share of answers that leave at 'final'" in drifted.output
 
 
 def test_shadow_answers_are_read_from_the_second_column(

@@ -12,7 +12,7 @@ def stream(answers: int, *shares: float, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).choice(len(shares), answers, p=shares)
 
 
-def test_mean_and_variance_are_those_over_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mean_and_variance_match_all_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependence, "LAGS", 2)
     block = [0, 0, 0, 1, 1, 2, 0]
     found = np.array([dependence._excess(np.array(o)) for o in itertools.permutations(block)])
@@ -22,12 +22,12 @@ def test_mean_and_variance_are_those_over_all_orders(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.97, 0.03), (0.3, 0.3, 0.3, 0.1)])
-def test_independent_answers_are_not_suspected(shares: tuple[float, ...]) -> None:
+def test_independent_answers_give_no_warning(shares: tuple[float, ...]) -> None:
     for seed in range(20):
         assert LagTest().update(stream(13_000, *shares, seed=seed)) is None
 
 
-def test_answers_that_drift_are_not_taken_for_dependent_ones() -> None:
+def test_drift_is_not_mistaken_for_dependence() -> None:
     random = np.random.default_rng(0)
     creeping = random.random(40_000) < np.linspace(0.2, 0.6, 40_000)
     jump = np.concatenate([stream(5050, 0.9, 0.1), stream(5050, 0.5, 0.5)])
@@ -36,14 +36,14 @@ def test_answers_that_drift_are_not_taken_for_dependent_ones() -> None:
 
 
 @pytest.mark.parametrize("length", [2, 5, 10])
-def test_runs_are_found_with_about_their_length(length: int) -> None:
+def test_runs_are_detected_with_about_their_length(length: int) -> None:
     answers = np.repeat(stream(6400 // length, 0.6, 0.4), length)
     reach = LagTest().update(answers)
     assert reach is not None
     assert length // 2 <= reach < length
 
 
-def test_two_cameras_that_take_turns_are_found() -> None:
+def test_alternating_cameras_are_detected() -> None:
     one, other = (np.repeat(stream(400, 0.5, 0.5, seed=seed), 4) for seed in (1, 2))
     answers = np.stack([one, other], axis=1).ravel()  # alike at distances of 2, 4 and 6
     reach = LagTest().update(answers)
@@ -51,7 +51,7 @@ def test_two_cameras_that_take_turns_are_found() -> None:
     assert reach % 2 == 0
 
 
-def test_neither_calls_nor_restarts_change_a_bit() -> None:
+def test_batching_and_restarts_do_not_change_the_state() -> None:
     answers = stream(2050, 0.5, 0.3, 0.2)
     whole, parts = LagTest(), LagTest()
     whole.update(answers)

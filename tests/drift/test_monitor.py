@@ -31,7 +31,7 @@ class Values(Monitor):
         return ranks
 
 
-def test_ranks_without_drift_are_uniform_and_independent_even_of_a_tiny_reference() -> None:
+def test_without_drift_ranks_are_uniform_and_independent_even_for_a_tiny_reference() -> None:
     """Reference and stream are drawn together: 10 samples, then 40 answers, 600 times."""
     random = np.random.default_rng(3)
     rows = []
@@ -50,7 +50,7 @@ def test_ranks_without_drift_are_uniform_and_independent_even_of_a_tiny_referenc
     assert ranks.mean(axis=1).std() == pytest.approx(np.sqrt(1 / 12 / 40), rel=0.1)
 
 
-def test_how_answers_are_divided_into_calls_does_not_matter() -> None:
+def test_the_division_of_answers_into_calls_does_not_matter() -> None:
     exits = stream(3000, 0.3, 0.3, 0.4)
     whole, parts = monitor((400, 300, 300)), monitor((400, 300, 300))
     found = whole.update(exits)
@@ -60,7 +60,7 @@ def test_how_answers_are_divided_into_calls_does_not_matter() -> None:
     assert [piece.answers for piece in pieces if piece] == [found.answers]
 
 
-def test_money_is_on_average_what_it_was_without_drift() -> None:
+def test_without_drift_the_mean_wealth_stays_the_same() -> None:
     """Stakes that started, one on average; what has not started yet is not counted."""
     random = np.random.default_rng(0)
     money = []
@@ -74,7 +74,7 @@ def test_money_is_on_average_what_it_was_without_drift() -> None:
     assert np.mean(money) == pytest.approx(0.7, abs=0.05)
 
 
-def test_a_late_change_is_dated() -> None:
+def test_a_late_change_is_dated_correctly() -> None:
     watched = monitor((2500, 2500))
     assert watched.update(stream(5000, 0.5, 0.5)) is None
     found = watched.update(stream(5000, 0.3, 0.7, seed=2))
@@ -91,7 +91,7 @@ def test_the_limit_is_crossed_once() -> None:
     assert watched.crossed
 
 
-def test_nothing_seen_changes_nothing() -> None:
+def test_an_empty_update_changes_nothing() -> None:
     watched = monitor((50, 50))
     before = watched.log_e
     assert watched.update(np.array([], np.int64)) is None

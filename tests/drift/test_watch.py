@@ -22,7 +22,7 @@ def stream(answers: int, *shares: float, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).choice(len(shares), answers, p=shares)
 
 
-def test_a_shift_of_five_points_is_found_and_named(make_watch: Make) -> None:
+def test_a_shift_of_five_points_is_detected_and_named(make_watch: Make) -> None:
     watched = make_watch([4000, 3000, 3000])
     (alarm,) = watched.update(stream(8000, 0.35, 0.30, 0.35))
     assert alarm.kind == "exit mix"
@@ -30,7 +30,7 @@ def test_a_shift_of_five_points_is_found_and_named(make_watch: Make) -> None:
     assert alarm.reference_share == (0.4 if alarm.name == "exit 0" else 0.3)
     assert alarm.share == pytest.approx(0.35, abs=0.03)
     assert alarm.e_value >= 1 / alarm.rate
-    assert "Take the policy's promise as void" in str(alarm)
+    assert "The policy's promise may no longer hold" in str(alarm)
     assert f"{100 * alarm.reference_share:.1f} % in the reference" in str(alarm)
     assert json.loads(json.dumps(alarm.as_json()))["name"] == alarm.name
     assert watched.update(stream(8000, 0.2, 0.3, 0.5)) == []
@@ -46,7 +46,7 @@ def test_answers_like_the_reference_give_no_alarm(make_watch: Make) -> None:
     assert "alarm at 222; disagreement: 300 shadow answers" in str(watched)
 
 
-def test_more_disagreement_is_found_and_less_is_welcome(make_watch: Make) -> None:
+def test_more_disagreement_is_detected_and_less_is_ignored(make_watch: Make) -> None:
     random = np.random.default_rng(0)
     worse = make_watch([4000, 6000], differ=200)
     (alarm,) = worse.update([], random.random(400) < 0.15)
@@ -63,7 +63,7 @@ def test_more_disagreement_is_found_and_less_is_welcome(make_watch: Make) -> Non
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 1500))
 @SETTINGS
-def test_a_restart_anywhere_changes_no_alarm(make_watch: Make, seed: int, stop: int) -> None:
+def test_a_restart_does_not_change_alarms(make_watch: Make, seed: int, stop: int) -> None:
     exits, shadows = stream(2000, 0.33, 0.67, seed=seed), stream(60, 0.9, 0.1, seed=seed) == 1
     through, stopped = (make_watch([400, 600], differ=30, seed=seed) for _ in range(2))
     first = stopped.update(exits[:stop], shadows[:20])
@@ -77,7 +77,7 @@ def test_a_restart_anywhere_changes_no_alarm(make_watch: Make, seed: int, stop: 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 1500), min_size=1, max_size=4))
 @SETTINGS
-def test_a_restart_between_two_calls_changes_no_bit(
+def test_a_restart_between_two_calls_gives_the_same_state(
     make_watch: Make, seed: int, stops: list[int]
 ) -> None:
     exits = stream(1500, 0.33, 0.67, seed=seed)
@@ -90,7 +90,7 @@ def test_a_restart_between_two_calls_changes_no_bit(
     assert stopped.state() == through.state()
 
 
-def test_the_same_seed_gives_the_same_and_another_one_another(make_watch: Make) -> None:
+def test_a_watch_depends_on_the_seed(make_watch: Make) -> None:
     def evidence(seed: int) -> float:
         watched = make_watch([500, 500], seed=seed)
         watched.update(stream(500, 0.5, 0.5))
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_and_another_one_another(make_watch: Make) 
     assert evidence(1) != evidence(2)
 
 
-def test_a_larger_reference_finds_sooner(make_watch: Make) -> None:
+def test_a_larger_reference_detects_drift_sooner(make_watch: Make) -> None:
     """A small reference is itself uncertain, so the same stream says less against it."""
 
     def delay(samples: int) -> int:
@@ -122,28 +122,28 @@ def test_a_disabled_exit_has_no_share_and_its_number_is_refused(
     assert watched.reference.names == ("exit 1", "final")
     assert sum(watched.reference.mix.placing) == 100
     watched.update([1, 2, 2])
-    with pytest.raises(ShapeError, match=r"out of \[1, 2\]"):
+    with pytest.raises(ShapeError, match=r"in \[1, 2\]"):
         watched.update([0, 1])
 
 
 @pytest.mark.parametrize("exits", [[0.5], [[0, 1]], ["exit 0"], [3]])
-def test_what_is_no_row_of_exits_is_refused(make_watch: Make, exits: Any) -> None:
-    with pytest.raises(ShapeError, match="row of whole numbers"):
+def test_invalid_exits_are_refused(make_watch: Make, exits: Any) -> None:
+    with pytest.raises(ShapeError, match="array of whole numbers"):
         make_watch([300, 300]).update(exits)
 
 
 @pytest.mark.parametrize("disagree", [[0.5], [[True]], [2]])
-def test_what_is_no_row_of_booleans_is_refused_and_nothing_is_counted(
+def test_invalid_disagreements_are_refused_and_nothing_is_counted(
     make_watch: Make, disagree: Any
 ) -> None:
     watched = make_watch([300, 300])
-    with pytest.raises(ShapeError, match="row of booleans"):
+    with pytest.raises(ShapeError, match="array of booleans"):
         watched.update([0, 1], disagree)
     assert watched.answers == 0
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, float("nan")])
-def test_a_rate_is_a_probability(make_watch: Make, rate: float) -> None:
+def test_a_rate_that_is_not_a_probability_is_refused(make_watch: Make, rate: float) -> None:
     with pytest.raises(PlanError, match="rate="):
         make_watch([300, 300], rate=rate)
 
@@ -156,11 +156,11 @@ def test_a_reference_too_small_or_without_early_exits_is_refused(
     ):
         make_watch([50, 49])
     reference = make_reference([300, 300])
-    with pytest.raises(DataError, match="0 such exits"):
+    with pytest.raises(DataError, match="0 enabled early exits"):
         watch(reference, make_policy(reference, 0))
 
 
-def test_a_regression_watches_its_exits_only(make_policy: Any) -> None:
+def test_a_watch_of_a_regression_ignores_disagreement(make_policy: Any) -> None:
     reference = ExitOutputs(
         outputs=np.zeros((2, 200, 1), np.float32),
         labels=np.zeros(200),
@@ -177,7 +177,7 @@ def test_a_regression_watches_its_exits_only(make_policy: Any) -> None:
 
 
 @pytest.mark.parametrize("content", [{}, {"schema": "offramp watch 2", "rate": 0.1}])
-def test_a_state_of_something_else_is_refused(content: dict[str, Any]) -> None:
+def test_a_state_with_another_schema_is_refused(content: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match="new watch"):
         Watch.from_state(content)
 
@@ -186,14 +186,14 @@ def test_a_state_of_something_else_is_refused(content: dict[str, Any]) -> None:
     ("name", "value"),
     [("every", -1), ("every", None), ("every", "x"), ("rate", 2.0), ("rate", "x")],
 )
-def test_a_state_with_a_setting_that_cannot_be_is_refused(
+def test_a_state_with_an_invalid_setting_is_refused(
     make_watch: Make, name: str, value: object
 ) -> None:
     with pytest.raises(BundleError, match=rf"damaged .*{name}=.*new watch"):
         Watch.from_state({**make_watch([500, 500]).state(), name: value})
 
 
-def test_a_state_with_fewer_samples_than_none_is_refused(make_watch: Make) -> None:
+def test_a_state_with_negative_counts_is_refused(make_watch: Make) -> None:
     state = make_watch([500, 500]).state()
     state["reference"]["mix"]["ranked"][0] = -3
     with pytest.raises(BundleError, match="damaged"):
@@ -204,10 +204,12 @@ def runs(answers: int, length: int, *shares: float, seed: int = 1) -> np.ndarray
     return np.repeat(stream(answers // length, *shares, seed=seed), length)
 
 
-def test_answers_in_runs_are_noticed_once_and_the_remedy_works(make_watch: Make) -> None:
+def test_dependent_answers_give_one_warning_and_its_advice_works(make_watch: Make) -> None:
     exits = runs(6000, 5, 0.4, 0.3, 0.3)
     watched = make_watch([400, 300, 300])
-    with pytest.warns(DependenceWarning, match=r"answers up to 4 apart are alike.*every=5 or"):
+    with pytest.warns(
+        DependenceWarning, match=r"answers up to 4 apart agree more often.*every=5 or"
+    ):
         watched.update(exits[:3000])
     again = Watch.from_state(json.loads(json.dumps(watched.state())))
     again.update(exits[3000:])  # warns no more: a warning would be an error here
@@ -218,7 +220,7 @@ def test_answers_in_runs_are_noticed_once_and_the_remedy_works(make_watch: Make)
     assert "depend" not in str(thinned)
 
 
-def test_thinned_answers_are_every_kth_however_calls_divide_them(make_watch: Make) -> None:
+def test_every_kth_answer_is_used_whatever_the_division_into_calls(make_watch: Make) -> None:
     exits = stream(3000, 0.2, 0.8)
     single, thinned, parts = (make_watch([500, 500], every=every) for every in (1, 3, 3))
     (alarm,) = single.update(exits[::3])
@@ -232,17 +234,15 @@ def test_thinned_answers_are_every_kth_however_calls_divide_them(make_watch: Mak
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5])
-def test_a_distance_of_answers_is_a_whole_number_from_one(make_watch: Make, every: Any) -> None:
+def test_every_must_be_a_positive_whole_number(make_watch: Make, every: Any) -> None:
     with pytest.raises(PlanError, match="every="):
         make_watch([300, 300], every=every)
 
 
-def test_of_reference_samples_that_share_an_id_one_is_taken(
-    make_reference: Any, make_policy: Any
-) -> None:
+def test_one_reference_sample_is_used_per_id(make_reference: Any, make_policy: Any) -> None:
     reference = make_reference([1000, 1500])
     fivefold = replace(reference, ids=np.arange(2500) // 5)
-    with pytest.warns(DependenceWarning, match="uses 500 of them, at most one of each unit"):
+    with pytest.warns(DependenceWarning, match="uses only 500 of them, at most one per unit"):
         watched = watch(fivefold, make_policy(reference))
     mix = watched.reference.mix
     assert np.add(mix.placing, mix.ranked).tolist() == [200, 300]
@@ -250,7 +250,7 @@ def test_of_reference_samples_that_share_an_id_one_is_taken(
         watch(replace(reference, clusters=np.arange(2500) // 50), make_policy(reference))
 
 
-def test_units_of_different_sizes_leave_the_mix_of_the_samples_as_it_was(
+def test_units_of_different_sizes_keep_the_mix_of_the_samples(
     make_reference: Any, make_policy: Any
 ) -> None:
     """Units of four leave early, single samples late: 80 and 20 % of the samples."""
@@ -262,7 +262,7 @@ def test_units_of_different_sizes_leave_the_mix_of_the_samples_as_it_was(
 
 
 @pytest.mark.slow
-def test_a_reference_of_repeated_samples_gives_no_more_false_alarms_than_stated(
+def test_repeated_reference_samples_give_no_more_false_alarms_than_stated(
     make_reference: Any, make_policy: Any
 ) -> None:
     random, alarms = np.random.default_rng(0), 0
@@ -277,7 +277,7 @@ def test_a_reference_of_repeated_samples_gives_no_more_false_alarms_than_stated(
 
 
 @pytest.mark.slow
-def test_false_alarms_stay_under_their_rate_and_shifts_are_found_in_time(
+def test_false_alarms_stay_below_the_rate_and_shifts_are_detected_in_time(
     make_reference: Any, make_policy: Any
 ) -> None:
     """At a rate of 20 %, where few streams say much; the benchmark counts at 1 %."""

@@ -37,7 +37,7 @@ def with_pool(make_trials: Make) -> TrialOutputs:
     )
 
 
-def test_rows_hold_mean_and_sample_spread_over_seeds(trials: TrialOutputs) -> None:
+def test_rows_contain_mean_and_standard_deviation_over_seeds(trials: TrialOutputs) -> None:
     found = row(compare(trials), "first", "slvit")
     assert found.value == pytest.approx(0.65)
     assert found.std == pytest.approx(0.05)
@@ -45,7 +45,7 @@ def test_rows_hold_mean_and_sample_spread_over_seeds(trials: TrialOutputs) -> No
     assert found.value in found.interval
 
 
-def test_costs_by_hand(trials: TrialOutputs) -> None:
+def test_costs_match_a_hand_calculation(trials: TrialOutputs) -> None:
     comparison = compare(trials)
     late = row(comparison, "second", "conv")
     assert (late.flops, late.flops_with_passed) == (35_000, 40_000)
@@ -64,12 +64,12 @@ def test_milliseconds_are_means_over_seeds(trials: TrialOutputs) -> None:
     assert row(compare(trials), "second", "conv").ms is None
 
 
-def test_rows_come_in_the_order_of_the_backbone(trials: TrialOutputs) -> None:
+def test_rows_are_in_the_order_of_the_backbone(trials: TrialOutputs) -> None:
     turned = replace(trials, cut_names=np.array(["second", "first"]))
     assert [r.cut for r in compare(turned).rows] == ["second", "second", "first", "first"]
 
 
-def test_a_more_expensive_branch_of_the_same_kind_that_is_no_better_is_impractical(
+def test_a_more_expensive_branch_of_the_same_kind_must_be_better_to_be_practical(
     make_trials: Make,
 ) -> None:
     comparison = compare(
@@ -86,7 +86,7 @@ def test_a_more_expensive_branch_of_the_same_kind_that_is_no_better_is_impractic
     assert comparison.final.practical
 
 
-def test_a_final_layer_that_an_exit_equals_is_impractical(trials: TrialOutputs) -> None:
+def test_the_final_layer_is_impractical_if_an_exit_equals_it(trials: TrialOutputs) -> None:
     best = trials.outputs[trials.cuts == "second"][0]
     assert not compare(replace(trials, final=best)).final.practical
 
@@ -99,7 +99,7 @@ def test_a_branch_more_expensive_than_the_backbone_must_beat_the_final_layer(
     assert [r.practical for r in compare(expensive).rows] == [True, False]
 
 
-def test_differences_are_means_of_pairs_with_the_same_seed(trials: TrialOutputs) -> None:
+def test_differences_are_means_over_pairs_with_the_same_seed(trials: TrialOutputs) -> None:
     first, second = compare(trials).differences
     assert (first.cut, first.branch, first.baseline) == ("first", "slvit", "conv")
     assert first.difference == pytest.approx(0.65 - 0.55)
@@ -108,7 +108,7 @@ def test_differences_are_means_of_pairs_with_the_same_seed(trials: TrialOutputs)
     assert second.interval.low > 0
 
 
-def test_only_seeds_that_both_have_are_paired(make_trials: Make) -> None:
+def test_only_shared_seeds_are_paired(make_trials: Make) -> None:
     trials = make_trials(
         {("first", "slvit", "slvit"): [0.6, 0.7, 0.8], ("first", "conv", "conv"): [0.5, 0.5]}
     )
@@ -117,7 +117,7 @@ def test_only_seeds_that_both_have_are_paired(make_trials: Make) -> None:
     assert found.difference == pytest.approx(0.15)
 
 
-def test_branches_that_answer_alike_differ_by_nothing_within_an_interval(
+def test_identical_branches_have_zero_difference_with_an_interval(
     trials: TrialOutputs,
 ) -> None:
     alike = trials.outputs.copy()
@@ -128,7 +128,7 @@ def test_branches_that_answer_alike_differ_by_nothing_within_an_interval(
         assert 0.02 < found.interval.high < 0.2  # of 40 samples, one more could differ
 
 
-def test_swapping_kinds_turns_the_sign(trials: TrialOutputs) -> None:
+def test_swapping_kinds_flips_the_sign(trials: TrialOutputs) -> None:
     forth, back = compare(trials), compare(trials, baseline_kind="slvit")
     for one, other in zip(forth.differences, back.differences, strict=True):
         assert one.difference == -other.difference
@@ -137,7 +137,7 @@ def test_swapping_kinds_turns_the_sign(trials: TrialOutputs) -> None:
         )
 
 
-def test_the_order_of_samples_and_of_trials_changes_no_mean(trials: TrialOutputs) -> None:
+def test_the_order_of_samples_and_trials_does_not_change_means(trials: TrialOutputs) -> None:
     random = np.random.default_rng(0)
     samples, order = random.permutation(40), random.permutation(12)
     per_trial = {
@@ -163,22 +163,22 @@ def test_the_same_call_gives_the_same_intervals(trials: TrialOutputs) -> None:
     assert compare(trials).rows != compare(trials, seed=1).rows
 
 
-def test_one_seed_has_no_spread_and_says_what_its_interval_lacks(make_trials: Make) -> None:
+def test_one_seed_has_no_spread_and_a_note_says_so(make_trials: Make) -> None:
     single = compare(
         make_trials({("first", "slvit", "slvit"): [0.6], ("first", "conv", "conv"): [0.5]})
     )
     assert single.rows[0].std is None
     assert "60.0 ± n/a" in str(single)
-    assert "One seed: they say nothing about other seeds." in str(single)
+    assert "There is only one seed, so they do not cover variation over seeds." in str(single)
 
 
-def test_a_kind_that_is_missing_leaves_no_differences_and_says_so(make_trials: Make) -> None:
+def test_without_a_baseline_there_are_no_differences_and_a_note_says_so(make_trials: Make) -> None:
     alone = compare(make_trials({("first", "slvit", "slvit"): [0.6, 0.7]}))
     assert alone.differences == ()
-    assert "No paired differences: no cut has CNN and another branch." in alone.notes
+    assert "No paired differences: no cut has both CNN and another branch." in alone.notes
 
 
-def test_several_branches_of_a_kind_are_series_of_their_own(make_trials: Make) -> None:
+def test_several_branches_of_a_kind_form_separate_series(make_trials: Make) -> None:
     comparison = compare(with_pool(make_trials))
     assert [r.series for r in comparison.rows[:3]] == ["slvit", "pool", "conv"]
     assert row(comparison, "second", "pool").flops_with_passed == 32_000
@@ -187,12 +187,12 @@ def test_several_branches_of_a_kind_are_series_of_their_own(make_trials: Make) -
     assert pairs == [("slvit", "pool"), ("slvit", "conv")] * 2
 
 
-def test_a_baseline_by_label_is_paired_with_all_others(make_trials: Make) -> None:
+def test_a_baseline_given_by_label_is_paired_with_all_others(make_trials: Make) -> None:
     pairs = compare(with_pool(make_trials), baseline="pool").differences
     assert [(d.branch, d.baseline) for d in pairs] == [("slvit", "pool"), ("conv", "pool")] * 2
 
 
-def test_an_unknown_baseline_names_the_nearest(trials: TrialOutputs) -> None:
+def test_an_unknown_baseline_is_refused_with_the_nearest_labels(trials: TrialOutputs) -> None:
     with pytest.raises(PlanError, match=r"no trial has the label 'cnv'.*'conv'"):
         compare(trials, baseline="cnv")
 
@@ -246,7 +246,7 @@ def test_a_rival_is_compared_with_the_most_expensive_affordable_exit_of_each_ser
     assert found.interval == compare(trials).final.interval
 
 
-def test_a_rival_with_the_branch_s_answers_differs_by_nothing(make_trials: Make) -> None:
+def test_a_rival_with_the_same_answers_as_a_branch_has_zero_difference(make_trials: Make) -> None:
     trials = make_trials({("first", "slvit", "slvit"): [0.6]})
     (found,) = compare(trials, [rival(trials, "twin", 99_999, trials.outputs[0])]).rivals
     (twin,) = found.differences
@@ -255,14 +255,14 @@ def test_a_rival_with_the_branch_s_answers_differs_by_nothing(make_trials: Make)
     assert twin.interval.low < 0 < twin.interval.high
 
 
-def test_a_rival_without_single_samples_has_no_interval(trials: TrialOutputs) -> None:
+def test_a_rival_without_values_per_sample_has_no_interval(trials: TrialOutputs) -> None:
     (found,) = compare(trials, [Rival("bare", 0.7, 20_000, 9)]).rivals
     assert found.interval is None
     assert found.differences[0].interval is None
     assert found.differences[0].difference == pytest.approx(0.65 - 0.7)
 
 
-def test_rivals_that_do_not_fit_are_refused(trials: TrialOutputs) -> None:
+def test_inconsistent_rivals_are_refused(trials: TrialOutputs) -> None:
     twice = [rival(trials, "a", 1), rival(trials, "a", 2)]
     with pytest.raises(ShapeError, match="different names"):
         compare(trials, twice)
@@ -270,7 +270,7 @@ def test_rivals_that_do_not_fit_are_refused(trials: TrialOutputs) -> None:
         compare(trials, [Rival("a", 0.5, 1, 9, values=np.zeros(7))])
 
 
-def test_json_holds_everything_as_plain_values(trials: TrialOutputs) -> None:
+def test_json_contains_everything_as_plain_values(trials: TrialOutputs) -> None:
     comparison = compare(trials, [rival(trials, "9 px", 33_000), Rival("bare", 0.7, 1, 9)])
     plain = json.loads(json.dumps(comparison.as_json(), allow_nan=False))
     assert plain["measure"] == "accuracy"
@@ -284,7 +284,7 @@ def test_json_holds_everything_as_plain_values(trials: TrialOutputs) -> None:
     assert plain["rivals"][1]["interval"] is None
 
 
-def test_the_text_has_a_line_for_each_row_difference_and_rival(trials: TrialOutputs) -> None:
+def test_the_text_has_one_line_per_row_difference_and_rival(trials: TrialOutputs) -> None:
     text = str(compare(trials, [rival(trials, "9 px", 33_000)]))
     lines = [line.split() for line in text.splitlines()]
     assert ["first", "slvit", "65.0", "±", "5.0", "3", "5", "12,000", "12,000", "8.33x"] in lines
@@ -294,7 +294,7 @@ def test_the_text_has_a_line_for_each_row_difference_and_rival(trials: TrialOutp
     assert "Data order is one stream shared by all seeds" in text
 
 
-def test_samples_of_one_cluster_count_once(trials: TrialOutputs) -> None:
+def test_samples_of_a_cluster_count_as_one_unit(trials: TrialOutputs) -> None:
     tracks = np.arange(40)
     fourfold: dict[str, Any] = {
         "outputs": np.repeat(trials.outputs, 4, axis=1),
@@ -310,7 +310,7 @@ def test_samples_of_one_cluster_count_once(trials: TrialOutputs) -> None:
         assert wrong.interval.high - wrong.interval.low < 0.8 * width
 
 
-def test_a_branch_that_is_always_right_on_few_units_has_an_interval(make_trials: Make) -> None:
+def test_a_branch_that_is_always_right_on_few_units_has_a_wide_interval(make_trials: Make) -> None:
     always = make_trials({("first", "conv", "conv"): [1.0]}, clusters=np.repeat(np.arange(20), 2))
     interval = compare(always).rows[0].interval
     assert interval.high == 1.0
@@ -330,7 +330,7 @@ def table_lines(comparison: Comparison, cut: str, branch: str) -> list[str]:
     return [line for line in table.splitlines() if line.split()[:2] == [cut, branch]]
 
 
-def test_a_failed_trial_is_named_in_its_row_and_is_in_no_mean(trials: TrialOutputs) -> None:
+def test_a_failed_trial_is_listed_in_its_row_but_excluded_from_means(trials: TrialOutputs) -> None:
     whole, found = compare(trials), compare(trials, failed=FAILED)
     assert replace(found.rows[0], failed=()) == whole.rows[0]
     (line,) = table_lines(found, "first", "slvit")
@@ -340,7 +340,7 @@ def test_a_failed_trial_is_named_in_its_row_and_is_in_no_mean(trials: TrialOutpu
     assert "SL-ViT (slvit) at first failed: diverged in epoch 1 (seed 7)." in verdict(found)
 
 
-def test_a_branch_without_any_trial_left_is_a_row_of_its_own(trials: TrialOutputs) -> None:
+def test_a_branch_whose_trials_all_failed_has_its_own_row(trials: TrialOutputs) -> None:
     found = compare(trials, failed=FAILED)
     rows = found.as_json()["rows"]
     assert [(row["cut"], row["branch"]) for row in rows][-2:] == [
@@ -357,8 +357,8 @@ def test_a_branch_without_any_trial_left_is_a_row_of_its_own(trials: TrialOutput
     ]
 
 
-def test_a_failed_trial_that_cannot_be_one_is_refused(trials: TrialOutputs) -> None:
-    with pytest.raises(ShapeError, match=r"at cut 'third', and the cuts are \['first'"):
+def test_inconsistent_failed_trials_are_refused(trials: TrialOutputs) -> None:
+    with pytest.raises(ShapeError, match=r"at cut 'third', but the cuts are \['first'"):
         compare(trials, failed=[FailedTrial("third", "conv", "conv", 0, "diverged")])
-    with pytest.raises(ShapeError, match="seed 2 of 'conv' at 'first' is among the failed"):
+    with pytest.raises(ShapeError, match="'conv' at 'first' with seed 2 is listed as failed"):
         compare(trials, failed=[FailedTrial("first", "conv", "conv", 2, "diverged")])

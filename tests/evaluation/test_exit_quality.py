@@ -12,16 +12,14 @@ def two_classes(confidence: np.ndarray) -> np.ndarray:
 
 
 @given(st.lists(st.integers(6, 11), min_size=1, max_size=5, unique=True), st.integers(1, 20))
-def test_confidence_that_is_right_as_often_as_it_says_has_no_error(
-    twelfths: list[int], bins: int
-) -> None:
+def test_perfectly_calibrated_confidence_has_no_error(twelfths: list[int], bins: int) -> None:
     sure = np.repeat(np.array(twelfths) / 12, 12)
     right = np.concatenate([np.arange(12) < part for part in twelfths])
     found = reliability(two_classes(sure), right, bins=bins)
     assert found.ece == pytest.approx(0, abs=1e-12)
 
 
-def test_two_bins_by_hand() -> None:
+def test_two_bins_match_a_hand_calculation() -> None:
     sure = np.array([0.6, 0.6, 0.9, 0.9])
     found = reliability(two_classes(sure), np.array([1, 1, 1, 0], bool), bins=2)
     np.testing.assert_allclose(found.confidence, [0.6, 0.9])
@@ -30,7 +28,7 @@ def test_two_bins_by_hand() -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 9))
-def test_the_order_of_samples_changes_no_bin(seed: int, bins: int) -> None:
+def test_the_order_of_samples_does_not_change_the_bins(seed: int, bins: int) -> None:
     random = np.random.default_rng(seed)
     logits, right = random.integers(0, 3, (37, 4)), random.random(37) < 0.5
     order = random.permutation(37)
@@ -41,7 +39,7 @@ def test_the_order_of_samples_changes_no_bin(seed: int, bins: int) -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 50))
-def test_bins_hold_every_sample_once_and_none_is_empty(seed: int, bins: int) -> None:
+def test_every_sample_is_in_one_bin_and_no_bin_is_empty(seed: int, bins: int) -> None:
     random = np.random.default_rng(seed)
     found = reliability(random.normal(size=(37, 4)).astype(np.float32), np.ones(37, bool), 1, bins)
     assert found.counts.sum() == 37
@@ -55,7 +53,7 @@ def test_equal_confidences_share_a_bin() -> None:
     assert found.ece == pytest.approx(0)
 
 
-def test_a_temperature_changes_the_confidence_and_not_the_bins() -> None:
+def test_a_temperature_changes_confidences_but_not_bins() -> None:
     random = np.random.default_rng(2)
     logits, right = random.normal(size=(40, 3)).astype(np.float32), random.random(40) < 0.4
     sharp, soft = reliability(logits, right, 0.1, 4), reliability(logits, right, 10.0, 4)
@@ -72,7 +70,7 @@ def split(rows: list[tuple[int, bool]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(ROWS)
-def test_the_area_is_the_share_of_pairs_in_order_with_ties_half(
+def test_the_auroc_is_the_share_of_ordered_pairs_with_ties_counting_half(
     rows: list[tuple[int, bool]],
 ) -> None:
     scores, positive = split(rows)
@@ -81,34 +79,36 @@ def test_the_area_is_the_share_of_pairs_in_order_with_ties_half(
 
 
 @given(ROWS)
-def test_a_rising_transform_of_scores_changes_no_area(rows: list[tuple[int, bool]]) -> None:
+def test_an_increasing_transform_of_scores_does_not_change_the_auroc(
+    rows: list[tuple[int, bool]],
+) -> None:
     scores, positive = split(rows)
     assert auroc(np.exp(scores) + 3, positive) == auroc(scores, positive)
 
 
 @given(ROWS)
-def test_scores_of_the_opposite_sign_give_one_minus_the_area(rows: list[tuple[int, bool]]) -> None:
+def test_negated_scores_give_one_minus_the_auroc(rows: list[tuple[int, bool]]) -> None:
     scores, positive = split(rows)
     turned, straight = auroc(-scores, positive), auroc(scores, positive)
     assert turned == pytest.approx(1 - (straight or 0))
 
 
-def test_constant_scores_have_an_area_of_one_half() -> None:
+def test_constant_scores_have_an_auroc_of_one_half() -> None:
     assert auroc(np.full(7, 0.3), np.arange(7) < 2) == 0.5
 
 
 @pytest.mark.parametrize("positive", [True, False])
-def test_one_class_alone_has_no_area(positive: bool) -> None:
+def test_the_auroc_is_none_if_all_samples_are_alike(positive: bool) -> None:
     assert auroc(np.arange(4.0), np.full(4, positive)) is None
 
 
-def test_leaving_loses_where_only_a_later_exit_is_right() -> None:
+def test_leaving_loses_only_if_a_later_exit_alone_is_right() -> None:
     right = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], bool)
     wanted = np.array([[1, 0, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1]], bool)
     np.testing.assert_array_equal(nothing_lost(right), wanted)
 
 
 @given(st.integers(0, 1000))
-def test_at_the_last_exit_nothing_is_ever_lost(seed: int) -> None:
+def test_nothing_is_lost_at_the_last_exit(seed: int) -> None:
     right = np.random.default_rng(seed).random((3, 11)) < 0.5
     assert nothing_lost(right)[-1].all()

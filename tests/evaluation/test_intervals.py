@@ -22,14 +22,16 @@ def interval(values: np.ndarray, seed: int = 0) -> Interval:
     return percentile_interval(resampled_means([values], draws=400, seed=seed)[:, 0])
 
 
-def test_wilson_by_hand() -> None:
+def test_wilson_intervals_match_a_hand_calculation() -> None:
     assert wilson(0.5, 10).low == pytest.approx(0.2366, abs=1e-4)  # Wilson 1927, 5 of 10
     assert wilson(0.5, 10).high == pytest.approx(0.7634, abs=1e-4)
     assert wilson(1.0, 20).low == pytest.approx(0.8389, abs=1e-4)
 
 
 @given(st.integers(1, 5000), st.floats(0, 1))
-def test_wilson_holds_its_share_and_stays_a_share(samples: int, part: float) -> None:
+def test_wilson_intervals_contain_the_share_and_stay_between_0_and_1(
+    samples: int, part: float
+) -> None:
     share = round(part * samples) / samples
     found = wilson(share, samples)
     assert share in found
@@ -38,7 +40,7 @@ def test_wilson_holds_its_share_and_stays_a_share(samples: int, part: float) -> 
 
 @given(VALUES)
 @settings(max_examples=50, deadline=None)
-def test_resampled_means_stay_between_the_extremes(values: np.ndarray) -> None:
+def test_bootstrap_means_stay_between_the_extremes(values: np.ndarray) -> None:
     means = resampled_means([values], draws=100)
     assert means.shape == (100, 1)
     assert values.min() - 1e-9 <= means.min() <= means.max() <= values.max() + 1e-9
@@ -46,55 +48,55 @@ def test_resampled_means_stay_between_the_extremes(values: np.ndarray) -> None:
 
 @given(VALUES)
 @settings(max_examples=50, deadline=None)
-def test_the_interval_holds_the_mean(values: np.ndarray) -> None:
+def test_the_bootstrap_interval_contains_the_mean(values: np.ndarray) -> None:
     found = interval(values)
     assert found.low - 1e-9 <= values.mean() <= found.high + 1e-9
 
 
 @given(VALUES)
 @settings(max_examples=20, deadline=None)
-def test_no_difference_in_any_sample_is_no_difference_in_any_draw(values: np.ndarray) -> None:
+def test_a_constant_difference_has_the_same_value_in_every_draw(values: np.ndarray) -> None:
     assert not resampled_means([values - values, values], draws=50)[:, 0].any()
 
 
-def test_one_draw_serves_all_columns() -> None:
+def test_all_columns_share_the_draws() -> None:
     values = np.random.default_rng(0).normal(size=(3, 30))
     means = resampled_means([values, values + 2.0], draws=50)
     np.testing.assert_allclose(means[:, 1] - means[:, 0], 2.0)
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None:
+def test_the_interval_depends_on_the_seed_only() -> None:
     values = np.random.default_rng(0).normal(size=(3, 30))
     assert interval(values) == interval(values)
     assert interval(values) != interval(values, seed=1)
 
 
-def test_samples_of_one_unit_are_drawn_together() -> None:
+def test_samples_of_a_unit_are_drawn_together() -> None:
     values = np.array([[0.0, 0.0, 6.0, 6.0]])
     means = resampled_means([values], np.array([0, 0, 1, 1]), draws=300)
     assert set(means.ravel()) == {0.0, 3.0, 6.0}
 
 
-def test_units_of_unequal_size_weigh_by_their_samples() -> None:
+def test_units_are_weighted_by_their_number_of_samples() -> None:
     values = np.array([[0.0, 0.0, 0.0, 6.0]])
     means = resampled_means([values], np.array([0, 0, 0, 1]), draws=300)
     assert set(means.ravel()) == {0.0, 1.5, 6.0}
 
 
-def test_the_spread_over_samples_is_the_standard_error() -> None:
+def test_the_bootstrap_spread_over_samples_is_the_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=(1, 900))
     spread = resampled_means([values], draws=4000).std()
     assert spread == pytest.approx(values.std() / 30, rel=0.05)
 
 
-def test_seeds_are_resampled_too() -> None:
+def test_seeds_are_resampled() -> None:
     values = np.repeat([[0.0], [3.0]], 5, axis=1)  # all spread lies between two seeds
     means = resampled_means([values], draws=2000).ravel()
     assert set(means) == {0.0, 1.5, 3.0}
     assert np.mean(means == 1.5) == pytest.approx(0.5, abs=0.05)
 
 
-def test_draws_do_not_depend_on_how_many_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=(2, 13))
     at_once = resampled_means([values], draws=40)
     monkeypatch.setattr("offramp.evaluation.intervals._CHUNK", 30)
@@ -115,16 +117,16 @@ def coverage(seed_spread: float, seeds: int, worlds: int = 400) -> float:
 
 
 @pytest.mark.slow
-def test_95_in_100_intervals_hold_the_truth_where_images_make_the_spread() -> None:
+def test_95_in_100_intervals_contain_the_truth_if_samples_dominate_the_spread() -> None:
     assert 0.92 <= coverage(seed_spread=0.005, seeds=3) <= 0.985
 
 
 @pytest.mark.slow
-def test_three_seeds_that_differ_much_make_intervals_too_narrow() -> None:
+def test_intervals_are_too_narrow_if_three_seeds_differ_a_lot() -> None:
     assert 0.6 <= coverage(seed_spread=0.05, seeds=3) <= 0.9
 
 
-def test_independent_losses_get_the_interval_of_bonett_and_price() -> None:
+def test_the_interval_of_independent_losses_is_that_of_bonett_and_price() -> None:
     losses = np.repeat([1.0, -1.0, 0.0], [6, 2, 52])
     lost, won = 7 / 62, 3 / 62
     reach = 1.959964 * ((lost + won - (lost - won) ** 2) / 62) ** 0.5
@@ -134,7 +136,7 @@ def test_independent_losses_get_the_interval_of_bonett_and_price() -> None:
 
 @given(st.integers(0, 1000), st.integers(2, 9))
 @settings(max_examples=50)
-def test_an_interval_over_units_holds_the_mean_and_stays_in_its_bounds(
+def test_an_interval_over_units_contains_the_mean_and_stays_within_bounds(
     seed: int, units: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -144,7 +146,7 @@ def test_an_interval_over_units_holds_the_mean_and_stays_in_its_bounds(
     assert found.high - found.low > 0.1
 
 
-def test_an_error_without_bounds_gets_students_interval() -> None:
+def test_unbounded_errors_get_a_student_t_interval() -> None:
     found = mean_interval(np.array([1.0, 2.0, 6.0]), None, None)
     assert (found.low, found.high) == pytest.approx((3 - 6.5724, 3 + 6.5724), abs=1e-3)
 
@@ -171,12 +173,12 @@ def cluster_coverage(
 
 @pytest.mark.parametrize(("units", "size"), [(10, 5), (20, 2), (100, 2)])
 @pytest.mark.parametrize(("loss", "won"), [(0.01, 0.0), (0.1, 0.1), (0.3, 0.1)])
-def test_intervals_over_few_units_hold_the_truth(
+def test_intervals_over_few_units_contain_the_truth(
     units: int, size: int, loss: float, won: float
 ) -> None:
     assert cluster_coverage(loss, won, units, size, resampled=False) >= 0.92
 
 
 @pytest.mark.parametrize("units", [20, 100, 200])
-def test_resampled_intervals_hold_a_loss_of_one_point(units: int) -> None:
+def test_bootstrap_intervals_contain_a_loss_of_one_point(units: int) -> None:
     assert cluster_coverage(0.01, 0.0, units, 2, resampled=True) >= 0.92

@@ -31,7 +31,7 @@ def curve(values: np.ndarray, measure: Measure, costs: np.ndarray = COSTS) -> Or
     MEASURES,
     st.sampled_from([(3.0, 5.0, 9.0), (5.0, 3.0, 9.0), (3.0, 3.0, 9.0)]),
 )
-def test_no_choice_of_exits_does_better_and_the_points_are_reached(
+def test_no_choice_of_exits_beats_the_oracle_and_its_points_are_attained(
     seed: int, measure: Measure, costs: tuple[float, ...]
 ) -> None:
     values, costs_of = drawn(seed, measure, 5), np.array(costs)
@@ -50,7 +50,7 @@ def test_no_choice_of_exits_does_better_and_the_points_are_reached(
 
 
 @given(st.integers(0, 10_000), MEASURES)
-def test_more_cost_is_better_and_brings_less_and_less(seed: int, measure: Measure) -> None:
+def test_the_oracle_curve_is_increasing_and_concave(seed: int, measure: Measure) -> None:
     found = curve(drawn(seed, measure, 23), measure)
     costs, values = np.diff(found.cost_share), np.diff(found.value)
     assert (costs > 0).all()
@@ -59,7 +59,7 @@ def test_more_cost_is_better_and_brings_less_and_less(seed: int, measure: Measur
 
 
 @given(st.integers(0, 10_000), MEASURES)
-def test_the_order_of_samples_changes_nothing(seed: int, measure: Measure) -> None:
+def test_the_order_of_samples_does_not_change_the_curve(seed: int, measure: Measure) -> None:
     values = drawn(seed, measure, 23)
     one, other = curve(values, measure), curve(values[:, ::-1], measure)
     np.testing.assert_allclose(one.cost_share, other.cost_share, atol=1e-12)
@@ -67,20 +67,20 @@ def test_the_order_of_samples_changes_nothing(seed: int, measure: Measure) -> No
 
 
 @given(st.integers(0, 10_000), MEASURES)
-def test_cost_and_value_are_each_other_s_inverse(seed: int, measure: Measure) -> None:
+def test_value_at_and_cost_share_for_are_inverse(seed: int, measure: Measure) -> None:
     found = curve(drawn(seed, measure, 23), measure)
     for share in np.linspace(found.cost_share[0], found.cost_share[-1], 5):
         assert found.cost_share_for(found.value_at(share)) == pytest.approx(share)
 
 
-def test_by_hand() -> None:
+def test_the_curve_matches_a_hand_calculation() -> None:
     right = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]], float)
     found = curve(right, ACCURACY)
     np.testing.assert_allclose(9 * found.cost_share, [3, 3 + 2 / 4, 3 + 2 / 4 + 6 / 4])
     np.testing.assert_allclose(found.value, [0.25, 0.5, 0.75])
 
 
-def test_where_the_cheapest_exit_is_never_beaten_the_curve_is_a_point() -> None:
+def test_the_curve_is_a_single_point_if_the_cheapest_exit_is_never_beaten() -> None:
     found = curve(np.ones((3, 4)), ACCURACY)
     assert (found.cost_share.tolist(), found.value.tolist()) == ([3 / 9], [1.0])
 
@@ -90,7 +90,7 @@ def test_where_the_cheapest_exit_is_never_beaten_the_curve_is_a_point() -> None:
     st.sampled_from(["max_softmax", "margin", "patience"]),
     st.lists(st.one_of(st.none(), st.floats(0, 3)), min_size=2, max_size=2),
 )
-def test_no_policy_lies_above_the_oracle(
+def test_no_policy_beats_the_oracle(
     make: Any, seed: int, score: str, thresholds: list[float | None]
 ) -> None:
     outputs: ExitOutputs = make(seed)

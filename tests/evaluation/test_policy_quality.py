@@ -42,7 +42,7 @@ def test_every_mix_sums_to_one_and_parts_add_up_to_the_whole(
 
 
 @given(st.integers(0, 10_000), THRESHOLDS)
-def test_the_largest_drop_comes_first_and_lies_in_its_interval(
+def test_the_largest_drop_comes_first_and_is_inside_its_interval(
     make: Any, seed: int, thresholds: Any
 ) -> None:
     found = judged(make(seed), thresholds)
@@ -78,7 +78,7 @@ def test_an_average_does_not_hide_the_class_that_loses() -> None:
 
 
 @given(st.integers(0, 10_000), THRESHOLDS)
-def test_the_mean_cost_is_the_policy_s_own(make: Any, seed: int, thresholds: Any) -> None:
+def test_the_mean_cost_matches_the_policy(make: Any, seed: int, thresholds: Any) -> None:
     outputs = make(seed)
     found = judged(outputs, thresholds)
     cost = policy_of(outputs, thresholds).cost(outputs).mean()
@@ -87,7 +87,7 @@ def test_the_mean_cost_is_the_policy_s_own(make: Any, seed: int, thresholds: Any
     assert found.oracle_gap >= -1e-12
 
 
-def test_a_regression_shows_the_rise_per_group(make: Any) -> None:
+def test_a_regression_reports_the_rise_per_group(make: Any) -> None:
     outputs = make(4, task="regression")
     found = judged(outputs, (None, -0.5), "agreement")
     errors = np.abs(outputs.outputs[:, :, 0].astype(float) - outputs.labels)
@@ -111,12 +111,12 @@ def test_repeated_samples_widen_the_interval(make: Any) -> None:
     assert wide.high - wide.low > 1.5 * (tight.high - tight.low)
 
 
-def test_a_class_has_its_name_where_names_are_known(make: Any) -> None:
+def test_classes_are_named_if_names_are_known(make: Any) -> None:
     outputs = make(5)
     names = ["cat", "dog", "owl", "eel", "ape"]
     found = quality(outputs, [policy_of(outputs, (0.5, 0.5))], class_names=names)
     parts = {part.name for part in found.policies[0].parts if part.kind == "class"}
     assert parts == set(names)
     assert "class owl" in str(found)
-    with pytest.raises(ShapeError, match="class_names has 2 names, and label 4"):
+    with pytest.raises(ShapeError, match="class_names has 2 names, but a sample has label 4"):
         quality(outputs, class_names=names[:2])

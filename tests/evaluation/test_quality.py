@@ -41,7 +41,7 @@ def numbers(value: Any) -> list[Any]:
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=25)
-def test_the_order_of_samples_changes_nothing(make: Any, seed: int) -> None:
+def test_the_order_of_samples_does_not_change_the_quality(make: Any, seed: int) -> None:
     outputs, others = make(seed), make(seed + 1)
     order = np.random.default_rng(seed).permutation(41)
     one, other = (
@@ -52,7 +52,7 @@ def test_the_order_of_samples_changes_nothing(make: Any, seed: int) -> None:
         assert left == (pytest.approx(right, abs=1e-9) if isinstance(right, float) else right)
 
 
-def test_temperatures_come_from_the_other_rows(make: Any) -> None:
+def test_temperatures_are_fitted_on_the_other_rows(make: Any) -> None:
     outputs, others = make(1), make(2, samples=300)
     found = quality(outputs, temperatures_on=others)
     assert found.temperatures_fitted_on == 300
@@ -69,14 +69,14 @@ def test_scaling_corrects_overconfident_logits(make: Any) -> None:
         assert exit.after.ece < exit.before.ece / 2
 
 
-def test_the_last_exit_has_no_area_and_the_others_one_per_score(make: Any) -> None:
+def test_every_exit_but_the_last_has_one_auroc_per_score(make: Any) -> None:
     found = quality(make(1), scores=["max_softmax", "entropy"])
     assert set(found.exits[0].auroc) == {"max_softmax", "entropy"}
     assert all(area is not None for exit in found.exits[:-1] for area in exit.auroc.values())
     assert set(found.exits[-1].auroc.values()) == {None}
 
 
-def test_agreement_is_one_with_itself_and_the_same_both_ways(make: Any) -> None:
+def test_agreement_is_symmetric_and_one_on_the_diagonal(make: Any) -> None:
     outputs = make(3)
     shares = quality(outputs).agreement
     np.testing.assert_array_equal(np.diag(shares), 1)
@@ -85,7 +85,7 @@ def test_agreement_is_one_with_itself_and_the_same_both_ways(make: Any) -> None:
     assert shares[0, 2] == (answers[0] == answers[2]).mean()
 
 
-def test_regressions_agree_by_distance(make: Any) -> None:
+def test_agreement_of_a_regression_is_the_mean_difference(make: Any) -> None:
     outputs = make(3, task="regression")
     found = quality(outputs)
     values = outputs.outputs[:, :, 0].astype(float)
@@ -94,7 +94,7 @@ def test_regressions_agree_by_distance(make: Any) -> None:
     assert "MAE" in str(found)
 
 
-def test_a_budget_takes_the_best_that_fits(make: Any) -> None:
+def test_a_budget_point_takes_the_best_choice_within_the_budget(make: Any) -> None:
     outputs = make(3, samples=400)
     right = outputs.correct.mean(axis=1)
     found = quality(outputs, {"half": policy_of(outputs)})
@@ -112,7 +112,7 @@ def test_a_budget_takes_the_best_that_fits(make: Any) -> None:
         assert point.value is None or point.value <= (point.oracle or 0)
 
 
-def test_milliseconds_are_costs_too(make: Any) -> None:
+def test_costs_can_be_milliseconds(make: Any) -> None:
     outputs = make(3, stage_ms=np.array([2.0, 1.0, 5.0]), branch_ms=np.array([1.0, 1.0, 0.0]))
     found = quality(outputs, [policy_of(outputs, 0.0)], unit="ms")
     assert found.exits[-1].cost == 8
@@ -122,7 +122,7 @@ def test_milliseconds_are_costs_too(make: Any) -> None:
         quality(make(3), unit="ms")
 
 
-def test_the_text_has_every_part_and_names_the_worst_first(make: Any) -> None:
+def test_the_text_has_every_table_and_lists_the_worst_first(make: Any) -> None:
     outputs = make(3, samples=400)
     found = quality(outputs, {"half": policy_of(outputs)}, temperatures_on=make(4))
     text = str(found)
@@ -133,13 +133,13 @@ def test_the_text_has_every_part_and_names_the_worst_first(make: Any) -> None:
     assert after[2].startswith(f"{worst.kind} {worst.name}")
 
 
-def test_json_takes_all_of_it(make: Any) -> None:
+def test_the_whole_quality_converts_to_json(make: Any) -> None:
     for task in ("classification", "regression"):
         content = quality(make(3, task=task)).as_json()
         assert json.loads(json.dumps(content, allow_nan=False)) == content
 
 
-def test_rows_that_are_judged_cannot_fit_their_temperatures(make: Any) -> None:
+def test_temperatures_cannot_be_fitted_on_the_evaluated_rows(make: Any) -> None:
     outputs = make(1)
     with pytest.raises(DataError, match="shares 41 samples"):
         quality(outputs, temperatures_on=outputs)
@@ -148,12 +148,12 @@ def test_rows_that_are_judged_cannot_fit_their_temperatures(make: Any) -> None:
         quality(named, temperatures_on=others)
 
 
-def test_what_does_not_fit_is_refused(make: Any) -> None:
+def test_inconsistent_arguments_are_refused(make: Any) -> None:
     outputs, regression = make(1), make(1, task="regression")
-    with pytest.raises(ShapeError, match="Collect both from one model"):
+    with pytest.raises(ShapeError, match="Collect both from the same model"):
         quality(outputs, temperatures_on=regression)
     wider = np.zeros((3, 41, 6), np.float32)
-    with pytest.raises(ShapeError, match="6 classes and the judged outputs have 5"):
+    with pytest.raises(ShapeError, match="6 classes, but outputs has 5"):
         quality(outputs, temperatures_on=make(2, outputs=wider))
     with pytest.raises(ShapeError, match="policy is for exits"):
         quality(make(1, names=("a", "b", "c")), [policy_of(outputs)])
@@ -161,5 +161,5 @@ def test_what_does_not_fit_is_refused(make: Any) -> None:
         quality(regression, scores=["given"])
     with pytest.raises(PlanError, match="temperatures divide logits"):
         quality(regression, temperatures_on=make(2, task="regression"))
-    with pytest.raises(ShapeError, match="costs nothing"):
+    with pytest.raises(ShapeError, match="cost is 0"):
         quality(make(1, stage_flops=np.zeros(3, int)))

@@ -23,7 +23,7 @@ def sentences(make_trials: Make, slvit: float, conv: float, **changes: object) -
         (0.7, 0.7, "no difference shown (the interval includes 0)"),
     ],
 )
-def test_the_finding_follows_the_interval(
+def test_the_finding_depends_on_the_interval(
     make_trials: Make, slvit: float, conv: float, finding: str
 ) -> None:
     (found, *_) = sentences(make_trials, slvit, conv, final=0.99)
@@ -32,7 +32,7 @@ def test_the_finding_follows_the_interval(
     assert found.endswith(f"3 seeds: {finding}.")
 
 
-def test_less_error_is_called_better() -> None:
+def test_a_smaller_error_is_called_better() -> None:
     values = np.array([[[1.0]] * 5, [[3.0]] * 5], np.float32)
     make: Any = TrialOutputs  # takes whatever numpy makes arrays of
     trials = make(
@@ -66,20 +66,20 @@ def test_impractical_exits_are_named(make_trials: Make, trials: TrialOutputs) ->
     ]
 
 
-def test_each_rival_is_one_sentence(trials: TrialOutputs) -> None:
+def test_each_rival_gets_one_sentence(trials: TrialOutputs) -> None:
     def rival(name: str, flops: int) -> Rival:
         return Rival.measured(name, trials.final, trials.labels, flops=flops, resolution=9)
 
     text = verdict(compare(trials, [rival("large", 33_000), rival("cheap", 10_000)]))[-2:]
     assert text[0].startswith(
-        "The most expensive exits within the cost of the static rival large (33,000 FLOPs), "
-        "minus it: SL-ViT at second -10.00 points ["
+        "The most expensive exits that cost no more than the static rival large "
+        "(33,000 FLOPs), compared with it: SL-ViT at second -10.00 points ["
     )
     assert "; CNN at first -35.00 points [" in text[0]
     assert text[0].endswith("the exit is worse (the interval excludes 0).")
     assert text[1] == "No exit is as cheap as the static rival cheap (10,000 FLOPs)."
 
 
-def test_a_rival_without_samples_shows_nothing(trials: TrialOutputs) -> None:
+def test_a_rival_without_values_per_sample_is_inconclusive(trials: TrialOutputs) -> None:
     found = verdict(compare(trials, [Rival("bare", 0.1, 13_000, 9)]))[-1]
-    assert found.endswith("SL-ViT at first +55.00 points, no interval, so nothing is shown.")
+    assert found.endswith("SL-ViT at first +55.00 points, no interval, so inconclusive.")

@@ -31,12 +31,12 @@ def test_a_more_expensive_exit_that_is_not_better_is_impractical() -> None:
     assert points[1].value == pytest.approx(1 / 3)
 
 
-def test_exits_of_the_same_cost_and_accuracy_are_both_practical() -> None:
+def test_exits_with_equal_cost_and_accuracy_are_both_practical() -> None:
     points = tradeoff(outputs(RIGHT[[0, 0, 2]], stage_flops=[1, 0, 10]))
     assert [point.practical for point in points] == [True, True, True]
 
 
-def test_less_error_is_better_in_a_regression() -> None:
+def test_a_smaller_error_is_better_in_a_regression() -> None:
     values = np.array([[2.0, 2.0], [4.0, 4.0], [1.0, 1.0]], np.float32)[..., np.newaxis]
     points = tradeoff(outputs(outputs=values, labels=[0.0, 0.0], task="regression"))
     assert [point.value for point in points] == [2.0, 4.0, 1.0]
@@ -48,14 +48,14 @@ def test_less_error_is_better_in_a_regression() -> None:
 
 @given(st.permutations(range(11)), st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
-def test_the_order_of_samples_changes_nothing(order: list[int], seed: int) -> None:
+def test_the_order_of_samples_does_not_change_the_tradeoff(order: list[int], seed: int) -> None:
     right = np.random.default_rng(seed).integers(0, 2, (3, 11))
     assert tradeoff(outputs(right[:, order])).points == tradeoff(outputs(right)).points
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
-def test_the_last_exit_costs_the_whole_backbone_and_intervals_hold_the_value(seed: int) -> None:
+def test_the_last_exit_costs_the_whole_backbone_and_intervals_contain_the_value(seed: int) -> None:
     random = np.random.default_rng(seed)
     points = tradeoff(
         outputs(
@@ -78,7 +78,7 @@ def test_repeated_ids_widen_the_interval() -> None:
         assert other.interval.high - other.interval.low > 2 * (one.interval.high - one.interval.low)
 
 
-def test_the_table_shows_milliseconds_only_where_measured() -> None:
+def test_the_table_shows_milliseconds_only_if_measured() -> None:
     timed = outputs(stage_ms=[1, 2, 3], branch_ms=[0.5, 0.5, 0])
     assert [point.ms for point in tradeoff(timed)] == [1.5, 3.5, 6.0]
     assert [point.ms_with_passed for point in tradeoff(timed)] == [1.5, 4.0, 7.0]
@@ -86,7 +86,7 @@ def test_the_table_shows_milliseconds_only_where_measured() -> None:
     assert " ms" not in str(tradeoff(outputs()))
 
 
-def test_the_printed_table_is_what_it_says() -> None:
+def test_the_table_prints_exactly_as_expected() -> None:
     assert str(tradeoff(outputs(names=("early", "late", "final")))).splitlines() == [
         "exit   accuracy %  95 % interval  FLOPs  with passed  acceleration",
         "-----  ----------  -------------  -----  -----------  ------------  -----------",
@@ -97,7 +97,7 @@ def test_the_printed_table_is_what_it_says() -> None:
     ]
 
 
-def test_json_holds_every_exit_even_one_that_costs_nothing() -> None:
+def test_json_includes_every_exit_even_one_without_cost() -> None:
     free = outputs(stage_flops=[0, 0, 10], branch_flops=[0, 1, 0])
     plain = json.loads(json.dumps(tradeoff(free).as_json(), allow_nan=False))
     assert plain["samples"] == 3
@@ -105,14 +105,14 @@ def test_json_holds_every_exit_even_one_that_costs_nothing() -> None:
     assert [row["acceleration"] for row in plain["exits"]] == [None, 10.0, 1.0]
 
 
-def test_exits_that_are_always_right_on_repeated_ids_have_an_interval() -> None:
+def test_exits_that_are_always_right_still_get_an_interval_of_positive_width() -> None:
     ids = np.repeat(np.arange(20), 2)
     (point, *_) = tradeoff(outputs(np.ones((3, 40), int), ids=ids))
     assert point.interval.high == 1.0
     assert 0.7 < point.interval.low < 0.9
 
 
-def test_a_backbone_without_costs_is_as_fast_as_each_of_its_exits() -> None:
+def test_the_acceleration_is_one_if_the_backbone_has_no_cost() -> None:
     points = tradeoff(outputs(stage_flops=[0, 0, 0], branch_flops=[0, 0, 0]))
     assert [point.acceleration for point in points] == [1.0, 1.0, 1.0]
     free = tradeoff(outputs(stage_flops=[0, 0, 10], branch_flops=[0, 1, 0]))
@@ -120,7 +120,7 @@ def test_a_backbone_without_costs_is_as_fast_as_each_of_its_exits() -> None:
     assert "inf" not in str(free) + str(points)
 
 
-def test_a_single_cluster_says_nothing_about_others() -> None:
+def test_a_single_cluster_gives_the_widest_possible_interval() -> None:
     (point, *_) = tradeoff(outputs(clusters=[4, 4, 4]))
     assert (point.interval.low, point.interval.high) == (0.0, 1.0)
     value = outputs(

@@ -10,7 +10,7 @@ ALLOWED = st.floats(-10, 120)
 
 
 @given(EXPECTED, ALLOWED)
-def test_the_last_exit_in_time_is_reached_in_whatever_order_they_come(
+def test_the_last_exit_in_time_is_found_for_any_order_of_expected_times(
     expected: list[float], allowed: float
 ) -> None:
     in_time = [exit for exit, ms in enumerate(expected) if ms <= allowed]
@@ -18,7 +18,7 @@ def test_the_last_exit_in_time_is_reached_in_whatever_order_they_come(
 
 
 @given(EXPECTED, ALLOWED, st.integers(0, 5))
-def test_one_request_is_decided_as_many_are(
+def test_one_request_is_decided_like_many(
     expected: list[float], allowed: float, leave: int
 ) -> None:
     exit = by_deadline(leave, soonest(expected).tolist(), allowed)
@@ -42,7 +42,7 @@ def test_an_exit_fires_at_exactly_its_threshold_and_a_disabled_one_never() -> No
     st.lists(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=3, max_size=3), min_size=1),
     st.lists(st.sampled_from([None, 0.1, 0.5, 0.9]), min_size=3, max_size=3),
 )
-def test_one_sample_at_one_exit_is_decided_as_all_at_once_are(
+def test_one_sample_is_decided_like_all_at_once(
     samples: list[list[float]], thresholds: list[float | None]
 ) -> None:
     leaves = leaving(np.array(samples).T, thresholds)
@@ -52,7 +52,7 @@ def test_one_sample_at_one_exit_is_decided_as_all_at_once_are(
 
 
 @pytest.mark.parametrize("given_exits", [2, 3])
-def test_the_first_exit_that_fires_answers_or_the_last(given_exits: int) -> None:
+def test_the_first_exit_that_fires_answers_or_else_the_last(given_exits: int) -> None:
     scores = np.array([[0.9, 0.1, 0.1, 0.9], [0.9, 0.9, 0.1, 0.9], [0.0, 0.0, 0.0, 0.0]])
     np.testing.assert_array_equal(leaving(scores[:given_exits], (0.5, 0.5)), [0, 1, 2, 0])
     np.testing.assert_array_equal(leaving(scores[:given_exits], (None, 0.5)), [1, 1, 2, 1])

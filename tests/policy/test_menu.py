@@ -30,7 +30,7 @@ def menu() -> PolicyMenu:
 
 
 @pytest.mark.parametrize(("asked", "got"), [(0.01, 0.01), (0.019, 0.01), (0.02, 0.02), (0.9, 0.05)])
-def test_the_loosest_policy_within_what_is_asked_is_chosen(
+def test_a_menu_chooses_the_loosest_policy_within_the_limit(
     menu: PolicyMenu, asked: float, got: float
 ) -> None:
     promise = menu.at(asked).promise
@@ -38,12 +38,12 @@ def test_the_loosest_policy_within_what_is_asked_is_chosen(
     assert promise.limit == got
 
 
-def test_a_limit_under_all_is_refused_with_what_there_is(menu: PolicyMenu) -> None:
+def test_a_limit_below_all_is_refused_with_those_available(menu: PolicyMenu) -> None:
     with pytest.raises(PlanError, match=r"\[0.01, 0.02, 0.05\], and \[0.005\] could not"):
         menu.at(0.005)
 
 
-def test_a_menu_comes_back_from_disk(menu: PolicyMenu, tmp_path: Path) -> None:
+def test_a_menu_is_restored_from_its_file(menu: PolicyMenu, tmp_path: Path) -> None:
     menu.save(tmp_path / "menu.json")
     again = PolicyMenu.load(tmp_path / "menu.json")
     assert again.as_json() == menu.as_json()
@@ -52,7 +52,7 @@ def test_a_menu_comes_back_from_disk(menu: PolicyMenu, tmp_path: Path) -> None:
     assert [str(each) for each in again] == [str(each) for each in menu]
 
 
-def test_another_file_is_refused(menu: PolicyMenu, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_menu_is_refused(menu: PolicyMenu, tmp_path: Path) -> None:
     menu.at(0.02).save(tmp_path / "policy.json")
     with pytest.raises(BundleError, match="expected schema 'offramp policy menu 1'"):
         PolicyMenu.load(tmp_path / "policy.json")
@@ -63,24 +63,24 @@ def test_another_file_is_refused(menu: PolicyMenu, tmp_path: Path) -> None:
         PolicyMenu.from_json({"schema": "offramp policy menu 1"})
 
 
-def test_promises_are_dropped_where_they_do_not_hold(menu: PolicyMenu) -> None:
+def test_promises_are_dropped_for_another_source(menu: PolicyMenu) -> None:
     same = {"engine": "torch", "precision": "float32", "model": "abc"}
     assert all(each.promise for each in menu.on(same))
     with pytest.warns(PromiseWarning, match="precision"):
         assert not any(each.promise for each in menu.on({**same, "precision": "bfloat16"}))
 
 
-def test_a_menu_says_what_it_holds_and_what_it_could_not(menu: PolicyMenu) -> None:
+def test_a_menu_prints_its_policies_and_declined_limits(menu: PolicyMenu) -> None:
     assert "at most 2 points" in str(menu)
     assert "not certified: 0.005" in str(menu)
 
 
-def test_a_menu_of_other_things_is_refused() -> None:
-    with pytest.raises(PlanError, match="limits of a menu rise"):
+def test_a_menu_of_unsuitable_policies_is_refused() -> None:
+    with pytest.raises(PlanError, match="limits of a menu must increase"):
         PolicyMenu((policy(0.02), policy(0.01)))
-    with pytest.raises(PlanError, match="promises of one goal"):
+    with pytest.raises(PlanError, match="promises of the same goal"):
         PolicyMenu((dataclasses.replace(policy(0.02), promise=None),))
-    with pytest.raises(PlanError, match="promises of one goal"):
+    with pytest.raises(PlanError, match="promises of the same goal"):
         PolicyMenu(())
     with pytest.raises(ShapeError, match="same exits"):
         PolicyMenu((policy(0.01), policy(0.02, ("a", "c", "final"))))

@@ -63,7 +63,7 @@ def test_cost_counts_the_branches_that_run_on_the_way() -> None:
     np.testing.assert_array_equal(policy(None, None, None).exit_cost(outputs()), [5, 8, 10, 19])
 
 
-def test_a_score_that_reads_earlier_answers_pays_for_their_branches() -> None:
+def test_the_cost_includes_branches_that_a_score_reads() -> None:
     patient = policy(None, 2.0, None, score="patience")
     np.testing.assert_array_equal(patient.exit_cost(outputs()), [6, 11, 13, 22])
 
@@ -82,7 +82,7 @@ def test_an_exit_that_never_fires_changes_nothing_but_the_cost_of_passing_it(
     np.testing.assert_array_equal(on.cost(rows), off.cost(rows) + passed)
 
 
-def test_a_policy_comes_back_from_its_file(tmp_path: Path) -> None:
+def test_a_policy_is_restored_from_its_file(tmp_path: Path) -> None:
     made = ExitPolicy(
         score=find_score("entropy"),
         thresholds=(0.25, None, 0.5),
@@ -99,7 +99,7 @@ def test_a_policy_comes_back_from_its_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.choose(rows), made.choose(rows))
 
 
-def test_a_score_of_ones_own_is_needed_again_when_reading(tmp_path: Path) -> None:
+def test_a_custom_score_must_be_passed_when_loading(tmp_path: Path) -> None:
     mine = Score("mine", lambda seen: seen.outputs[-1].max(axis=1))
     policy(1.0, 2.0, None, score=mine).save(tmp_path / "policy.json")
     with pytest.raises(OfframpError, match="'mine'"):
@@ -108,13 +108,13 @@ def test_a_score_of_ones_own_is_needed_again_when_reading(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"schema": "other"}', '{"policies": 3}'])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_policy_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "policy.json").write_text(content)
     with pytest.raises(BundleError):
         load_policies(tmp_path / "policy.json")
 
 
-def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_file_is_refused(tmp_path: Path) -> None:
     content = policy(0.5, 0.5, 0.5).as_json()
     del content["thresholds"]
     (tmp_path / "policy.json").write_text(json.dumps(content))
@@ -125,7 +125,7 @@ def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("precision", "int8"), ("engine", "onnxruntime"), ("model", "other")]
 )
-def test_the_promise_is_dropped_with_a_warning_elsewhere(name: str, value: str) -> None:
+def test_the_promise_is_dropped_with_a_warning_for_another_source(name: str, value: str) -> None:
     made = ExitPolicy(
         score=find_score("max_softmax"),
         thresholds=(0.5, 0.5, 0.5),
@@ -144,7 +144,7 @@ def test_the_promise_is_dropped_with_a_warning_elsewhere(name: str, value: str) 
         made.choose(outputs(source={**SOURCE, "split": "test"}))
 
 
-def test_other_exits_are_refused() -> None:
+def test_outputs_with_other_exits_are_refused() -> None:
     other = outputs(names=("a", "b", "c", "d"))
     with pytest.raises(ShapeError, match="Calibrate on outputs of the same model"):
         policy(0.5, 0.5, 0.5).choose(other)
@@ -159,7 +159,7 @@ def test_other_exits_are_refused() -> None:
         ((0.5, 0.5, 0.5), (1.0,), ShapeError),
     ],
 )
-def test_numbers_that_make_no_policy_are_refused(
+def test_invalid_thresholds_are_refused(
     thresholds: tuple[float | None, ...],
     temperatures: tuple[float, ...] | None,
     error: type[OfframpError],
@@ -185,7 +185,7 @@ def test_numbers_that_make_no_policy_are_refused(
         ("estimate", float("nan")),
     ],
 )
-def test_a_promise_that_cannot_be_is_not_read(name: str, value: float) -> None:
+def test_an_invalid_promise_is_refused_when_loading(name: str, value: float) -> None:
     content = replace(policy(0.5, 0.5, 0.5), promise=PROMISE, source=SOURCE).as_json()
     content["promise"][name] = value
     with pytest.raises(BundleError, match=rf"promise\.{name}.*Calibrate again"):
@@ -194,20 +194,20 @@ def test_a_promise_that_cannot_be_is_not_read(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("score", [[], {}, 3, None])
 def test_a_stored_score_that_is_not_a_name_is_refused(score: object) -> None:
-    with pytest.raises(BundleError, match=r"stored by its name.*Calibrate again"):
+    with pytest.raises(BundleError, match=r"expected the name of a score.*Calibrate again"):
         ExitPolicy.from_json({**policy(0.5, 0.5, 0.5).as_json(), "score": score})
 
 
-def test_a_policy_is_given_a_score_and_not_its_name_or_one_under_anothers_name() -> None:
+def test_a_policy_needs_a_score_not_a_name_or_a_name_that_is_taken() -> None:
     name: Any = "max_softmax"
     for score in (name, Score("margin", lambda seen: np.ones(13))):
-        with pytest.raises(PlanError, match=r"find_score\(name\)|another name"):
+        with pytest.raises(PlanError, match=r"find_score\(name\)|Rename your Score"):
             ExitPolicy(score=score, names=("a", "final"), thresholds=(0.5,))
 
 
 @pytest.mark.parametrize("temperature", [float("nan"), float("inf"), 0.0])
-def test_temperatures_are_positive_numbers(temperature: float) -> None:
-    with pytest.raises(ShapeError, match="temperatures are 1 positive numbers"):
+def test_temperatures_that_are_not_positive_are_refused(temperature: float) -> None:
+    with pytest.raises(ShapeError, match="temperatures must be 1 positive numbers"):
         ExitPolicy(
             score=find_score("margin"),
             names=("a", "final"),

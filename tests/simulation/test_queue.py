@@ -25,7 +25,7 @@ def in_turn(arrivals: np.ndarray, exits: np.ndarray) -> list[tuple[float, float]
     return spans
 
 
-def test_by_hand() -> None:
+def test_a_queue_matches_a_hand_calculation() -> None:
     served = fifo(np.array([0.0, 1.0, 20.0]), np.array([2, 0, 1]), EXIT_MS)
     np.testing.assert_allclose(served.starts_ms, [0.0, 7.25, 20.0])
     np.testing.assert_allclose(served.ends_ms, [7.25, 9.25, 23.5])
@@ -33,7 +33,7 @@ def test_by_hand() -> None:
 
 @given(QUEUES)
 @settings(max_examples=60, deadline=None)
-def test_the_cumulative_maximum_is_the_loop(queue: tuple[int, int, float]) -> None:
+def test_the_cumulative_maximum_equals_the_loop(queue: tuple[int, int, float]) -> None:
     arrivals, exits = drawn(*queue)
     served = fifo(arrivals, exits, EXIT_MS)
     starts, ends = np.array(in_turn(arrivals, exits)).T
@@ -43,7 +43,7 @@ def test_the_cumulative_maximum_is_the_loop(queue: tuple[int, int, float]) -> No
 
 @given(QUEUES, st.floats(0.0, 30.0))
 @settings(max_examples=60, deadline=None)
-def test_by_the_deadline_each_request_is_served_as_the_decision_says(
+def test_with_deadlines_each_request_is_served_as_by_deadline_decides(
     queue: tuple[int, int, float], allowed: float
 ) -> None:
     arrivals, leaves = drawn(*queue)
@@ -60,7 +60,7 @@ def test_by_the_deadline_each_request_is_served_as_the_decision_says(
 
 @given(QUEUES)
 @settings(max_examples=30, deadline=None)
-def test_a_deadline_far_away_changes_nothing(queue: tuple[int, int, float]) -> None:
+def test_a_distant_deadline_changes_nothing(queue: tuple[int, int, float]) -> None:
     arrivals, leaves = drawn(*queue)
     patient = fifo_by_deadline(arrivals, leaves, EXIT_MS, arrivals + 1e9)
     np.testing.assert_array_equal(patient.exits, leaves)
@@ -69,7 +69,7 @@ def test_a_deadline_far_away_changes_nothing(queue: tuple[int, int, float]) -> N
 
 @given(QUEUES)
 @settings(max_examples=30, deadline=None)
-def test_who_comes_first_is_done_first(queue: tuple[int, int, float]) -> None:
+def test_requests_finish_in_order_of_arrival(queue: tuple[int, int, float]) -> None:
     arrivals, leaves = drawn(*queue)
     assert (np.diff(fifo(arrivals, leaves, EXIT_MS).ends_ms) > 0).all()
     impatient = fifo_by_deadline(arrivals, leaves, EXIT_MS, arrivals + 9.0)

@@ -41,7 +41,7 @@ def run(outputs: ExitOutputs, policies: dict[str, ExitPolicy], **changes: Any) -
     return simulate(outputs, policies, **(given | changes))
 
 
-def test_without_a_queue_a_response_is_transmission_and_service(
+def test_without_a_queue_the_response_time_is_transmission_plus_service(
     outputs: ExitOutputs, policy: Policy
 ) -> None:
     found = run(
@@ -60,7 +60,7 @@ def test_without_a_queue_a_response_is_transmission_and_service(
     assert found["both"].missed == 0
 
 
-def test_answers_and_costs_without_a_queue_are_those_of_the_policy(
+def test_without_a_queue_answers_and_costs_are_those_of_the_policy(
     outputs: ExitOutputs, policy: Policy
 ) -> None:
     both = policy(0.9, 0.9)
@@ -75,7 +75,7 @@ def test_answers_and_costs_without_a_queue_are_those_of_the_policy(
     assert row.utilisation == pytest.approx(row.mean_ms / 1000, rel=0.02)
 
 
-def test_rows_come_in_order_each_policy_twice(outputs: ExitOutputs, policy: Policy) -> None:
+def test_rows_are_in_order_with_each_policy_twice(outputs: ExitOutputs, policy: Policy) -> None:
     found = run(outputs, {"a": policy(0.9, None), "b": policy(None, 0.9)})
     names = ["full network", "smallest exit", "a", "a, by the deadline"]
     assert [row.name for row in found] == [*names, "b", "b, by the deadline"]
@@ -94,9 +94,7 @@ def test_the_smallest_exit_is_the_cheapest_on_its_own_path(policy: Policy) -> No
     assert run(slow_branch, {})["smallest exit"].exits == (0.0, 1.0, 0.0)
 
 
-def test_by_the_deadline_the_last_exit_in_time_answers(
-    outputs: ExitOutputs, policy: Policy
-) -> None:
+def test_with_deadlines_the_last_exit_in_time_answers(outputs: ExitOutputs, policy: Policy) -> None:
     never = {"never": policy(2.0, 2.0)}
     for deadline, exits in (
         (10, (1, 0, 0)),
@@ -109,7 +107,7 @@ def test_by_the_deadline_the_last_exit_in_time_answers(
         assert found["never, by the deadline"].missed == 0
 
 
-def test_by_the_deadline_an_exit_that_never_fires_is_asked_at_its_own_cost(
+def test_with_deadlines_an_exit_that_never_fires_can_answer_at_its_own_cost(
     outputs: ExitOutputs, policy: Policy
 ) -> None:
     row = run(outputs, {"none": policy(None, None)}, deadline_ms=8.0)["none, by the deadline"]
@@ -118,7 +116,7 @@ def test_by_the_deadline_an_exit_that_never_fires_is_asked_at_its_own_cost(
     assert row.mean_flops == pytest.approx(400 + 300 + 50)
 
 
-def test_what_no_exit_answers_in_time_is_refused_and_never_answered(
+def test_a_request_that_no_exit_can_answer_in_time_is_refused(
     outputs: ExitOutputs, policy: Policy
 ) -> None:
     row = run(outputs, {"all": policy(0.9, 0.9)}, deadline_ms=4.9)["all, by the deadline"]
@@ -128,7 +126,7 @@ def test_what_no_exit_answers_in_time_is_refused_and_never_answered(
     assert row.as_json()["p99_ms"] is None
 
 
-def test_the_way_back_is_kept_free(outputs: ExitOutputs, policy: Policy) -> None:
+def test_time_is_reserved_for_the_downlink(outputs: ExitOutputs, policy: Policy) -> None:
     def missed(reserve: float) -> float:
         found = run(
             outputs,
@@ -146,7 +144,7 @@ def test_the_way_back_is_kept_free(outputs: ExitOutputs, policy: Policy) -> None
 
 @given(seed=SEEDS)
 @SETTINGS
-def test_with_time_kept_for_every_way_back_only_refused_requests_are_missed(
+def test_with_the_full_downlink_reserved_only_refused_requests_are_missed(
     outputs: ExitOutputs, policy: Policy, seed: int
 ) -> None:
     found = run(
@@ -164,7 +162,7 @@ def test_with_time_kept_for_every_way_back_only_refused_requests_are_missed(
     assert sum(row.exits) == pytest.approx(1 - row.missed)
 
 
-def test_a_late_answer_counts_as_wrong_and_not_among_those_in_time(outputs: ExitOutputs) -> None:
+def test_a_late_answer_counts_as_wrong_and_as_not_in_time(outputs: ExitOutputs) -> None:
     found = run(outputs, {}, deadline_ms=25.0, uplink=Uniform(low_ms=0, high_ms=10))
     full = found["full network"]
     assert 0 < full.missed < 1
@@ -172,7 +170,7 @@ def test_a_late_answer_counts_as_wrong_and_not_among_those_in_time(outputs: Exit
     assert full.value == pytest.approx(1 - full.missed)
 
 
-def test_a_regression_that_misses_counts_as_the_median() -> None:
+def test_a_missed_request_of_a_regression_counts_as_the_median() -> None:
     values: ExitOutputs = any_outputs(
         outputs=np.array([[[1.0], [2.0], [3.0]], [[2.0], [4.0], [9.0]]]),
         labels=[2.0, 4.0, 9.0],
@@ -191,7 +189,7 @@ def test_a_regression_that_misses_counts_as_the_median() -> None:
 
 @given(seed=SEEDS)
 @SETTINGS
-def test_the_same_seed_gives_the_same_and_another_one_another(
+def test_the_simulation_depends_on_the_seed(
     outputs: ExitOutputs, policy: Policy, seed: int
 ) -> None:
     def once(seed: int) -> Simulation:
@@ -209,7 +207,7 @@ def test_the_same_seed_gives_the_same_and_another_one_another(
 
 @given(seed=SEEDS, deadline=st.floats(5, 80), later=st.floats(0, 50))
 @SETTINGS
-def test_a_later_deadline_never_misses_more_where_service_does_not_look_at_it(
+def test_a_later_deadline_never_misses_more_if_service_ignores_deadlines(
     outputs: ExitOutputs, policy: Policy, seed: int, deadline: float, later: float
 ) -> None:
     def missed(deadline_ms: float) -> list[float]:
@@ -228,7 +226,7 @@ def test_a_later_deadline_never_misses_more_where_service_does_not_look_at_it(
 
 @given(seed=SEEDS, rate=st.floats(5, 100), faster=st.floats(1, 3))
 @SETTINGS
-def test_faster_arrivals_never_lower_the_tail(
+def test_a_higher_rate_never_lowers_the_tail_latency(
     outputs: ExitOutputs, policy: Policy, seed: int, rate: float, faster: float
 ) -> None:
     def tail(per_second: float) -> list[float]:
@@ -257,14 +255,14 @@ def test_all_rows_see_the_same_requests(outputs: ExitOutputs, policy: Policy) ->
     assert first == found["smallest exit"]
 
 
-def test_other_transmission_times_leave_samples_and_arrivals_alone(outputs: ExitOutputs) -> None:
+def test_transmission_times_do_not_change_samples_or_arrivals(outputs: ExitOutputs) -> None:
     def accuracy(**changes: Any) -> float:
         return run(outputs, {}, deadline_ms=1e6, **changes)["smallest exit"].value
 
     assert accuracy() == accuracy(downlink=Lognormal(median_ms=1, sigma=1), uplink=Constant(ms=9))
 
 
-def test_a_longer_queue_ends_in_a_higher_utilisation(outputs: ExitOutputs) -> None:
+def test_a_higher_rate_gives_a_higher_utilisation_and_tail_latency(outputs: ExitOutputs) -> None:
     slow, fast = (
         run(outputs, {}, arrivals=FixedRate(per_second=rate))["full network"] for rate in (25, 80)
     )
@@ -273,7 +271,7 @@ def test_a_longer_queue_ends_in_a_higher_utilisation(outputs: ExitOutputs) -> No
     assert fast.p99_ms > 10 * slow.p99_ms
 
 
-def test_the_text_and_the_json_say_what_was_simulated(outputs: ExitOutputs, policy: Policy) -> None:
+def test_text_and_json_describe_the_simulation(outputs: ExitOutputs, policy: Policy) -> None:
     ticks = iter((1.0, 3.5))
     found = run(outputs, {"both": policy(0.9, 0.9)}, deadline_ms=30.0, clock=lambda: next(ticks))
     assert found.seconds == 2.5
@@ -285,10 +283,12 @@ def test_the_text_and_the_json_say_what_was_simulated(outputs: ExitOutputs, poli
     assert [row["name"] for row in plain["rows"]] == [row.name for row in found]
 
 
-def test_a_row_whose_queue_grows_is_called_overloaded(outputs: ExitOutputs, policy: Policy) -> None:
+def test_a_row_with_a_growing_queue_is_called_overloaded(
+    outputs: ExitOutputs, policy: Policy
+) -> None:
     found = run(outputs, {"p": policy(0.9, 0.9)}, arrivals=FixedRate(per_second=150))
     assert found["p, by the deadline"].utilisation > 0.999
-    assert str(found).endswith("as requests come: full network, p.")
+    assert str(found).endswith("that keeps growing: full network, p.")
     assert "Overloaded" not in str(run(outputs, {}, arrivals=FixedRate(per_second=10)))
 
 
@@ -305,14 +305,14 @@ def test_outputs_without_times_are_refused(policy: Policy) -> None:
     [
         ({"deadline_ms": 0.0}, "deadline_ms=0.0"),
         ({"deadline_ms": math.nan}, "deadline_ms=nan"),
-        ({"requests": 0}, "a whole number from 1"),
+        ({"requests": 0}, "a whole number, at least 1"),
         ({"requests": 10.5}, "a whole number"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": 0.5}, "seed=0.5"),
         ({"reserve": 1.5}, "reserve=1.5"),
     ],
 )
-def test_a_number_out_of_range_is_refused(
+def test_numbers_out_of_range_are_refused(
     outputs: ExitOutputs, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
@@ -320,21 +320,21 @@ def test_a_number_out_of_range_is_refused(
 
 
 def test_a_policy_cannot_take_the_name_of_another_row(outputs: ExitOutputs, policy: Policy) -> None:
-    with pytest.raises(PlanError, match="Give the policy another name"):
+    with pytest.raises(PlanError, match="Rename the policy"):
         run(outputs, {"full network": policy(0.9, 0.9)})
 
 
-def test_a_policy_cannot_take_the_name_of_one_by_the_deadline(
+def test_a_policy_cannot_take_the_name_of_a_deadline_row(
     outputs: ExitOutputs, policy: Policy
 ) -> None:
     rule = policy(0.9, 0.9)
-    with pytest.raises(PlanError, match=r"'p, by the deadline' is the name of another row"):
+    with pytest.raises(PlanError, match=r"'p, by the deadline' is already the name of another row"):
         run(outputs, {"p": rule, "p, by the deadline": rule})
 
 
-def test_a_menu_is_refused_with_how_to_give_its_policies(outputs: ExitOutputs) -> None:
+def test_a_menu_is_refused_with_advice_on_passing_its_policies(outputs: ExitOutputs) -> None:
     menu: Any = PolicyMenu.__new__(PolicyMenu)  # what it holds does not matter
-    with pytest.raises(PlanError, match=r"'mine' is a menu.*Give its policies"):
+    with pytest.raises(PlanError, match=r"'mine' is a menu.*Pass the policies of the menu"):
         run(outputs, {"mine": menu})
 
 
@@ -348,10 +348,10 @@ def test_a_menu_is_refused_with_how_to_give_its_policies(outputs: ExitOutputs) -
         ({"uplink": Constant(ms=1e308), "downlink": Constant(ms=1e308)}, "downlink"),
     ],
 )
-def test_times_that_overflow_name_their_setting(
+def test_overflowing_times_are_refused_naming_the_setting(
     outputs: ExitOutputs, changes: dict[str, Any], name: str
 ) -> None:
-    with pytest.raises(PlanError, match=f"^{name}=.* too large for a number"):
+    with pytest.raises(PlanError, match=f"^{name}=.* overflow"):
         run(outputs, {}, **changes)
 
 

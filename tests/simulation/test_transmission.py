@@ -20,14 +20,14 @@ def test_a_constant_time_is_always_the_same() -> None:
     assert set(times(Constant(ms=3), 5)) == {3.0}
 
 
-def test_a_uniform_time_stays_between_its_ends() -> None:
+def test_a_uniform_time_stays_within_its_range() -> None:
     drawn = times(Uniform(low_ms=1, high_ms=4))
     assert drawn.min() >= 1
     assert drawn.max() <= 4
     assert drawn.mean() == pytest.approx(2.5, rel=0.02)
 
 
-def test_a_lognormal_time_has_its_median_and_its_tail() -> None:
+def test_a_lognormal_time_has_its_median_and_tail() -> None:
     drawn = times(Lognormal(median_ms=5, sigma=0.5))
     assert np.median(drawn) == pytest.approx(5, rel=0.02)
     assert np.quantile(drawn, 0.95) / 5 == pytest.approx(2.28, rel=0.03)
@@ -39,7 +39,7 @@ def test_a_trace_repeats_what_was_measured() -> None:
     assert drawn.mean() == pytest.approx(4, rel=0.03)
 
 
-def test_what_cannot_be_a_time_is_refused() -> None:
+def test_impossible_times_are_refused() -> None:
     with pytest.raises(ValidationError, match="swap them"):
         Uniform(low_ms=4, high_ms=1)
     with pytest.raises(ValidationError):
@@ -50,6 +50,6 @@ def test_what_cannot_be_a_time_is_refused() -> None:
         Lognormal(median_ms=0, sigma=1)
 
 
-def test_settings_come_back_from_json() -> None:
+def test_transmissions_are_restored_from_json() -> None:
     adapter: TypeAdapter[Transmission] = TypeAdapter(Transmission)
     assert [adapter.validate_json(kind.model_dump_json()) for kind in KINDS] == KINDS

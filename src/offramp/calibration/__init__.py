@@ -1,4 +1,4 @@
-"""Calibration: thresholds from outputs, for a promise, a budget or a deadline."""
+"""Calibration: choose exit thresholds for a promise, a budget or a deadline."""
 
 from offramp.calibration.calibrate import (
     Calibration,

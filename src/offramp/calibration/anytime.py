@@ -1,4 +1,4 @@
-"""Anytime: the best exit for each deadline, and never a worse one for a longer deadline."""
+"""Anytime: the best exit for each deadline. A longer deadline never gives a worse exit."""
 
 import bisect
 import math
@@ -17,13 +17,13 @@ from offramp.task import Measure, measure_of
 
 @dataclass(frozen=True)
 class AnytimeStep:
-    """An exit and from which deadline on it is the best one.
+    """An exit and the shortest deadline for which it is the best choice.
 
     Attributes:
-        exit: Its number, from 0.
-        name: Its name.
-        deadline: The least in which it answers, in the plan's unit.
-        value: Accuracy from 0 to 1, or the mean absolute error, over all samples.
+        exit: Number of the exit, from 0.
+        name: Name of the exit.
+        deadline: Shortest deadline that the exit meets, in the plan's unit.
+        value: Accuracy (0 to 1) or mean absolute error over all samples.
     """
 
     exit: int
@@ -34,15 +34,16 @@ class AnytimeStep:
 
 @dataclass(frozen=True)
 class AnytimePlan:
-    """Which exit answers for which deadline; it prints as a table.
+    """Which exit to use for each deadline; `str` prints a table.
 
     Attributes:
-        steps: By rising deadline, each better than the one before on these samples.
-        skipped: Names of exits that a cheaper one matches.
-        unit: Of the deadlines: milliseconds, or FLOPs.
-        interruptible: Whether every step's branch runs on the way to the next one.
-        measure: What the values are.
-        samples: How many there are.
+        steps: In order of increasing deadline; each is better than the previous one on these
+            samples.
+        skipped: Names of exits that are no better than a cheaper one.
+        unit: Unit of the deadlines: milliseconds or FLOPs.
+        interruptible: Whether the branch of every step runs on the way to the next step.
+        measure: What the values measure.
+        samples: Number of samples.
     """
 
     steps: tuple[AnytimeStep, ...]
@@ -53,10 +54,10 @@ class AnytimePlan:
     samples: int
 
     def exit_for(self, deadline: float) -> int:
-        """Number of the best exit that answers within the deadline.
+        """Return the number of the best exit that answers within the deadline.
 
         Raises:
-            DeadlineError: Not even the first one does.
+            DeadlineError: The deadline is shorter than the first exit needs.
         """
         place = bisect.bisect_right([step.deadline for step in self.steps], deadline)
         if place == 0 or np.isnan(deadline):
@@ -97,18 +98,19 @@ class AnytimePlan:
 def anytime(
     outputs: ExitOutputs, cost: CostUnit = "ms", *, interruptible: bool = False
 ) -> AnytimePlan:
-    """Best exit for every deadline, a deadline applying to each sample alike.
+    """Find the best exit for every deadline; all samples get the same deadline.
 
-    A deadline known beforehand pays for the stages and the one branch that answers (the paper's
-    table 13 counts so). With `interruptible` it may fall at any moment: every exit of the plan
-    answers on the way, and its branch is paid for. An exit that costs more and is not better on
-    these samples is skipped, and then its branch does not run.
+    If the deadline is known in advance, only the stages and the branch that answers have to run
+    (the paper's table 13 counts cost this way). With `interruptible`, the deadline may come at any
+    moment, so every exit of the plan answers on the way and the cost of its branch is included. An
+    exit that costs more than another without being better on these samples is skipped, and its
+    branch does not run.
 
     Raises:
-        OfframpError: Milliseconds are asked for and none were measured.
+        OfframpError: `cost` is "ms", but the outputs contain no measured times.
     """
     measure = measure_of(outputs.task)
-    # Summed exactly, so that the rows' order does not decide by rounding between two exits.
+    # An exact sum: with rounding, the order of the rows could decide between two equal exits.
     each = measure.values(outputs.outputs, outputs.labels)
     values = np.array([math.fsum(row) for row in each.tolist()]) / each.shape[1]
     stages, branches = outputs.costs(cost)
@@ -130,7 +132,7 @@ def anytime(
 
 
 def _kept(measure: Measure, values: NDArray[np.float64], order: NDArray[Any]) -> list[int]:
-    """Exits better than all that come before them; of those that cost the same the best."""
+    """Keep each exit that beats all cheaper ones; of several at the same cost, keep the best."""
     worth = values if measure.higher_is_better else -values
     kept: list[int] = []
     for exit in np.lexsort((-worth, order)):

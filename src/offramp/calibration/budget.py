@@ -1,9 +1,9 @@
-"""Budgeted classification: the best answers on given rows for a mean cost.
+"""Budgeted classification: the best policy on the given rows within a mean cost.
 
-A budget is kept on the rows that are given and says nothing of others: no promise comes with it.
-It is kept but for rounding, and the order of the rows changes nothing.
-The policies to choose from do not depend on the budget, so more budget is never less accurate, and
-they include the geometric rule's, so none of those is better at the same budget.
+The budget holds for the given rows, up to rounding; there is no promise for other rows. The result
+does not depend on the order of the rows. The candidate policies do not depend on the budget, so a
+larger budget never gives a less accurate policy. They include those of the geometric rule, which is
+therefore never better at the same budget.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from offramp.policy.policy import ExitPolicy
 from offramp.policy.scores import Score, find_score
 
 RATIOS = (0.0, *np.geomspace(1e-3, 1e3, 399).tolist())
-"""Of the geometric rule: shares of samples leaving at exits in turn are 1 : q : q^2 : ..."""
+"""Values of q for the geometric rule: the exits answer shares of samples of 1 : q : q^2 : ..."""
 
 ROUNDING = 1e-9
-"""How far over the budget, relative to it, a mean cost may be and count as the budget itself."""
+"""Relative excess over the budget that is attributed to rounding."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bought:
-    """A policy and what it gives on the rows it was chosen on.
+    """A policy with its cost and value on the rows that it was chosen on.
 
     Attributes:
-        mean_cost: Per sample, with the branches that run, in FLOPs or milliseconds.
-        value: Accuracy from 0 to 1, or the mean absolute error.
+        mean_cost: Mean cost per sample, all branches that run included, in FLOPs or milliseconds.
+        value: Accuracy (0 to 1) or mean absolute error.
     """
 
     policy: ExitPolicy
@@ -47,10 +47,10 @@ def budgeted(
     cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> ExitPolicy:
-    """Best policy found on these rows whose mean cost on them is at most `budget`.
+    """Find the best policy whose mean cost on these rows is at most `budget`.
 
-    Never worse than `geometric`, and never worse than with less budget. `budget` is in FLOPs or
-    milliseconds per sample and counts the branches that run.
+    It is never worse than `geometric`, nor than the result for a smaller budget. `budget` is in
+    FLOPs or milliseconds per sample and includes all branches that run.
 
     Raises:
         PlanError: The budget is under the cheapest exit's cost, or is not a positive number.
@@ -67,7 +67,7 @@ def budget_curve(
     cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> tuple[Bought, ...]:
-    """What `budgeted` chooses for each of several budgets, searched once.
+    """Run `budgeted` for several budgets with a single search.
 
     Raises:
         PlanError: A budget is under the cheapest exit's cost, or is not a positive number.
@@ -88,13 +88,13 @@ def geometric(
     cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> ExitPolicy:
-    """MSDNet's rule (Huang et al. 2018, section 5): quotas of samples per exit fall or rise by q.
+    """MSDNet's rule (Huang et al. 2018, section 5): exits answer shares of 1 : q : q^2 : ...
 
-    The most expensive policy within the budget over a fixed grid of q, from q = 0, by which the
-    first exit answers everything. Samples that tie with the last one of a quota leave with it.
+    Returns the most expensive policy within the budget over a fixed grid of q; at q = 0 the first
+    exit answers everything. Samples that tie with the last one of a quota leave with it.
 
     Raises:
-        PlanError: The budget is under what any of these costs, or is not a positive number.
+        PlanError: The budget is below the cost of all these policies, or is not a positive number.
     """
     rows = _rows(outputs, score, cost, temperatures)
     return (
@@ -103,7 +103,7 @@ def geometric(
 
 
 class _Menu:
-    """Thresholds to choose from, each judged on the rows."""
+    """The candidate thresholds with their cost and value on the rows."""
 
     def __init__(self, rows: SearchRows, every: Sequence[Chosen]) -> None:
         self.rows, self.every = rows, every
@@ -112,14 +112,14 @@ class _Menu:
         self.values = np.array([value for _, value in judged])
 
     def best(self, budget: float) -> Bought:
-        """Of those within the budget the best, and of these the cheapest."""
+        """The best candidate within the budget; of several, the cheapest."""
         self._check(budget)
         front = best_first(self.costs, self.rows.sign * self.values)
         within = self._within(budget)
         return self._point([place for place in front if within[place]][-1])
 
     def most_expensive(self, budget: float) -> Bought:
-        """Of those within the budget the most expensive."""
+        """The most expensive candidate within the budget."""
         self._check(budget)
         within = np.where(self._within(budget), self.costs, -np.inf)
         return self._point(int(within.argmax()))
@@ -135,22 +135,25 @@ class _Menu:
 
     def _check(self, budget: float) -> None:
         if np.isnan(budget):
-            raise PlanError("the budget is NaN. Give the mean cost per sample that you can afford.")
+            raise PlanError("the budget is NaN. Give a mean cost per sample.")
         least, unit = float(self.costs.min()), self.rows.unit
         if self._within(budget).any():
             return
         alone = map(self._alone, range(self.rows.num_early + 1))
         raise PlanError(
-            f"budget={budget:g} {unit} per sample cannot be kept: the least that an answer can "
-            f"cost here is {least:.10g} {unit}. Give at least that, or cut the backbone earlier. "
-            f"Cost of each exit alone: {', '.join(alone)}."
+            f"budget={budget:g} {unit} per sample is too small: the cheapest policy costs "
+            f"{least:.10g} {unit}. Give at least that, or cut the backbone earlier. Cost of each "
+            f"exit alone: {', '.join(alone)}."
         )
 
     def _alone(self, exit: int) -> str:
-        """What it costs to have this exit answer everything, or that it cannot."""
+        """The cost if this exit answers everything, or why it cannot."""
         rows, name = self.rows, self.rows.outputs.names[exit]
         if exit < rows.num_early and not (rows.scores[exit] >= ALWAYS).all():
-            return f"{name} cannot (its score {rows.score.name!r} never lets some samples leave)"
+            return (
+                f"{name} cannot answer all samples (the score {rows.score.name!r} of some is "
+                "never high enough)"
+            )
         return f"{name} {rows.exit_cost(rows.alone(exit))[exit]:.10g}"
 
 
@@ -166,7 +169,7 @@ def _geometric(rows: SearchRows) -> list[Chosen]:
 
 
 def _by_quotas(rows: SearchRows, ratio: float) -> Chosen:
-    """Thresholds by which the highest scores leave, exit by exit among the samples still there."""
+    """Thresholds that let each exit answer its quota of samples, highest scores first."""
     powers = ratio ** np.arange(rows.num_early + 1)
     count = rows.worth.shape[1]
     quotas = np.floor(count * powers / powers.sum()).astype(int)

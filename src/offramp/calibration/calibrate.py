@@ -1,4 +1,4 @@
-"""calibrate: thresholds that keep a promise with stated confidence, or none at all."""
+"""calibrate: find thresholds that keep a promise with the stated confidence, or say why not."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,15 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate as it was tested.
+    """A tested candidate.
 
     Attributes:
         thresholds: One per early exit, None where disabled.
-        saved: Share of the backbone's cost saved on all given samples.
-        guessed: Mean loss on the samples that the order was learned on.
-        estimate: Mean loss on those that tested it; of the worst class or group, where each counts.
-        tested: Its p-value (`ltt`) or upper bound (`ucb`); None where testing had stopped before.
+        saved: Share of the backbone's cost saved over all samples.
+        guessed: Mean loss on the order samples.
+        estimate: Mean loss on the test samples; with `within`, that of the worst class or group.
+        tested: p-value (`ltt`) or upper bound (`ucb`); None if testing stopped before this
+            candidate.
     """
 
     thresholds: Thresholds
@@ -48,15 +49,15 @@ class Tried:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A certified policy with its evidence; it prints as a table.
+    """A certified policy with the evidence for it; `str` prints a table.
 
     Attributes:
-        num_samples: By role: `stopping`, `temperature`, `order` and `test`, which alone carries
-            the promise.
-        path: All candidates, in the order learned before any was tested.
-        num_certified: How many of them, from the first one, are certified.
-        chosen: Place of the policy among them: the one that saves most.
-        saved: Share of the backbone's cost it saves on all given samples.
+        num_samples: Number of samples by role: `stopping`, `temperature`, `order` and `test`. The
+            promise rests on the test samples only.
+        path: All candidates in the order of testing.
+        num_certified: Number of candidates certified; they are the first ones of `path`.
+        chosen: Index in `path` of the certified candidate that saves most, which is the policy.
+        saved: Share of the backbone's cost that the policy saves over all samples.
     """
 
     policy: ExitPolicy
@@ -86,10 +87,9 @@ class Calibration:
         rows = [self._row(place) for place in self._shown()]
         used = ", ".join(f"{num} {role}" for role, num in self.num_samples.items() if num)
         return (
-            f"{Table(head, rows, left=0)}\n"
-            f"{self.num_certified} of {len(self.path)} candidates certified, {len(rows)} shown; "
-            f"samples: {used}; the promise is carried by the {self.num_samples['test']} that "
-            f"tested.\n{self._legend()}\n{self.policy}"
+            f"{Table(head, rows, left=0)}\n{self.num_certified} of {len(self.path)} candidates "
+            f"certified, {len(rows)} shown; samples: {used}; the promise rests on the "
+            f"{self.num_samples['test']} test samples.\n{self._legend()}\n{self.policy}"
         )
 
     def _legend(self) -> str:
@@ -103,8 +103,8 @@ class Calibration:
             else f"p-value <= {1 - promise.confidence:.4g}"
         )
         return (
-            f"Losses are means per sample{worst}. Certified is what has {rule}, up to the first "
-            "that has not."
+            f"Losses are means per sample{worst}. A candidate is certified if it and all before "
+            f"it have {rule}."
         )
 
     def _row(self, place: int) -> list[str]:
@@ -120,14 +120,14 @@ class Calibration:
         ]
 
     def _shown(self) -> list[int]:
-        """Places of the rows shown: the chosen, the first not certified, and some on the way."""
+        """Indices of the candidates to print: some certified ones, the chosen one, the failure."""
         last = min(self.num_certified, len(self.path) - 1)
         step = max(1, last // _SHOWN)
         return sorted({*range(0, last + 1, step), self.chosen, last})
 
 
 class _Settings(TypedDict, total=False):
-    """What both calls take beside `max_drop`, for their signatures."""
+    """Settings that both overloads of `calibrate` take besides `max_drop`."""
 
     max_rise: float | None
     max_disagreement: float | None
@@ -178,38 +178,41 @@ def calibrate(
     temperature: bool = False,
     loss_bound: float | None = None,
 ) -> ExitPolicy | PolicyMenu:
-    """The policy that saves most among those certified to keep a promise, or to fit a budget.
+    """Choose the policy that saves most while keeping a promise, or the best one within a budget.
 
-    The order in which policies are tested is learned on other rows than they are tested on, and
-    the promise holds, with the stated confidence, for any number of rows drawn independently from
-    what the policy will meet. Rows with an equal cluster or id count as dependent: the promise
-    stays one per row, is tested over whole clusters, and holds for clusters of at most the size
-    of the largest that is given. Permuting rows together with `split` changes nothing.
+    One part of the rows decides in which order candidate policies are tested, another part tests
+    them. The promise holds with the stated confidence, for any number of rows, if the rows are
+    drawn independently from the distribution that the policy will meet. Rows with the same cluster
+    or id count as dependent: the risk is still a mean per row, but whole clusters are tested, and
+    the promise holds for clusters no larger than the largest one given. Permuting the rows,
+    together with `split`, does not change the result.
 
     Args:
-        outputs: Of samples that training has not used.
-        max_drop: How much accuracy may fall against the final exit: 0.01 is one point. Several
-            give a menu, each certified on its own.
-        max_rise: How much the mean absolute error may rise, in the labels' unit.
-        max_disagreement: Share of answers that may differ from the final exit's.
-        budget: Mean cost in the unit of `cost`; carries no promise (see `budgeted`).
-        confidence: That the promise holds, over the draw of the rows.
-        score: How sure an exit is: a name from `SCORES`, or a Score.
-        cost: What is to be saved.
+        outputs: Outputs on samples that were not used in training.
+        max_drop: Largest allowed drop in accuracy compared with the final exit; 0.01 is one point.
+            A sequence of limits gives a menu, each limit certified on its own.
+        max_rise: Largest allowed rise of the mean absolute error, in the unit of the labels.
+        max_disagreement: Largest allowed share of answers that differ from the final exit's.
+        budget: Mean cost in the unit of `cost`; comes without a promise (see `budgeted`).
+        confidence: Probability, over the random draw of the rows, that the promise holds.
+        score: Confidence score of an exit: a name from `SCORES`, or a Score.
+        cost: The cost to save.
         method: `ltt` tests every candidate against the limit (Learn then Test, Angelopoulos et al.
-            2021); `ucb` bounds the risk of every candidate without looking at the limit. The two
-            are a test and its inverse, so they certify alike, and `ucb` also says by how much.
-        within: Keep the promise in each class, or each group, that occurs in the outputs.
-        split: (N,) role of each row: `stopping` (it stopped a training early; not used here),
-            `temperature`, `order` or `test`. None draws roles, one for each cluster.
-        seed: Of that draw.
-        temperature: Divide each early exit's logits by a temperature, fitted on rows of its own.
-        loss_bound: What single rises are clipped at; `max_rise` needs it.
+            2021); `ucb` computes an upper confidence bound of every candidate's risk and compares
+            it with the limit. The bound inverts the test, so both certify the same candidates;
+            `ucb` also shows the margin.
+        within: Keep the promise in every class, or every group, that occurs in the outputs.
+        split: (N,) role of each row: `stopping` (used for early stopping in training, so ignored
+            here), `temperature`, `order` or `test`. None draws the roles at random, cluster by
+            cluster.
+        seed: Seed of that draw.
+        temperature: Divide each early exit's logits by a temperature, fitted on separate rows.
+        loss_bound: The rise in error of a single row is clipped at this; required by `max_rise`.
 
     Raises:
         NoPolicyError: No policy with an active early exit is certified.
-        PlanError: Not exactly one goal; a setting that there is not or that does not fit the task.
-        DataError: Training used the outputs' split and `split` does not say which rows are fresh.
+        PlanError: There is not exactly one goal, or a setting is unknown or does not suit the task.
+        DataError: The outputs are of a split used in training, and `split` is None.
     """
     request = Request.of(
         max_drop=max_drop,
@@ -227,7 +230,10 @@ def calibrate(
     )
     if request.budget is not None:
         if split is not None:
-            raise PlanError("a budget has no use for split: all rows choose its thresholds.")
+            raise PlanError(
+                "split does not apply to a budget, which chooses its thresholds on all rows. "
+                "Leave it out."
+            )
         return budgeted(outputs, request.budget, score=request.score, cost=request.cost)
     found = calibrations(outputs, request, split)
     if not request.is_menu:
@@ -238,17 +244,22 @@ def calibrate(
 def calibrations(
     outputs: ExitOutputs, request: Request, split: ArrayLike | None = None
 ) -> tuple[Calibration, ...]:
-    """What `calibrate` did: policies with the evidence for them, the strictest limit first.
+    """Calibrate as `calibrate` does; return policies with their evidence, strictest limit first.
 
     Raises:
         NoPolicyError: No policy with an active early exit is certified for any limit.
-        PlanError: The request does not fit the task, or is a budget, which has no evidence.
-        DataError: Training used the outputs' split and `split` does not say which rows are fresh.
+        PlanError: The request does not suit the task, or is a budget.
+        DataError: The outputs are of a split used in training, and `split` is None.
     """
     if request.goal == "budget":
-        raise PlanError("a budget promises nothing, so it has no evidence. Use `calibrate`.")
+        raise PlanError(
+            "a budget comes without a promise, so there is no evidence to return. Use `calibrate`."
+        )
     if len(outputs.names) < 2:
-        raise ShapeError("these outputs have no early exit, so there is nothing to calibrate.")
+        raise ShapeError(
+            "these outputs have no early exit, so there is nothing to calibrate. Train a branch "
+            "first."
+        )
     roles = roles_of(outputs, split, request.seed, temperature=request.temperature)
     score = find_score(request.score)
     temperatures = (
@@ -280,7 +291,7 @@ def calibrations(
 def calibration_of(
     outputs: ExitOutputs, *, split: ArrayLike | None = None, **settings: Any
 ) -> Calibration:
-    """What `calibrate` did for one limit; settings and errors are those of `calibrate`."""
+    """Calibrate for one limit and return the evidence; settings and errors as in `calibrate`."""
     [found] = calibrations(outputs, Request.of(**settings), split)
     return found
 
@@ -322,16 +333,16 @@ def _calibration(
 
 
 def _temperatures(outputs: ExitOutputs, rows: NDArray[np.int64], drawn: bool) -> tuple[float, ...]:
-    """Of the early exits, from rows of their own."""
+    """Temperatures of the early exits, fitted on the rows with that role."""
     if rows.size:
         return fit_temperatures(outputs, rows)
     if drawn:
         raise DataError(
-            f"temperature=True fits temperatures on about 15 % of the samples, and of these "
-            f"{len(outputs.labels)} none was drawn for it. Calibrate on more samples, or without "
-            "temperatures."
+            "temperature=True fits temperatures on about 15 % of the samples, but the draw gave "
+            f"none of these {len(outputs.labels)} samples that role. Calibrate on more samples, "
+            "or without temperatures."
         )
     raise DataError(
-        "temperature=True needs rows of the role 'temperature', and split names none. Name some, "
-        "or give split=None."
+        "temperature=True needs rows with the role 'temperature', but split has none. Add some, "
+        "or use split=None."
     )

@@ -1,4 +1,4 @@
-"""Candidates: policies from careful to eager, in the order they are tested."""
+"""Candidates: the policies to test, in order of increasing savings."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One policy that may be certified.
+    """A candidate policy.
 
     Attributes:
-        saved: Share of the backbone's cost saved on all given rows.
-        guessed: Mean loss on the rows that the order was learned on.
-        evidence: Of the tested rows, one for each stratum.
+        saved: Share of the backbone's cost saved over all rows.
+        guessed: Mean loss on the order rows.
+        evidence: What the test rows show, one item per stratum.
     """
 
     policy: ExitPolicy
@@ -40,17 +40,17 @@ class Candidate:
 
     @property
     def estimate(self) -> float:
-        """Mean loss on the tested rows; of the worst stratum, where there are several."""
+        """Mean loss on the test rows, in the worst stratum if there are several."""
         return max(each.estimate for each in self.evidence)
 
 
 @dataclass(frozen=True, eq=False)
 class Strata:
-    """Classes or groups that a promise holds for apart; one without a name for all rows.
+    """The classes or groups that each need to keep the promise, or one unnamed stratum of all rows.
 
     Attributes:
-        names: As texts, (S,).
-        of: Number of each row's stratum, (N,).
+        names: Names of the strata, (S,).
+        of: (N,) index of each row's stratum.
     """
 
     names: tuple[str, ...]
@@ -61,17 +61,20 @@ def strata_of(outputs: ExitOutputs, within: Within | None) -> Strata:
     """The classes or groups that occur among all rows.
 
     Raises:
-        PlanError: A regression has no classes, or the outputs have no groups.
+        PlanError: The task is regression, which has no classes, or the outputs have no groups.
     """
     if within is None:
         return Strata(("",), np.zeros(len(outputs.labels), np.int64))
     if within == "class" and outputs.task == "regression":
-        raise PlanError("within='class' needs classes, and these outputs are a regression's.")
+        raise PlanError(
+            "within='class' needs classes, but these outputs are of a regression. Use "
+            "within='group', or None."
+        )
     values = outputs.labels if within == "class" else outputs.groups
     if values is None:
         raise PlanError(
-            "within='group' needs groups, and these outputs have none. Give ExitOutputs groups=, "
-            "or use within='class'."
+            "within='group' needs groups, but these outputs have none. Pass groups= to "
+            "ExitOutputs, or use within='class'."
         )
     found, of = np.unique(values, return_inverse=True)
     names = found.tolist()
@@ -82,11 +85,11 @@ def strata_of(outputs: ExitOutputs, within: Within | None) -> Strata:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Everything that candidates are made of and judged by, on N rows.
+    """Everything needed to build and test candidates, for N rows.
 
     Attributes:
-        scores: (E - 1, N) of the early exits.
-        level: Chance of error that a test may have.
+        scores: (E - 1, N) scores of the early exits.
+        level: Significance level of the tests.
     """
 
     outputs: ExitOutputs
@@ -112,16 +115,16 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Rungs:
-    """Thresholds of the early exits, each falling; rung 0 is disabled, rung r the r-th of them.
+    """Candidate thresholds per early exit, descending: rung r is the r-th, rung 0 disables it.
 
     Attributes:
-        thresholds: (E - 1) arrays; empty for an exit that can never fire.
+        thresholds: One array per early exit; empty for an exit that can never fire.
     """
 
     thresholds: tuple[Floats, ...]
 
     def of(self, scores: Floats) -> Ints:
-        """First rung at which each row fires, (E - 1, N); one past the last where none does."""
+        """First rung at which each row fires, (E - 1, N); number of rungs + 1 if it never does."""
         return np.array(
             [
                 np.searchsorted(-falling, -row, side="left") + 1
@@ -131,7 +134,7 @@ class Rungs:
         ).reshape(scores.shape)
 
     def at(self, state: Ints) -> tuple[float | None, ...]:
-        """Thresholds of a state (E - 1,) of rungs."""
+        """Thresholds of a state, which is one rung per early exit, (E - 1,)."""
         return tuple(
             float(falling[rung - 1]) if rung else None
             for falling, rung in zip(self.thresholds, state, strict=True)
@@ -139,9 +142,9 @@ class Rungs:
 
 
 def rungs_of(scores: Floats, num_rungs: int = NUM_RUNGS) -> Rungs:
-    """Rungs at equal steps of rank of scores (E - 1, N); all values where there are few.
+    """Rungs at quantiles of the scores (E - 1, N); every distinct score if there are few.
 
-    A threshold lies half way between two scores, so that rounding moves no row across it.
+    Each threshold is halfway between two scores, so that rounding cannot change which rows fire.
     """
     return Rungs(tuple(_falling(row[np.isfinite(row)], num_rungs) for row in scores))
 
@@ -159,7 +162,7 @@ def _falling(scores: Floats, num_rungs: int) -> Floats:
 
 
 def candidates_of(inputs: Inputs) -> list[Candidate]:
-    """Candidates in the order they are to be tested, from the order rows only."""
+    """Build the candidates in the order of testing, which depends on the order rows only."""
     order = inputs.roles.order
     if not len(order):
         return []
@@ -176,7 +179,7 @@ def candidates_of(inputs: Inputs) -> list[Candidate]:
 def _order_rows(
     inputs: Inputs, rungs: Rungs, first: Ints, costs: Callable[[NDArray[np.bool_]], Floats]
 ) -> OrderRows:
-    """The order rows, sorted by what is read of them, so that their order shows in no sum."""
+    """The order rows, sorted by their values, so that no sum depends on the order they came in."""
     order, clusters = inputs.roles.order, inputs.roles.clusters
     losses, scores = inputs.losses.values[:, order] / inputs.losses.most, inputs.scores[:, order]
     place = np.lexsort(np.concatenate([[inputs.strata.of[order]], losses, scores]))
@@ -193,10 +196,10 @@ def _order_rows(
 
 
 def _surprise(scores: Floats) -> Floats:
-    """As in `OrderRows`; a function of ranks, so that the scale of the score does not matter.
+    """Compute the surprise of `OrderRows`, from ranks only: the scale of the score does not matter.
 
-    Equal scores share their mean rank. Ranks stay half a row inside both ends, where the log odds
-    are finite; so a score of minus infinity counts like the lowest there is.
+    Equal scores share their mean rank. Ranks are clipped to half a row from both ends, where the
+    log odds are finite, so a score of minus infinity counts as the lowest finite one.
     """
     every = np.sort(scores[np.isfinite(scores)])
     if not len(every):
@@ -250,7 +253,7 @@ def _by_stratum(inputs: Inputs, rows: Ints) -> list[Ints]:
 
 
 def _costs(inputs: Inputs) -> Callable[[tuple[bool, ...]], Floats]:
-    """Cost of leaving at each exit, from which early exits are enabled."""
+    """A function from the enabled early exits to the cost of leaving at each exit."""
 
     @cache
     def costs(enabled: tuple[bool, ...]) -> Floats:

@@ -1,7 +1,8 @@
-"""Order: which policies are tested, from careful to eager, learned on the order rows alone.
+"""Order: the sequence of candidate policies for fixed-sequence testing, learned on the order rows.
 
-It knows neither limit nor confidence, so any of them may be asked for afterwards; and whatever it
-is, the tests stay valid, since they see other rows. Only their power depends on it.
+The sequence starts with policies that rarely leave early and ends with those that often do. It
+depends on neither limit nor confidence. Any sequence gives valid tests, because the tests use other
+rows; a good one makes them more powerful.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,20 +13,19 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
-_STEP = 0.01  # of the backbone's cost that one candidate saves more than the one before
-_TIES = (1.0, 10.0, 100.0)  # how strongly exits are taken to be alike; the best is chosen
-_PRICES = (3.0, 10.0, 30.0, 100.0, 300.0)  # of a loss, in shares of the backbone's cost
-_CLEARLY = 0.03  # of the backbone's cost: what a weaker tie has to save to be taken
-_PRIOR_ROWS = 50.0  # as many rows as the smooth risk at a rung counts for
-_JUDGED = 128  # states that are compared when orders are
+_STEP = 0.01  # least difference in saved share of cost between candidates
+_TIES = (1.0, 10.0, 100.0)  # penalties on differences between the exits' risk curves to choose from
+_PRICES = (3.0, 10.0, 30.0, 100.0, 300.0)  # prices of one loss, as multiples of the backbone's cost
+_CLEARLY = 0.03  # least gain in saved share of cost that justifies a weaker penalty
+_PRIOR_ROWS = 50.0  # weight of the fitted risk at a rung, in rows
+_JUDGED = 128  # number of states on which sequences are compared
 
-# Before any row is seen, the log odds of a loss are -4 + 0.7 surprise: 2 % where a score is in the
-# middle of all, and rising a little more slowly than the log odds of its rank. The pull towards
-# that weighs as much as a single row there (0.02 * 0.98), so it hardly matters; without it there
-# would be no finite solution for rows without a loss.
+# Prior of the common risk curve: the log odds of a loss are -4 + 0.7 * surprise, which is 2 % at
+# the median score. The prior weighs as much as a single row there (0.02 * 0.98), so it hardly
+# matters, but without it there would be no finite solution for rows without a loss.
 _COMMON_CURVE = (-4.0, 0.7)
 _COMMON_PULL = 0.02
-_ROUNDING = 1e-9  # of the backbone's cost: a smaller gain is none
+_ROUNDING = 1e-9  # share of the backbone's cost: smaller gains are attributed to rounding
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -33,17 +33,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class OrderRows:
-    """The rows that the order of the candidates is learned on: N rows, E exits.
+    """The rows that the sequence of candidates is learned on: N rows, E exits.
 
     Attributes:
-        first: First rung at which each row fires, (E - 1, N).
-        surprise: (E - 1, N) log odds of the share of all scores, of any exit, above each score.
-        num_rungs: Of each early exit, (E - 1,).
-        losses: (E, N), of about 1 at most.
-        strata: (N,) number of the class or group that each row is of; all 0 for one promise.
-        units: (N,) number of each row's cluster.
-        costs: Share of the backbone's cost paid for leaving at each exit, (E,), from which early
-            exits are enabled, (E - 1,).
+        first: (E - 1, N) first rung at which each row fires.
+        surprise: (E - 1, N) log odds of the share of scores, pooled over the exits, above each
+            score.
+        num_rungs: (E - 1,) number of rungs of each early exit.
+        losses: (E, N) losses of each exit's answers, scaled to at most about 1.
+        strata: (N,) index of each row's class or group; all 0 if there is one promise for all rows.
+        units: (N,) index of each row's cluster.
+        costs: Function from the enabled early exits, (E - 1,), to the cost of leaving at each exit,
+            (E,), as a share of the backbone's cost.
     """
 
     first: Ints
@@ -55,7 +56,7 @@ class OrderRows:
     costs: Callable[[NDArray[np.bool_]], Floats]
 
     def only(self, rows: NDArray[np.bool_]) -> "OrderRows":
-        """Some of the rows."""
+        """Select rows."""
         return OrderRows(
             self.first[:, rows],
             self.surprise[:, rows],
@@ -67,7 +68,7 @@ class OrderRows:
         )
 
     def judged(self, state: Ints, leaves: Ints) -> tuple[float, float]:
-        """Share of the cost saved, and mean loss (of the worst stratum), where rows leave there."""
+        """Share of cost saved, and mean loss in the worst stratum, if rows leave at `leaves`."""
         num = len(leaves)
         counts = np.bincount(leaves, minlength=len(self.losses))
         here = np.bincount(self.strata, self.losses[leaves, np.arange(num)])
@@ -76,11 +77,12 @@ class OrderRows:
 
 
 def learned_states(rows: OrderRows) -> Ints:
-    """States (J, E - 1) of rungs, from careful to eager, each above the one before.
+    """Learn the states (J, E - 1) of rungs to test, in order; rungs never decrease.
 
-    How alike the exits are taken to be is chosen among _TIES by what orders learned on one half of
-    the rows save on the other half, at several prices of a loss: the strongest tie that is not
-    clearly worse than the best, since with few rows the comparison itself is noisy.
+    The penalty in _TIES is chosen by two-fold cross-validation: the sequence learned on one half of
+    the rows is judged by what it saves on the other half, net of losses at several prices. The
+    strongest penalty that is not clearly worse than the best one is taken, because this comparison
+    is noisy when there are few rows.
     """
     half = _halves(rows.units)
     parts = [rows.only(half == number) for number in (0, 1)]
@@ -97,14 +99,14 @@ def learned_states(rows: OrderRows) -> Ints:
 
 
 def _halves(units: Ints) -> Ints:
-    """0 or 1 for each row, alternating from cluster to cluster."""
+    """Assign 0 or 1 to each row, alternating between clusters."""
     _, at, of = np.unique(units, return_index=True, return_inverse=True)
     halves: Ints = (np.argsort(np.argsort(at)) % 2)[of]
     return halves
 
 
 def _by_risk(rows: OrderRows, tie: float) -> Ints:
-    """States that raise one exit by one rung, the rung of the least risky rows first."""
+    """States that raise one exit by one rung at a time, in order of increasing risk."""
     risks = _rung_risks(rows, tie)
     moves = sorted(
         (float(risk), rung, exit)
@@ -119,11 +121,12 @@ def _by_risk(rows: OrderRows, tie: float) -> Ints:
 
 
 def _rung_risks(rows: OrderRows, tie: float) -> list[Floats]:
-    """Chance of a loss of the rows that fire first at each rung of each exit, never falling.
+    """Estimate the risk of a loss of the rows that first fire at each rung, increasing by rung.
 
-    A logistic curve in the surprise of the score, common to all exits, and a deviation from it for
-    each exit that is the smaller the larger `tie`: so few rows suffice. Where a rung has many rows
-    their own share of losses counts for more; isotonic regression keeps the rungs in order.
+    The estimate is a logistic curve in the surprise of the score, common to all exits, plus a
+    deviation per exit that is penalised by `tie`, so that few rows are enough. At rungs with many
+    rows, the observed share of losses dominates. Isotonic regression makes the risks increase with
+    the rung.
     """
     tables = [_rung_table(rows, exit) for exit in range(len(rows.first))]
     early = len(tables)
@@ -144,7 +147,7 @@ def _rung_risks(rows: OrderRows, tie: float) -> list[Floats]:
 
 
 def _rung_table(rows: OrderRows, exit: int) -> tuple[Floats, Floats, Floats]:
-    """Of the rows that fire first at each rung: number, losses, mean surprise; each (R,)."""
+    """Number, losses and mean surprise of the rows that first fire at each rung, (R,) each."""
     top, at = int(rows.num_rungs[exit]), rows.first[exit]
     fires = at <= top
 
@@ -159,11 +162,11 @@ def _rung_table(rows: OrderRows, exit: int) -> tuple[Floats, Floats, Floats]:
 
 
 def _logistic(design: Floats, num: Floats, lost: Floats, tie: float) -> Floats:
-    """Coefficients of a logistic curve through shares lost / num, by penalised likelihood.
+    """Fit a logistic curve to the shares lost / num by penalised likelihood.
 
-    The first two are common to all exits and nearly free; the others are pulled to 0 by `tie`. The
-    pull makes the loss strictly convex, so a trust region finds its one minimum from anywhere;
-    plain Newton steps can jump back and forth where the curve is flat.
+    The first two coefficients are common to all exits and nearly unpenalised; the others are shrunk
+    to 0 by `tie`. The penalty makes the objective strictly convex, so a trust-region method finds
+    the only minimum from any start; plain Newton steps can oscillate where the curve is flat.
     """
     pull = np.full(design.shape[1], tie)
     pull[:2] = _COMMON_PULL
@@ -186,12 +189,12 @@ def _logistic(design: Floats, num: Floats, lost: Floats, tie: float) -> Floats:
 
 
 def _worth(rows: OrderRows, states: Ints) -> float:
-    """What the best state saves net of its losses on these rows, over all prices of a loss."""
+    """Net savings of the best state on these rows, summed over all prices of a loss."""
     return sum(best for best, _ in _best_states(rows, states))
 
 
 def _best_states(rows: OrderRows, states: Ints) -> list[tuple[float, Ints]]:
-    """For each price of a loss the worth and the state that saves most net of it."""
+    """For each price of a loss, the largest net savings and the state that reaches them."""
     none = np.zeros((1, states.shape[1]), np.int64)
     states = np.concatenate([none, states[:: max(1, len(states) // _JUDGED)]])
     judged = [rows.judged(state, leaves) for state, leaves in _walked(rows, states)]
@@ -208,7 +211,10 @@ def _walked(rows: OrderRows, states: Ints) -> Iterator[tuple[Ints, Ints]]:
 
 
 def walk(first: Ints, states: Ints) -> Iterator[Ints]:
-    """Exit that answers each row, (N,), at each state, rising; one array, changed in place."""
+    """Yield the exit that answers each row, (N,), for each of the increasing states.
+
+    The same array is yielded each time and changed in place.
+    """
     early, num = first.shape
     leaves = np.full(num, early, np.int64)
     before = np.zeros(early, np.int64)
@@ -220,11 +226,11 @@ def walk(first: Ints, states: Ints) -> Iterator[Ints]:
 
 
 def _without_useless(rows: OrderRows, states: Ints) -> Ints:
-    """The states without exits that cost more than they save, such as one with a large branch.
+    """Disable exits that cost more than they save, for example because their branch is large.
 
-    The order by risk cannot see this, since every row that passes a branch pays for it. Exits are
-    disabled one by one, the most useless first, since without it another can become useful, for as
-    long as that is worth more over the best states of all prices.
+    The order by risk ignores costs: a branch costs every row that passes it. Exits are disabled one
+    by one, starting with the one whose removal gains most, as long as the net savings of the best
+    states increase. One at a time, because removing one exit can make another one useful.
     """
     kept = np.ones(states.shape[1], bool)
     while len(states) and kept.any():
@@ -253,7 +259,7 @@ def _worth_at(rows: OrderRows, state: Ints, price: float) -> float:
 
 
 def _spaced(rows: OrderRows, states: Ints) -> Ints:
-    """States that save at least a step more than the one before: each test is a chance to fail."""
+    """Keep states that save _STEP more than the previous one; every test is a chance to fail."""
     kept, last = [], 0.0
     for state, leaves in _walked(rows, states):
         saved, _ = rows.judged(state, leaves)

@@ -1,14 +1,14 @@
-"""Procedure: how far down the candidates a limit is kept, and what is said where it is not.
+"""Procedure: fixed-sequence testing of the candidates, and the error if none is certified.
 
-Both methods test the candidates in the order learned beforehand, each at the full level, and stop
-at the first that is not certified. The chance that any candidate is certified whose risk is above
-the limit is then at most the level: for that, the first such one in the order has to be (fixed
-sequence testing; Angelopoulos et al. 2021, Learn then Test). So the choice among the certified is
-free.
+Both methods test the candidates in a fixed order at the full level and stop at the first one that
+is not certified. With this, the probability of certifying any candidate whose risk exceeds the
+limit is at most the level: it would require certifying the first such candidate in the order
+(fixed-sequence testing; Angelopoulos et al. 2021, Learn then Test). Any certified candidate may
+therefore be chosen.
 
-For each class or group apart, a candidate is certified where it is in each of them: one that breaks
-the promise does so in a certain stratum, whose test alone fails to say so with chance at most the
-level. So the strata cost no part of the level.
+With a promise per class or group, a candidate is certified if it passes the test in every stratum.
+A candidate that breaks the promise breaks it in some stratum, and the test of that stratum alone
+passes with probability at most the level. No correction for the number of strata is needed.
 """
 
 import math
@@ -24,8 +24,8 @@ from offramp.errors import NoPolicyError
 from offramp.policy.promise import Goal
 
 _FEW = 50
-_FOUR_OF_FIVE = 0.85  # standard errors above the mean
-_SATURATED = 0.1  # share of rows that tie at an exit's highest score
+_FOUR_OF_FIVE = 0.85  # standard normal quantile of about 80 %
+_SATURATED = 0.1  # share of rows tied at an exit's highest score
 _WHAT: dict[Goal, str] = {
     "max_drop": "accuracy drop",
     "max_rise": "rise of the mean absolute error",
@@ -35,13 +35,13 @@ _WHAT: dict[Goal, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Certified:
-    """How far a limit is kept.
+    """The result of testing the candidates against one limit.
 
     Attributes:
-        tested: p-values (`ltt`) or bounds (`ucb`) of the candidates tested; the last is of the
-            first that was not certified, if there is one.
-        num: How many candidates, from the first one, are certified.
-        chosen: The one of them that saves most; None where none saves anything.
+        tested: p-values (`ltt`) or bounds (`ucb`) of the candidates tested. The last one belongs to
+            the first candidate that was not certified, if any.
+        num: Number of candidates certified; they are the first ones.
+        chosen: Index of the certified candidate that saves most; None if none saves anything.
     """
 
     tested: tuple[float, ...]
@@ -50,7 +50,7 @@ class Certified:
 
 
 def certified(candidates: Sequence[Candidate], request: Request, limit: float) -> Certified:
-    """Test the candidates in order, up to the first that is not certified."""
+    """Test the candidates in order and stop at the first that is not certified."""
     tested, num = [], 0
     bounds = request.method == "ucb"
     for candidate in candidates:
@@ -68,26 +68,26 @@ def certified(candidates: Sequence[Candidate], request: Request, limit: float) -
 
 
 def p_value(candidate: Candidate, request: Request, limit: float) -> float:
-    """For the hypothesis that the risk, of some stratum at least, is above the limit."""
+    """p-value of the hypothesis that the risk exceeds the limit in at least one stratum."""
     return max(each.p_value(limit, request.level) for each in candidate.evidence)
 
 
 def no_policy(inputs: Inputs, candidates: Sequence[Candidate], request: Request) -> NoPolicyError:
-    """What to say where no limit is certified: what stopped the test, and what would help."""
+    """Build the error for a request without a certified policy: why testing stopped, what helps."""
     limit = request.limits[-1]
     sizes = inputs.roles.sizes
     clusters = inputs.roles.num_test_clusters
     what = (
-        f"no policy with an active early exit is certified for {request}; {sizes['test']} of "
-        f"{len(inputs.outputs.labels)} calibration samples tested it"
+        f"no policy with an active early exit is certified for {request}, using {sizes['test']} "
+        f"of {len(inputs.outputs.labels)} calibration samples as test samples"
         + ("" if clusters is None else f", in {clusters} clusters")
     )
     hint = _saturation(inputs)
     if not candidates:
         few = sizes["order"] < _FEW and not _expensive(inputs)
         return NoPolicyError(
-            f"{what}. On {sizes['order']} samples to learn from no thresholds save any "
-            f"{inputs.unit}. {_few(inputs, request, limit)}{hint}",
+            f"{what}. No thresholds save any {inputs.unit} on the {sizes['order']} order samples. "
+            f"{_few(inputs, request, limit)}{hint}",
             num_samples_needed=_fewest(inputs, request, limit) if few else None,
         )
     stopped = next(
@@ -95,7 +95,7 @@ def no_policy(inputs: Inputs, candidates: Sequence[Candidate], request: Request)
         candidates[-1],
     )
     number = _samples_needed(inputs, stopped, request, limit)
-    if number is None:  # more samples may teach another order, if any candidate is good enough
+    if number is None:  # a better order may be learned from more samples
         others = [_samples_needed(inputs, each, request, limit) for each in candidates]
         found = [each for each in others if each is not None]
         number = max(min(found), 2 * len(inputs.outputs.labels)) if found else None
@@ -113,11 +113,11 @@ def _stopped(inputs: Inputs, candidate: Candidate, request: Request, limit: floa
     worst = max(range(len(candidate.evidence)), key=failing)
     evidence, name = candidate.evidence[worst], inputs.strata.names[worst]
     units = "samples" if inputs.roles.clusters is None else "clusters"
-    where = f" in {name}, which has {evidence.num} {units} that test" if name else ""
+    where = f" in {name} ({evidence.num} test {units})" if name else ""
     return (
         f"Testing stopped at a policy that saves {100 * candidate.saved:.1f} % of {inputs.unit}: "
-        f"its {_WHAT[inputs.losses.goal]} is {evidence.estimate:.4g}{where}, p = "
-        f"{failing(worst):.3g}, and at most {request.level:.3g} certifies."
+        f"its {_WHAT[inputs.losses.goal]} is {evidence.estimate:.4g}{where}, with p = "
+        f"{failing(worst):.3g}; p must be at most {request.level:.3g}."
     )
 
 
@@ -126,13 +126,13 @@ def _advice(number: int | None, hint: str) -> str:
         remedy = "Relax the limit, or train better exits."
         return f"On this evidence no sample size would be enough. {hint.strip() or remedy}"
     return (
-        f"About {number:,} calibration samples would be enough in four of five draws, judging by "
-        f"these. Collect them, or relax the limit.{hint}"
+        f"An estimated {number:,} calibration samples would certify it with 80 % probability. "
+        f"Collect more samples, or relax the limit.{hint}"
     )
 
 
 def _saturation(inputs: Inputs) -> str:
-    """What to say where ties at the top leave no threshold between right and wrong answers."""
+    """Hint for scores that saturate, so that no threshold can separate right from wrong answers."""
     if inputs.temperatures is not None or inputs.outputs.task == "regression":
         return ""
     rows = np.concatenate([inputs.roles.order, inputs.roles.test])
@@ -141,9 +141,9 @@ def _saturation(inputs: Inputs) -> str:
         bounded = scores.max() >= 1 - 1e-12 and inputs.score.name in _SOFTMAX
         if bounded and share >= _SATURATED:
             return (
-                f" The softmax of {inputs.outputs.names[exit]!r} saturates: {100 * share:.0f} % of "
-                f"its scores are exactly 1, so no threshold tells them apart. temperature=True "
-                "(--temperature), or another score, may help."
+                f" The softmax of {inputs.outputs.names[exit]!r} saturates: {100 * share:.0f} % "
+                "of its scores are exactly 1, so no threshold can separate them. "
+                "temperature=True (--temperature) or another score may help."
             )
     return ""
 
@@ -158,12 +158,12 @@ def _expensive(inputs: Inputs) -> bool:
 
 def _few(inputs: Inputs, request: Request, limit: float) -> str:
     if _expensive(inputs) or inputs.roles.sizes["order"] >= _FEW:
-        return "The exits cost more than they could save: leave out a branch, or cut earlier."
+        return "The exits cost more than they could save. Leave out a branch, or cut earlier."
     return f"Calibrate on at least {_fewest(inputs, request, limit):,} samples."
 
 
 def _fewest(inputs: Inputs, request: Request, limit: float) -> int:
-    """Samples that certify a limit without a single loss."""
+    """Number of samples needed to certify the limit if no loss occurs."""
     tests = needed(_lossless(inputs, request), limit, request.level)
     rows_each = len(inputs.outputs.labels) / _num_units(inputs)
     rows = tests * rows_each * len(inputs.strata.names)
@@ -182,7 +182,7 @@ def _num_units(inputs: Inputs) -> int:
 
 
 def _of_all(tests: float, inputs: Inputs) -> float:
-    """Samples in total, of which `tests` or more test in four of five draws."""
+    """Total number of samples needed for at least `tests` test samples with 80 % probability."""
     share = inputs.roles.test_share
     return (tests + _FOUR_OF_FIVE * math.sqrt(tests * (1 - share))) / share
 
@@ -190,7 +190,7 @@ def _of_all(tests: float, inputs: Inputs) -> float:
 def _samples_needed(
     inputs: Inputs, candidate: Candidate, request: Request, limit: float
 ) -> int | None:
-    """The fewest with which a candidate would be certified; None where its loss is too large."""
+    """Estimated number of samples needed to certify a candidate; None if its loss is too large."""
     testing = max(1, len(inputs.roles.test))
     rows = max(
         needed(each, limit, request.level) / (max(1, each.num) / testing)

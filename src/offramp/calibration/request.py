@@ -1,4 +1,4 @@
-"""Request: what `calibrate` is asked for; one Spec for Python, the command line and JSON."""
+"""Request: the settings of `calibrate`; one Spec for Python, the command line and JSON."""
 
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -23,11 +23,11 @@ GOALS: tuple[Goal, ...] = get_args(Goal)
 
 
 def _number(value: Any) -> Any:
-    """Numbers of any library as floats; what is not a number, `True` included, is refused."""
+    """Convert a number of any library to a float; refuse anything else, including `True`."""
     if value is None:
         return None
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
-        raise ValueError("must be one limit; a menu is made of several max_drop.")  # noqa: TRY004
+        raise ValueError("must be one limit; only max_drop takes several, for a menu.")  # noqa: TRY004
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError("must be a number.")  # noqa: TRY004 (pydantic reports no other)
     return float(value)
@@ -36,14 +36,14 @@ def _number(value: Any) -> Any:
 def _above_zero(value: Any) -> Any:
     number = _number(value)
     if number is not None and not 0 < number < float("inf"):
-        raise ValueError("must be above 0, in the labels' unit.")
+        raise ValueError("must be above 0, in the unit of the labels.")
     return number
 
 
 def _share(value: Any) -> Any:
     number = _number(value)
     if number is not None and not 0 < number < 1:
-        raise ValueError("must be above 0 and below 1, a share: 0.01 is one point.")
+        raise ValueError("must be a share above 0 and below 1; 0.01 is one point.")
     return number
 
 
@@ -58,14 +58,14 @@ def _shares(value: Any) -> Any:
 def _confidence(value: Any) -> Any:
     number = _number(value)
     if number is None or not 0 < number < 1:
-        raise ValueError("must be between 0 and 1, such as 0.95.")
+        raise ValueError("must be between 0 and 1, for example 0.95.")
     return number
 
 
 def _count(value: Any) -> Any:
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or int(value) < 0:
-        raise ValueError("must be a whole number from 0.")
+        raise ValueError("must be a whole number, 0 or larger.")
     return int(value)
 
 
@@ -76,22 +76,23 @@ Shares = Annotated[float | tuple[float, ...] | None, BeforeValidator(_shares)]
 
 
 class Request(Spec):
-    """What a policy has to keep, and how it is chosen. Exactly one goal is given.
+    """What a policy has to promise or cost, and how to choose it. Exactly one goal must be set.
 
     Attributes:
-        max_drop: How much accuracy may fall against the final exit: 0.01 is one point. Several
-            give a menu, each certified on its own.
-        max_rise: How much the mean absolute error may rise, in the labels' unit.
-        max_disagreement: Share of answers that may differ from the final exit's.
-        budget: Mean cost in the unit of `cost`; carries no promise.
-        confidence: Of the promise, over the draw of the samples.
-        score: How sure an exit is: a name from `SCORES`, or a Score.
-        cost: What is to be saved.
-        method: `ltt` tests each candidate against the limit; `ucb` bounds its risk instead.
-        within: Keep the promise in each class, or each group, that occurs in the outputs.
-        seed: Of the draw of roles.
-        temperature: Divide each early exit's logits by a temperature, fitted on rows of its own.
-        loss_bound: What single rises are clipped at; `max_rise` needs it.
+        max_drop: Largest allowed drop in accuracy compared with the final exit; 0.01 is one point.
+            A sequence of limits gives a menu, each limit certified on its own.
+        max_rise: Largest allowed rise of the mean absolute error, in the unit of the labels.
+        max_disagreement: Largest allowed share of answers that differ from the final exit's.
+        budget: Mean cost in the unit of `cost`; comes without a promise.
+        confidence: Probability, over the random draw of the samples, that the promise holds.
+        score: Confidence score of an exit: a name from `SCORES`, or a Score.
+        cost: The cost to save.
+        method: `ltt` tests each candidate against the limit; `ucb` computes an upper confidence
+            bound of its risk instead.
+        within: Keep the promise in every class, or every group, that occurs in the outputs.
+        seed: Seed of the random draw of roles.
+        temperature: Divide each early exit's logits by a temperature, fitted on separate rows.
+        loss_bound: The rise in error of a single sample is clipped at this; required by `max_rise`.
     """
 
     max_drop: Shares = None
@@ -109,10 +110,10 @@ class Request(Spec):
 
     @classmethod
     def of(cls, **settings: Any) -> Self:
-        """A request of these settings.
+        """Make a request from settings.
 
         Raises:
-            PlanError: Settings that are unknown, out of range or contradict each other; all listed.
+            PlanError: Settings are unknown, out of range or contradictory; all mistakes are listed.
         """
         try:
             return cls(**settings)
@@ -126,8 +127,8 @@ class Request(Spec):
         if len(given) != 1:
             got = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "none"
             raise ValueError(
-                f"calibrate takes exactly one goal of {', '.join((*GOALS, 'budget'))}; got {got}. "
-                "For accuracy within one point: max_drop=0.01."
+                f"calibrate needs exactly one of {', '.join((*GOALS, 'budget'))}; got {got}. For "
+                "accuracy within one point, use max_drop=0.01."
             )
         if self.goal == "budget":
             self._check_only_budget()
@@ -145,35 +146,36 @@ class Request(Spec):
 
     @property
     def goal(self) -> Goal | Literal["budget"]:
-        """The one goal that is given."""
+        """The one goal that is set."""
         names = (name for name in (*GOALS, "budget") if getattr(self, name) is not None)
         return cast(Goal, next(names))
 
     @property
     def limits(self) -> tuple[float, ...]:
-        """What is to be kept: one limit, or those of a menu, rising."""
+        """The limit of the promise, or the limits of a menu in ascending order."""
         value = getattr(self, self.goal)
         return tuple(sorted(set(value))) if isinstance(value, tuple) else (value,)
 
     @property
     def is_menu(self) -> bool:
-        """Whether several limits are asked for."""
+        """Whether a menu is requested."""
         return isinstance(self.max_drop, tuple)
 
     @property
     def level(self) -> float:
-        """Chance of certifying a policy that breaks its promise."""
+        """Probability of certifying a policy that breaks its promise."""
         return 1 - self.confidence
 
     def _check_only_budget(self) -> None:
-        """Refuse what a budget, which promises nothing, cannot use."""
+        """Refuse settings that have no effect with a budget."""
         promises = ("confidence", "method", "within", "temperature", "loss_bound")
         fields = type(self).model_fields
         if idle := [name for name in promises if getattr(self, name) != fields[name].default]:
             raise ValueError(
-                f"a budget has no use for {', '.join(idle)}: all rows choose its thresholds, and "
-                "it promises nothing. Leave them out (temperatures that fit_temperatures found on "
-                "other rows go into offramp.calibration.budget.budgeted)."
+                f"{', '.join(idle)} cannot be combined with a budget: it chooses thresholds on "
+                "all rows and gives no promise. Leave them out. To use temperatures fitted on "
+                "other rows, pass the result of fit_temperatures to "
+                "offramp.calibration.budget.budgeted."
             )
 
     def __str__(self) -> str:
@@ -183,7 +185,7 @@ class Request(Spec):
 
 
 def _fault(error: Any) -> str:
-    """One fault of a request as a sentence."""
+    """Describe one mistake in a request."""
     text = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return text

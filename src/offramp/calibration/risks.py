@@ -1,7 +1,7 @@
-"""Risks: what leaving early costs in quality, row by row, and what a sample of it shows.
+"""Risks: the loss in quality from leaving early, per row, and statistical evidence about its mean.
 
-A risk is the mean loss per row. Its evidence is one kind for each kind of loss, and a kind of its
-own where rows depend on each other in clusters.
+A risk is the mean loss per row. There is one class of evidence per kind of loss, and another one
+for rows that depend on each other within clusters.
 """
 
 import math
@@ -19,10 +19,10 @@ from offramp.outputs import ExitOutputs
 from offramp.policy.promise import Goal
 from offramp.task import measure_of
 
-_POWER = 0.84  # standard deviations that four of five samples stay under
-_SAFE = 0.99  # of the most that can be bet before one cluster could ruin the bettor
-_MOST_SAMPLES = 10_000_000  # a request that needs more counts as out of reach
-_TIGHT = 1e-5  # how closely a bound is found, as a share of the losses' range
+_POWER = 0.84  # standard normal quantile of 80 %
+_SAFE = 0.99  # share of the largest bet that one cluster cannot ruin
+_MOST_SAMPLES = 10_000_000  # a request that needs more is reported as impossible
+_TIGHT = 1e-5  # precision of a bound, as a share of the range of losses
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,13 +30,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """Losses of each exit's answers, (E, N); those of the final exit are 0.
+    """Losses of each exit's answers; those of the final exit are 0.
 
     Attributes:
-        goal: A drop is 1 where only the final exit is right and -1 where only the early one is; a
-            disagreement is 1; a rise is how much larger the absolute error is.
-        values: (E, N).
-        bound: What rises are clipped at; None for the others.
+        goal: Defines the loss. A drop is 1 if only the final exit is right and -1 if only the early
+            one is; a disagreement is 1; a rise is the increase in absolute error.
+        values: (E, N) losses.
+        bound: Value at which rises are clipped; None for the other goals.
     """
 
     goal: Goal
@@ -45,15 +45,15 @@ class Losses:
 
     @property
     def most(self) -> float:
-        """The largest that a single loss can be."""
+        """The largest possible loss of one row."""
         return self.bound or 1.0
 
 
 def losses_of(outputs: ExitOutputs, goal: Goal, loss_bound: float | None = None) -> Losses:
-    """The losses that a goal speaks of; rises are clipped.
+    """Compute the losses that define a goal; rises are clipped.
 
     Raises:
-        PlanError: The goal does not fit the task.
+        PlanError: The goal does not suit the task.
     """
     _check(outputs, goal, loss_bound)
     if goal == "max_disagreement":
@@ -69,30 +69,35 @@ def losses_of(outputs: ExitOutputs, goal: Goal, loss_bound: float | None = None)
 def _check(outputs: ExitOutputs, goal: Goal, loss_bound: float | None) -> None:
     regression = outputs.task == "regression"
     if regression != (goal == "max_rise"):
-        fitting = "max_rise, in the labels' unit" if regression else "max_drop or max_disagreement"
-        raise PlanError(f"{goal} does not fit a {outputs.task}. Use {fitting}, or give a budget.")
+        fitting = (
+            "max_rise, in the unit of the labels" if regression else "max_drop or max_disagreement"
+        )
+        raise PlanError(
+            f"{goal} does not apply to a {outputs.task}. Use {fitting}, or give a budget."
+        )
     if regression and loss_bound is None:
         raise PlanError(
-            "max_rise needs loss_bound: the most that a single error may rise, in the labels' "
-            "unit, such as the width of the labels' range. No number of samples rules out a rare, "
-            "huge error, so larger rises count as this much, and the promise says so."
+            "max_rise needs loss_bound, the value at which the rise in error of a single sample "
+            "is clipped, in the unit of the labels. The width of the labels' range is a good "
+            "choice. Without clipping, no number of samples can rule out a rare, huge error; the "
+            "promise states the bound."
         )
     if loss_bound is not None and not (regression and 0 < loss_bound < np.inf):
         raise PlanError(
-            f"loss_bound={loss_bound!r} is what single rises of a regression's error are clipped "
-            "at: a positive number, in the labels' unit, with max_rise. Leave it out otherwise."
+            f"loss_bound={loss_bound!r} is wrong: it must be a positive number in the unit of the "
+            "labels, and is used only with max_rise in a regression. Otherwise leave it out."
         )
 
 
 class Evidence(Protocol):
-    """What a sample of losses shows. A unit is a row, or a cluster of rows."""
+    """What a sample of losses shows about their mean. A unit is a row or a cluster of rows."""
 
     def __hash__(self) -> int:
-        """Evidence does not change, so its bounds can be kept."""
+        """Evidence is immutable and hashable, so that its bounds can be cached."""
 
     @property
     def num(self) -> int:
-        """How many independent units."""
+        """Number of independent units."""
 
     @property
     def estimate(self) -> float:
@@ -100,22 +105,22 @@ class Evidence(Protocol):
 
     @property
     def most(self) -> float:
-        """The largest loss of this kind."""
+        """The largest possible loss of this kind."""
 
     @property
     def variance(self) -> float:
-        """Of a unit's loss."""
+        """Variance of the loss of a unit."""
 
     def p_value(self, limit: float, level: float) -> float:
-        """For the hypothesis that the mean is above `limit`, to be tested at `level`."""
+        """p-value of the hypothesis that the mean exceeds `limit`, to be compared with `level`."""
 
     def enough(self, num: int, limit: float, level: float) -> bool:
-        """Whether `num` units like these would be certified in about four of five draws."""
+        """Whether `num` units like these would be certified with a probability of about 80 %."""
 
 
 @dataclass(frozen=True)
 class Disagreements:
-    """Losses that are 0 or 1: `count` of `num` are 1."""
+    """Losses of 0 or 1: `count` of `num` are 1."""
 
     num: int
     count: int
@@ -128,23 +133,23 @@ class Disagreements:
         return self.count / self.num if self.num else 0.0
 
     def p_value(self, limit: float, level: float) -> float:
-        """Exact binomial."""
+        """Exact binomial test."""
         return binomial_p(self.count, self.num, limit) if self.num else 1.0
 
     @property
     def variance(self) -> float:
-        """Of the losses."""
+        """Variance of the losses."""
         return self.estimate * (1 - self.estimate)
 
     def enough(self, num: int, limit: float, level: float) -> bool:
-        """Whether `num` losses like these would be certified in about four of five draws."""
+        """Whether `num` losses like these would be certified with a probability of about 80 %."""
         count = _at_power(num, self)
         return Disagreements(num, count).p_value(limit, level) <= level
 
 
 @dataclass(frozen=True)
 class Drops:
-    """Losses in {-1, 0, 1}: of `num`, `plus` are 1 and `minus` are -1."""
+    """Losses of -1, 0 or 1: of `num`, `plus` are 1 and `minus` are -1."""
 
     num: int
     plus: int
@@ -158,12 +163,12 @@ class Drops:
         return (self.plus - self.minus) / self.num if self.num else 0.0
 
     def p_value(self, limit: float, level: float) -> float:
-        """Exact trinomial, over all shares of losses that are not 0."""
+        """Exact trinomial test, maximised over the share of losses that are not 0."""
         return difference_p(self.plus, self.minus, self.num, limit, level)
 
     @property
     def variance(self) -> float:
-        """Of the losses."""
+        """Variance of the losses."""
         return self._differ - self.estimate**2
 
     @property
@@ -171,7 +176,7 @@ class Drops:
         return (self.plus + self.minus) / self.num if self.num else 0.0
 
     def enough(self, num: int, limit: float, level: float) -> bool:
-        """Whether `num` losses like these would be certified in about four of five draws."""
+        """Whether `num` losses like these would be certified with a probability of about 80 %."""
         total = _at_power(num, self)
         both = max(abs(total), math.ceil(num * self._differ))
         grown = Drops(num, (both + total + 1) // 2, (both - total) // 2)
@@ -180,14 +185,14 @@ class Drops:
 
 @dataclass(frozen=True, eq=False)
 class ClusterSums:
-    """Losses of any size, of rows in clusters that are independent of each other.
+    """Losses of any size, for rows in independent clusters.
 
     Attributes:
-        sums: (C,) loss of each cluster's rows together.
-        sizes: (C,) rows of each.
-        most: The largest loss of one row.
-        bet: Chosen without these losses, as `bet_of` does.
-        highest_bet: That cannot be ruined by one cluster.
+        sums: (C,) total loss of each cluster.
+        sizes: (C,) number of rows of each cluster.
+        most: The largest possible loss of one row.
+        bet: The bet, chosen without these losses; see `bet_of`.
+        highest_bet: The largest bet that a single cluster cannot ruin.
     """
 
     sums: Floats
@@ -198,7 +203,7 @@ class ClusterSums:
 
     @property
     def num(self) -> int:
-        """How many clusters."""
+        """Number of clusters."""
         return len(self.sums)
 
     @property
@@ -208,17 +213,17 @@ class ClusterSums:
 
     @property
     def variance(self) -> float:
-        """Of a cluster's loss beyond its size's share."""
+        """Variance of a cluster's loss after subtracting its size times the mean loss."""
         return _spread(self.sums, self.sizes) ** 2
 
     def p_value(self, limit: float, level: float) -> float:
-        """Betting, which holds whatever happens within clusters."""
+        """p-value by betting, valid for any dependence within clusters."""
         if not self.num or limit >= self.most:
             return 1.0 if not self.num else 0.0
         return betting_p(self.sums, self.sizes, limit, self.bet)
 
     def enough(self, num: int, limit: float, level: float) -> bool:
-        """Whether `num` clusters like these would be certified in about four of five draws."""
+        """Whether `num` clusters like these would be certified with a probability of about 80 %."""
         apart = (limit - self.estimate) * float(self.sizes.mean() if self.num else 1.0)
         spread = math.sqrt(self.variance)
         bet = min(self.highest_bet, _best_bet(spread, num, level))
@@ -228,22 +233,22 @@ class ClusterSums:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Losses of some rows.
+    """The losses of some rows.
 
     Attributes:
-        losses: (N,).
-        clusters: (N,) number of each row's cluster; None where every row is one by itself.
+        losses: (N,) losses.
+        clusters: (N,) index of each row's cluster; None if all rows are independent.
     """
 
     losses: Floats
     clusters: Ints | None
 
     def sums(self) -> tuple[Floats, Floats]:
-        """Loss of each cluster's rows together, and its number of rows: (C,), (C,)."""
+        """Total loss and number of rows of each cluster: (C,), (C,)."""
         if self.clusters is None:
             return self.losses, np.ones(len(self.losses))
         _, of = np.unique(self.clusters, return_inverse=True)
-        order = np.lexsort((self.losses, of))  # sums that do not depend on the order of the rows
+        order = np.lexsort((self.losses, of))  # makes the sums independent of the order of the rows
         sums = np.bincount(of[order], self.losses[order]).astype(np.float64)
         return sums, np.bincount(of).astype(np.float64)
 
@@ -251,10 +256,10 @@ class Sample:
 def evidence_of(
     losses: Losses, tested: Sample, before: Sample, level: float, cluster_size: int
 ) -> Evidence:
-    """What the tested losses show; those of the order rows, `before`, may set a bet.
+    """Build the evidence from the test losses; the losses `before`, of the order rows, set the bet.
 
-    `cluster_size` is the most rows that a cluster of the population has. Where it is 1 and losses
-    are -1, 0 or 1 the tests are exact; otherwise they are bets.
+    `cluster_size` is the largest number of rows in a cluster of the population. If it is 1 and the
+    losses are -1, 0 or 1, the tests are exact; otherwise they are by betting.
     """
     if losses.bound is not None or cluster_size > 1:
         sums, sizes = tested.sums()
@@ -267,11 +272,11 @@ def evidence_of(
 
 
 def bet_of(before: Sample, num: int, level: float, highest: float) -> float:
-    """The bet that is best where `num` clusters just suffice, from the spread of others.
+    """Choose the best bet if `num` clusters are just enough, given the spread of the order rows.
 
-    A bet under 1 / (the largest loss of a whole cluster) cannot be ruined: each factor of the
-    wealth is then above 0. It does not depend on the limit, so a stricter limit never gains by
-    another bet.
+    A bet below 1 / (the largest loss of a whole cluster) cannot be ruined, since every factor of
+    the wealth is positive. The bet does not depend on the limit, so a stricter limit can never
+    benefit from a better bet.
     """
     sums, sizes = before.sums()
     spread = _spread(sums, sizes) if len(sums) > 1 else 1 / highest
@@ -279,7 +284,7 @@ def bet_of(before: Sample, num: int, level: float, highest: float) -> float:
 
 
 def needed(evidence: Evidence, limit: float, level: float) -> float:
-    """Units like these with which the limit would be certified; infinite where none suffice."""
+    """Number of units like these needed to certify the limit; infinite if no number is enough."""
     if evidence.estimate >= limit:
         return math.inf
     high = 1
@@ -294,11 +299,12 @@ def needed(evidence: Evidence, limit: float, level: float) -> float:
     return high
 
 
-@lru_cache(maxsize=512)  # the limits of a menu share their bounds
+@lru_cache(maxsize=512)  # all limits of a menu share the same bounds
 def upper_bound(evidence: Evidence, level: float) -> float:
-    """The mean is above this, which is at least 0, with chance at most `level`.
+    """Upper confidence bound (>= 0): the mean exceeds it with probability at most `level`.
 
-    The test inverted: where its p-value, which falls with the limit, passes the level.
+    This inverts the test: the bound is the limit at which the p-value, which decreases in the
+    limit, reaches the level.
     """
 
     def above(limit: float) -> float:
@@ -319,7 +325,7 @@ def _best_bet(spread: float, num: int, level: float) -> float:
 
 
 def _spread(sums: Floats, sizes: Floats) -> float:
-    """Standard deviation of clusters' losses beyond what their sizes explain."""
+    """Standard deviation of the clusters' losses after subtracting size times mean loss."""
     if not len(sums):
         return 0.0
     rest = sums - math.fsum(sums) / sizes.sum() * sizes
@@ -327,6 +333,6 @@ def _spread(sums: Floats, sizes: Floats) -> float:
 
 
 def _at_power(num: int, evidence: Evidence) -> int:
-    """A sum of `num` such losses that about four of five samples do not exceed."""
+    """The 80 % quantile of the sum of `num` such losses, approximately."""
     reach = _POWER * math.sqrt(num * max(evidence.variance, 0.0))
     return math.ceil(round(num * evidence.estimate + reach, 6))

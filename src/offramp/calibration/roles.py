@@ -1,6 +1,6 @@
-"""Roles: which rows fit temperatures, which order the candidates, which test them; never two.
+"""Roles: each row fits temperatures, orders the candidates or tests them, never two of these.
 
-Rows of one cluster depend on each other, so all of them get the same role.
+Rows of a cluster depend on each other, so all of them get the same role.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from offramp.errors import DataError, PlanError
 from offramp.outputs import ExitOutputs
 
 ROLES = ("stopping", "temperature", "order", "test")
-"""What a row is for. Those that stopped a training early are never looked at here."""
+"""What a row is used for. Rows with the role `stopping` are ignored in calibration."""
 
-_DRAWN = {False: {"order": 0.3}, True: {"temperature": 0.15, "order": 0.25}}  # the rest tests
+_DRAWN = {False: {"order": 0.3}, True: {"temperature": 0.15, "order": 0.25}}  # all other rows test
 _USED = ("train", "validation")
 
 Ints = NDArray[np.int64]
@@ -24,11 +24,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Roles:
-    """Rows by their role, each in the order of the outputs.
+    """Row indices by role, in the order of the outputs.
 
     Attributes:
-        test_share: Of all rows, those that test; where roles are drawn, their chance to.
-        clusters: (N,) number of each row's cluster; None where every row is one by itself.
+        test_share: Share of the rows that test; if roles are drawn, the probability of that role.
+        clusters: (N,) index of each row's cluster; None if all rows are independent.
     """
 
     stopping: Ints
@@ -45,24 +45,24 @@ class Roles:
 
     @property
     def num_test_clusters(self) -> int | None:
-        """How many clusters test; None where every row is one by itself."""
+        """Number of clusters with the role `test`; None if all rows are independent."""
         return None if self.clusters is None else len(np.unique(self.clusters[self.test]))
 
     @property
     def cluster_size(self) -> int:
-        """Rows of the largest cluster, whatever its role."""
+        """Number of rows of the largest cluster, over all roles."""
         return 1 if self.clusters is None else int(np.bincount(self.clusters).max())
 
 
 def roles_of(
     outputs: ExitOutputs, split: ArrayLike | None, seed: int, *, temperature: bool
 ) -> Roles:
-    """Rows by the words in `split`, (N,), or drawn from `seed` for each cluster of rows.
+    """Assign roles as given in `split`, (N,), or draw them for each cluster from `seed`.
 
     Raises:
-        PlanError: The words are others, or not one per row.
-        DataError: Nothing says which rows are fresh, and the outputs are of rows that training
-            used; a role has no row; or rows of one cluster have two roles.
+        PlanError: `split` has an unknown role, or not one role per row.
+        DataError: `split` is None and the outputs are of a split used in training; a role has no
+            row; or rows of one cluster have different roles.
     """
     clusters = clusters_of(outputs)
     if split is None:
@@ -77,16 +77,16 @@ def roles_of(
 
 
 def clusters_of(outputs: ExitOutputs) -> Ints | None:
-    """Cluster of each row, numbered as they first occur: rows connected by equal cluster or id.
+    """Cluster index of each row, in order of first occurrence; None if all rows are independent.
 
-    None where no two rows are connected.
+    Rows are in the same cluster if they share a cluster or an id, directly or through other rows.
     """
     fields = [field for field in (outputs.clusters, outputs.ids) if field is not None]
     num = len(outputs.labels)
     links = [np.unique(field, return_inverse=True)[1] for field in fields]
     if all(len(np.unique(link)) == num for link in links):
         return None
-    # a graph of rows and names, each row joined to its names
+    # a bipartite graph: each row is connected to its id and its cluster
     ends, first = [], num
     for link in links:
         ends.append(first + link)
@@ -105,16 +105,16 @@ def _drawn(
     used = (outputs.source or {}).get("split")
     if used in _USED:
         raise DataError(
-            f"these outputs are of the {used} split, which training has already looked at, so "
-            "they would promise too much. Calibrate on outputs/calibration.npz, or say by `split` "
-            "which rows are fresh."
+            f"these outputs are of the {used} split, which was used in training, so a promise "
+            "from them would be too optimistic. Calibrate on outputs/calibration.npz, or pass "
+            "`split` to say which rows were not used."
         )
     units = np.arange(len(outputs.labels)) if clusters is None else clusters
     if clusters is not None and units.max() == 0:
         raise DataError(
-            f"all {len(units)} rows share one cluster (equal clusters or ids), so they are one "
-            "independent sample, and nothing can be both learned and tested on it. Give rows of "
-            "more sources."
+            f"all {len(units)} rows belong to one cluster (equal clusters or ids), so there is "
+            "only one independent sample, and calibration needs separate ones to learn and to "
+            "test. Add rows from other sources."
         )
     chance = np.random.default_rng(seed).random(int(units.max()) + 1)
     shares = _DRAWN[temperature]
@@ -126,21 +126,26 @@ def _given(outputs: ExitOutputs, split: ArrayLike) -> NDArray[np.str_]:
     roles = np.asarray(split).astype(np.str_)
     num = len(outputs.labels)
     if roles.shape != (num,):
-        raise PlanError(f"split needs one word per row, ({num},); got shape {roles.shape}.")
+        raise PlanError(
+            f"split must have one role per row, shape ({num},); got shape {roles.shape}."
+        )
     unknown = sorted(set(roles.tolist()) - set(ROLES))
     if unknown:
-        raise PlanError(f"split has the words {unknown}; each must be one of {', '.join(ROLES)}.")
+        raise PlanError(
+            f"split has the unknown roles {unknown}. Each must be one of {', '.join(ROLES)}."
+        )
     absent = [role for role in ("order", "test") if role not in roles]
     if absent:
         raise DataError(
-            f"split gives no row the role {' or '.join(absent)}: some rows have to learn the "
-            "order, and others to test it. Give both, for example 3 in 10 and the rest."
+            f"split gives no row the role {' or '.join(absent)}, but calibration needs both "
+            "`order` and `test` rows. Use about 30 % of the rows for `order` and the rest for "
+            "`test`."
         )
     return roles
 
 
 def _check_whole(roles: NDArray[np.str_], clusters: Ints | None, outputs: ExitOutputs) -> None:
-    """Refuse a split that gives rows of one cluster two roles."""
+    """Refuse a split that gives rows of one cluster different roles."""
     if clusters is None:
         return
     first = np.unique(clusters, return_index=True)[1]
@@ -149,6 +154,6 @@ def _check_whole(roles: NDArray[np.str_], clusters: Ints | None, outputs: ExitOu
         row = int(torn[0])
         raise DataError(
             f"split gives row {row} the role {roles[row]} and row {first[clusters[row]]} the role "
-            f"{roles[first[clusters[row]]]}, but they share a cluster or an id, so they are not "
-            "independent. Give all rows of a cluster one role."
+            f"{roles[first[clusters[row]]]}, but they are in the same cluster (equal cluster or "
+            "id), so they are not independent. Give all rows of a cluster the same role."
         )

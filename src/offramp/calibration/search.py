@@ -1,9 +1,10 @@
-"""Search: thresholds that trade accuracy against cost, on rows whose answers are known.
+"""Search: thresholds that trade accuracy against cost on labelled rows, for any budget.
 
-For a price of cost, `worth - price * cost` climbs one exit at a time, each step taking the best of
-all thresholds that exit could have, or disabling it. All thresholds met on the way are candidates,
-so the points between two prices are found too. Climbs start, among others, from the best of a fine
-grid over each pair of exits, which a climb along one exit can miss. Nothing here knows a budget.
+For several prices of cost, coordinate ascent maximises `worth - price * cost`: each step sets one
+exit to the best of all its possible thresholds, or disables it. All thresholds visited become
+candidates, which also covers the points between two prices. Besides the best candidate so far,
+ascents start from a fine grid over each pair of exits, because changing one exit at a time can get
+stuck.
 """
 
 import sys
@@ -27,26 +28,27 @@ Ints = NDArray[np.int64]
 Chosen = tuple[float | None, ...]
 
 ALWAYS = -sys.float_info.max
-"""A threshold that every score reaches, but for minus infinity, which means never."""
+"""A threshold that every score reaches except minus infinity, which stands for "never fires"."""
 
 NUM_PRICES = 16
 MAX_ROUNDS = 4
 KEPT_PER_SWEEP = 48
 MAX_CANDIDATES = 1000
 MOST_ROWS = 20_000
-GRID, GRID_OF_MANY = 600, 250  # thresholds a side; where there are more than two early exits
+GRID, GRID_OF_MANY = 600, 250  # thresholds per side for two early exits, and for more
 
 
 @dataclass(frozen=True, eq=False)
 class SearchRows:
-    """Samples to search a policy on, sorted by what the search reads of them.
+    """The rows to search on, sorted by their values.
 
-    So what it finds does not depend, by rounding either, on the order in which they are given.
+    Sorting makes the result independent of the order of the rows, rounding included.
 
     Attributes:
-        scores: Of the early exits, (E - 1, N).
-        values: The measure of each exit's answer, (E, N): 1 where right, or the absolute error.
-        temperatures: What the early exits' logits are divided by before the score, where they are.
+        scores: (E - 1, N) scores of the early exits.
+        values: (E, N) measure of each exit's answer: 1 if right and 0 if wrong, or the absolute
+            error.
+        temperatures: One per early exit, dividing its logits before scoring; None for no scaling.
     """
 
     scores: Floats
@@ -64,7 +66,7 @@ class SearchRows:
         unit: CostUnit = "flops",
         temperatures: tuple[float, ...] | None = None,
     ) -> Self:
-        """All samples of the outputs; rows that tie in all that is read are the same."""
+        """Take all rows of the outputs."""
         scores = score.of(outputs, temperatures)
         values = measure_of(outputs.task).values(outputs.outputs, outputs.labels)
         both = np.concatenate([scores, values])
@@ -73,7 +75,7 @@ class SearchRows:
         return cls(both[:early], both[early:], outputs, score, unit, temperatures)
 
     def thinned(self) -> "SearchRows":
-        """At most MOST_ROWS of them, evenly spread, to look for thresholds on."""
+        """At most MOST_ROWS rows, evenly spaced in sorted order, to search thresholds on."""
         num = self.values.shape[1]
         if num <= MOST_ROWS:
             return self
@@ -82,12 +84,12 @@ class SearchRows:
 
     @cached_property
     def order(self) -> Ints:
-        """Samples by falling score at each early exit, (E - 1, N); ties as they are sorted."""
+        """Row indices by decreasing score at each early exit, (E - 1, N); ties in sorted order."""
         return np.argsort(-self.scores, axis=1, kind="stable")
 
     @cached_property
     def worth(self) -> Floats:
-        """`values`, larger when better."""
+        """`values`, negated if necessary so that larger is better."""
         return self.values if self.sign > 0 else -self.values
 
     @property
@@ -97,11 +99,11 @@ class SearchRows:
 
     @property
     def num_early(self) -> int:
-        """How many exits have a threshold."""
+        """Number of exits that have a threshold."""
         return len(self.outputs.names) - 1
 
     def policy(self, thresholds: Thresholds) -> ExitPolicy:
-        """The policy with these thresholds; it promises nothing."""
+        """The policy with these thresholds, without a promise."""
         return ExitPolicy(
             score=self.score,
             thresholds=tuple(thresholds),
@@ -111,7 +113,7 @@ class SearchRows:
         )
 
     def alone(self, exit: int) -> tuple[float | None, ...]:
-        """Thresholds by which this exit answers everything and no other early one runs."""
+        """Thresholds with which this exit answers every row and no other early exit is enabled."""
         thresholds: list[float | None] = [None] * self.num_early
         if exit < self.num_early:
             thresholds[exit] = ALWAYS
@@ -130,17 +132,17 @@ class SearchRows:
         return {}
 
     def judge(self, thresholds: Thresholds) -> tuple[float, float]:
-        """Mean cost and mean value, as the policy's `cost` and answers give, but for rounding."""
+        """Mean cost and mean value of the policy with these thresholds, up to rounding."""
         leaves = leaving(self.scores, thresholds)
         value = self.values[leaves, np.arange(len(leaves))].mean()
         numbers = np.bincount(leaves, minlength=self.num_early + 1)
         return float(_mean_cost(numbers, self.exit_cost(thresholds))), float(value)
 
     def sweep(self, thresholds: Thresholds, exit: int) -> tuple[Floats, Floats, Floats]:
-        """Every threshold of one exit, the others kept: thresholds, mean costs, mean worths.
+        """Try every threshold of one exit, keeping the others: thresholds, mean costs, mean worths.
 
-        All (T,), thresholds falling; only those that let at least one sample leave. T is 0
-        where none can. Exact but for rounding.
+        Each has shape (T,), by descending threshold. Only thresholds that let at least one row
+        leave are included, so T may be 0. Exact up to rounding.
         """
         costs = self.exit_cost([*thresholds[:exit], 0.0, *thresholds[exit + 1 :]])
         leaves = leaving(self.scores, [*thresholds[:exit], None, *thresholds[exit + 1 :]])
@@ -159,12 +161,12 @@ class SearchRows:
 
 
 def _mean_cost(numbers: NDArray[np.int64], costs: Floats) -> Floats:
-    """Of numbers of samples per exit (..., E), (...,): no sum over the samples in their order."""
+    """Mean cost (...,) from the number of rows per exit (..., E), whatever the order of rows."""
     return np.asarray((numbers * costs).sum(axis=-1) / numbers.sum(axis=-1), np.float64)
 
 
 def best_first(costs: Sequence[float] | Floats, worths: Sequence[float] | Floats) -> list[int]:
-    """Places of the points that no other matches at the same cost or less, by rising cost."""
+    """Indices of the Pareto-optimal points (none is as good at the same or less cost), by cost."""
     costs, worths = np.asarray(costs, np.float64), np.asarray(worths, np.float64)
     order = np.lexsort((-worths, costs))
     highest = np.maximum.accumulate(worths[order])
@@ -174,9 +176,9 @@ def best_first(costs: Sequence[float] | Floats, worths: Sequence[float] | Floats
 
 
 def candidates(rows: SearchRows, starts: Sequence[Chosen]) -> list[Chosen]:
-    """Thresholds worth looking at, by rising cost; those of `starts` are where climbs begin.
+    """Find Pareto-optimal thresholds by increasing cost; `starts` are further starting points.
 
-    At most MAX_CANDIDATES, none much worse than another that costs no more.
+    Returns at most MAX_CANDIDATES of them, evenly spaced.
     """
     grids = [each for exit in range(rows.num_early) for each in _single_front(rows, exit)]
     grids += [each for pair in _pairs(rows.num_early) for each in _grid_front(rows, *pair)]
@@ -192,7 +194,7 @@ def candidates(rows: SearchRows, starts: Sequence[Chosen]) -> list[Chosen]:
 
 
 def _climb(rows: SearchRows, start: Chosen, price: float) -> Iterator[tuple[Chosen, float, float]]:
-    """All candidates met, with mean cost and worth."""
+    """Yield all thresholds visited in one ascent, with mean cost and worth."""
     here, high = start, -np.inf
     for _ in range(MAX_ROUNDS):
         before = high
@@ -208,7 +210,7 @@ def _climb(rows: SearchRows, start: Chosen, price: float) -> Iterator[tuple[Chos
 def _neighbours(
     rows: SearchRows, here: Chosen, exit: int, price: float
 ) -> Iterator[tuple[Chosen, float, float]]:
-    """The exit disabled, and the best of its thresholds, the one best at this price included."""
+    """Yield the exit disabled, its Pareto-optimal thresholds and the best one at this price."""
     off = (*here[:exit], None, *here[exit + 1 :])
     yield (off, *_cost_and_worth(rows, off))
     thresholds, costs, worths = rows.sweep(here, exit)
@@ -228,7 +230,7 @@ def _cost_and_worth(rows: SearchRows, thresholds: Chosen) -> tuple[float, float]
 
 
 def _prices(rows: SearchRows) -> Floats:
-    """Prices of cost around what the last exit's answers are worth in place of another's."""
+    """Prices of cost, around the gain in worth from an early exit to the last one."""
     gain = np.abs(rows.worth - rows.worth[-1]).mean(axis=1).max()
     cost = rows.outputs.own_path_cost(rows.unit).max()
     scale = (gain or 1.0) / (cost or 1.0)
@@ -236,7 +238,7 @@ def _prices(rows: SearchRows) -> Floats:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most `most` places out of `count`, evenly spread, the first and last included."""
+    """At most `most` of `count` indices, evenly spaced, including the first and the last."""
     places: list[int] = (
         np.unique(np.linspace(0, count - 1, min(count, most)).round()).astype(int).tolist()
     )
@@ -244,13 +246,13 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _pairs(early: int) -> Iterator[tuple[int, int]]:
-    """Pairs of exits to lay a grid over; of many exits only neighbours."""
+    """Pairs of exits for the grid search; if there are many exits, only pairs of close ones."""
     apart = early if early <= 6 else 2
     return (pair for pair in combinations(range(early), 2) if pair[1] - pair[0] <= apart)
 
 
 def _single_front(rows: SearchRows, exit: int) -> Iterator[Chosen]:
-    """The best thresholds of one exit, all others disabled."""
+    """The Pareto-optimal thresholds of one exit, all others disabled."""
     none = rows.alone(rows.num_early)
     thresholds, costs, worths = rows.sweep(none, exit)
     front = best_first(costs, worths)
@@ -259,10 +261,11 @@ def _single_front(rows: SearchRows, exit: int) -> Iterator[Chosen]:
 
 
 def _grid_front(rows: SearchRows, one: int, two: int) -> list[Chosen]:
-    """The best of a grid of thresholds of two exits, all others disabled.
+    """The Pareto-optimal points of a grid of thresholds of two exits, all others disabled.
 
-    A row leaves at `one` from its threshold on, at `two` where it has not left at `one`; so sums
-    over all rows follow, for all pairs at once, from sums over rectangles of thresholds.
+    A row leaves at `one` if its score reaches the threshold there, otherwise at `two` if it reaches
+    that one. The sums over rows for all pairs of thresholds are therefore sums over rectangles,
+    which cumulative sums give at once.
     """
     side = GRID if rows.num_early == 2 else GRID_OF_MANY
     thresholds = [_grid_thresholds(rows.scores[exit], side) for exit in (one, two)]
@@ -296,18 +299,18 @@ def _grid_front(rows: SearchRows, one: int, two: int) -> list[Chosen]:
 
 
 def _grid_thresholds(scores: Floats, most: int) -> Floats:
-    """Scores at equal steps of rank, falling, up to a given number of them."""
+    """Quantiles of the scores in descending order, at most `most`."""
     falling = np.sort(scores[np.isfinite(scores)])[::-1]
     return np.unique(falling[_spread(len(falling), most)])[::-1] if len(falling) else falling
 
 
 def _cumulated(first: Ints, values: Floats | None, size: int) -> Floats:
-    """Sums over the rows that leave at each threshold or before, (size,)."""
+    """Sums over the rows that have left at each threshold, (size,)."""
     return np.bincount(first, values, minlength=size + 1)[:size].cumsum().astype(np.float64)
 
 
 def _rectangles(first: Ints, second: Ints, values: Floats | None, shape: tuple[int, int]) -> Floats:
-    """Sums over rows up to each pair of thresholds; one more row of `first`: all rows there are."""
+    """Sums over rows that reach each pair of thresholds; the last row ignores `first`."""
     wide = (shape[0] + 1, shape[1] + 1)
     flat = np.bincount(first * wide[1] + second, values, minlength=wide[0] * wide[1])
     sums: Floats = flat.reshape(wide).cumsum(axis=0).cumsum(axis=1)[:, :-1].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Drift: a test whether exit mix or disagreement with the final exit left the reference."""
+"""Drift: test whether the exit mix or the disagreement with the final exit has changed."""
 
 from offramp.drift.reference import DependenceWarning
 from offramp.drift.watches import Alarm, Watch, watch

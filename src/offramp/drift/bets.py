@@ -1,4 +1,4 @@
-"""Bets: on which p-values, and how much, if a share has moved; and all numbers that were tuned."""
+"""Bets: how the test bets on p-values, with all tuned constants."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,26 +12,32 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a watch divides its money; tuned by `benchmarks/drift.py` for shifts of 5 points.
+    """Constants of a watch, tuned with `benchmarks/drift.py` for shifts of 5 points.
 
-    The promise on false alarms holds for any of these numbers; they decide how soon drift is found.
+    The bound on false alarms holds for any values; they only affect how quickly drift is detected.
+    "Stakes" are shares of the initial wealth.
 
     Attributes:
-        mix_part: Of the rate of false alarms, what the exit mix is tested at. With the next one
-            half of the rate is left, so that a count over many streams, which varies, hardly ever
-            exceeds the rate; that costs a tenth of the delay.
-        disagreement_part: What disagreement is tested at; little, as shadow answers are few.
-        mix_shifts: Shifts of a share that bets expect, with their stakes; most on about 5 points,
-            a bit less than that since a stream before its change dilutes it.
-        disagreement_shifts: The same for disagreement, where a share is small and jumps.
-        at_once: Stake on a change before the first answer; the rest starts later.
-        block: Answers between two times at which bets start.
-        scale: Number of answers after which the stake that is still to start begins to thin out.
-        tail: How slowly it does: the part left after n answers is (1 + n / scale) ** -tail.
-        single: Weight of bets on a single exit between others; the rest is on "up to this exit".
-        kept: Least part of a share, and of its complement, that a bet leaves, or one surprise
-            would cost it everything.
-        placing: One in this number of reference samples only places bets; the others give ranks.
+        mix_part: Share of the false-alarm rate used to test the exit mix. Together with
+            `disagreement_part`, only half of the rate is used, so that the number of false alarms
+            counted over many streams hardly ever exceeds the rate; this increases the delay by a
+            tenth.
+        disagreement_part: Share of the false-alarm rate used to test disagreement; small, because
+            there are few shadow answers.
+        mix_shifts: Shifts of a share that are bet on, with their stakes. Most is on slightly less
+            than 5 points, because answers from before the change dilute the shift.
+        disagreement_shifts: The same for disagreement, whose share is small and changes abruptly.
+        at_once: Stake on changes before the first answer; the rest is on later changes.
+        block: Number of answers between two starts of new bets.
+        scale: Number of answers after which the stakes on later changes begin to decrease.
+        tail: Exponent of that decrease: a part (1 + n / scale) ** -tail of the stakes is left after
+            n answers.
+        single: Weight of bets on the share of a single middle exit; the rest is on cumulative
+            shares ("up to this exit").
+        kept: Smallest factor by which a bet scales a share or its complement, so that one
+            unexpected answer cannot lose the whole bet.
+        placing: One in this many reference samples is used only to place bets; the others are used
+            for ranks.
     """
 
     mix_part: float = 0.45
@@ -56,16 +62,16 @@ TUNING = Tuning()
 
 @dataclass(frozen=True, eq=False)
 class Bets:
-    """J bets; each multiplies its stake by one factor inside an interval and another outside.
+    """J bets, each with one factor for p-values inside an interval and another for those outside.
 
-    Under the null p-values are uniform, so each factor is 1 on average: a fair bet.
+    Under the null hypothesis p-values are uniform, so the mean factor is 1: every bet is fair.
 
     Attributes:
-        low: (J,) the intervals are low < p <= high.
-        high: (J,).
-        inside: (J,) logarithm of the factor inside.
-        outside: (J,) and outside.
-        stakes: (J,) what is put on each; they add up to 1.
+        low: (J,) lower ends of the intervals low < p <= high.
+        high: (J,) upper ends.
+        inside: (J,) logarithm of the factor inside the interval.
+        outside: (J,) logarithm of the factor outside.
+        stakes: (J,) initial stake of each bet; they sum to 1.
     """
 
     low: Floats
@@ -75,7 +81,7 @@ class Bets:
     stakes: Floats
 
     def log_factors(self, values: Floats) -> Floats:
-        """What p-values (N,) do to each bet, (N, J)."""
+        """Logarithm of each bet's factor for p-values (N,), (N, J)."""
         column = values[:, np.newaxis]
         hit = (column > self.low) & (column <= self.high)
         return np.where(hit, self.inside, self.outside)
@@ -84,9 +90,9 @@ class Bets:
 def bets_on(
     shares: Floats, shifts: Mapping[float, float], directions: Sequence[int] = (1, -1)
 ) -> Bets:
-    """Bets that the shares (E,) of "up to exit e", or of one exit between others, moved.
+    """Make bets that the cumulative ("up to exit e") or single shares of exits (E,) have shifted.
 
-    `shifts` are absolute changes of a share with their stakes, which add up to 1.
+    `shifts` maps absolute changes of a share to their stakes, which sum to 1.
     """
     edges = np.concatenate([[0.0], np.cumsum(shares)])
     edges[-1] = 1.0
@@ -103,7 +109,7 @@ def bets_on(
     ]
     low, high, shift, stakes = np.array(rows).T
     share = high - low
-    # A bet is fair as share * (moved / share) + (1 - share) * (1 - moved) / (1 - share) is 1.
+    # A bet is fair because share * (moved / share) + (1 - share) * (1 - moved) / (1 - share) = 1.
     kept = TUNING.kept
     moved = np.clip(share + shift, kept * share, 1 - kept * (1 - share))
     return Bets(low, high, np.log(moved / share), np.log((1 - moved) / (1 - share)), stakes)

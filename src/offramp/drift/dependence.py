@@ -1,4 +1,4 @@
-"""Dependence: whether answers close to each other are alike more often than chance makes them."""
+"""Dependence: test whether answers close to each other agree more often than by chance."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,38 +8,39 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LAGS = 10
-"""The largest distance between answers that is looked at."""
-_BLOCK = 100  # answers whose order is compared with all orders
-_LIMIT = 5.0  # standard deviations; one-sided 3 in 10 million for one distance at one look
-_EXTENT = 3.0  # standard deviations that a distance needs once another one is beyond the limit
-_LEAST_VARIANCE = 100.0  # below, the sum over blocks is not close to normal yet
+"""Largest distance (lag) between answers that is tested."""
+_BLOCK = 100  # answers per block
+_LIMIT = 5.0  # standard deviations: one-sided level of 3 in 10 million per lag and look
+_EXTENT = 3.0  # standard deviations for further lags once one exceeds the limit
+_LEAST_VARIANCE = 100.0  # below this, the normal approximation of the sum is poor
 
 
 class LagTest:
-    """Counts pairs of equal answers at each distance, in blocks of 100 answers.
+    """Permutation test that counts pairs of equal answers at each lag, in blocks of 100 answers.
 
-    If answers are independent, all orders of a block are equally likely given how often each
-    category is in it, whatever the shares are and however they drift from block to block. So the
-    count of equal pairs at a distance, less its mean over all orders, is 0 on average, with a
-    variance that is known too (moments of a random permutation). Sums over blocks are compared
-    with 5 standard deviations whenever the number of blocks is a power of two.
+    If answers are independent, all permutations of a block are equally likely given the counts of
+    its categories, whatever the shares are and however they drift between blocks. The number of
+    equal pairs at a lag, minus its mean over all permutations, therefore has mean 0 and a known
+    variance. Sums over blocks are compared with 5 standard deviations whenever the number of blocks
+    is a power of two.
     """
 
     def __init__(self) -> None:
-        self.sums = np.zeros((2, LAGS))  # excess over the mean, and its variance
+        self.sums = np.zeros((2, LAGS))  # sum of (pairs - mean), and its variance
         self.blocks = 0
-        self.waiting = np.empty(0, np.int64)  # answers of a block that is not full yet
-        self.reach: int | None = None  # the largest distance at which dependence was seen
+        self.waiting = np.empty(0, np.int64)  # answers of the incomplete block
+        self.reach: int | None = None  # largest lag with dependence, once detected
 
     def update(self, categories: NDArray[np.int64]) -> int | None:
-        """Look at more answers, (N,); the reach of a dependence when it is first seen."""
+        """Process answers, (N,); return the largest dependent lag when first detected."""
         given = np.concatenate([self.waiting, categories])
         full = len(given) // _BLOCK
         self.waiting = given[full * _BLOCK :]
         if not full:
             return None
         found = np.stack([_excess(block) for block in given[: full * _BLOCK].reshape(full, _BLOCK)])
-        # One running sum, so that the division into calls does not show in its last bits.
+        # A sequential sum, so that the result does not depend on how answers are divided into
+        # calls.
         upto = np.cumsum(np.concatenate([self.sums[np.newaxis], found]), axis=0)[1:]
         counts = self.blocks + 1 + np.arange(full)
         self.sums, self.blocks = upto[-1], self.blocks + full
@@ -51,11 +52,11 @@ class LagTest:
         return self.reach
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON values."""
+        """State for `restore`, as JSON values."""
         return {**vars(self), "sums": self.sums.tolist(), "waiting": self.waiting.tolist()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from the state of another one."""
+        """Restore a state."""
         self.sums = np.array(state["sums"], np.float64)
         self.blocks = int(state["blocks"])
         self.waiting = np.array(state["waiting"], np.int64)
@@ -63,7 +64,7 @@ class LagTest:
 
 
 def _reach(sums: Floats) -> int | None:
-    """The largest distance at which answers depend, if any distance is beyond the limit."""
+    """The largest dependent lag, if any lag exceeds the limit."""
     excess, variance = sums
     deviations = excess / np.sqrt(np.maximum(variance, _LEAST_VARIANCE))
     if deviations.max() <= _LIMIT or variance.max() < _LEAST_VARIANCE:
@@ -72,10 +73,10 @@ def _reach(sums: Floats) -> int | None:
 
 
 def _excess(block: NDArray[np.int64]) -> Floats:
-    """Equal pairs at each distance less their mean over all orders, and its variance: (2, LAGS).
+    """Equal pairs at each lag minus their mean over permutations, and the variance: (2, LAGS).
 
-    Two pairs share a place, or they do not; the chance that both are equal follows from how many
-    triples, and how many two pairs of places, hold equal categories.
+    Two pairs either share a position or not. The probability that both are equal follows from the
+    number of triples of positions with equal categories, or of pairs of pairs.
     """
     size, lags = len(block), np.arange(1, LAGS + 1)
     equal = np.array([np.count_nonzero(block[lag:] == block[:-lag]) for lag in lags])

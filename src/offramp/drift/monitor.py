@@ -1,9 +1,9 @@
 """Monitor: a conformal test martingale on a stream of categories (Vovk et al. 2003).
 
-Without drift, reference and stream are exchangeable whatever the true mix is. Then the rank of
-each new answer among all up to it, with ties broken by a uniform number, is uniform and
-independent of the ranks before. Money put on fair bets about these ranks grows to a factor of
-1 / rate with a probability of at most the rate, however long the stream (Ville 1939).
+Without drift, reference and stream are exchangeable, whatever the true mix is. The rank of each new
+answer among the reference and all answers so far, with ties broken at random, is then uniform and
+independent of earlier ranks. The wealth of a bettor with fair bets on these ranks is a martingale,
+so it reaches 1 / rate with probability at most the rate, however long the stream (Ville 1939).
 """
 
 from collections.abc import Mapping
@@ -17,17 +17,18 @@ from offramp.drift.bets import TUNING, Bets
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-_ARRAYS = ("counts", "log_money", "log_best", "since")  # what a monitor has learned
+_ARRAYS = ("counts", "log_money", "log_best", "since")  # the state of a monitor
 
 
 @dataclass(frozen=True, eq=False)
 class Crossing:
-    """Where the money first reached the limit.
+    """The first time that the wealth reaches the limit.
 
     Attributes:
-        log_e: Logarithm of the money.
-        since: (E,) answers of each category before the component that won most started.
-        upto: (E,) answers of each category up to there.
+        log_e: Logarithm of the wealth.
+        since: (E,) answers of each category before the start of the component with the largest
+            wealth.
+        upto: (E,) answers of each category so far.
     """
 
     answers: int
@@ -37,12 +38,12 @@ class Crossing:
 
 
 class Monitor:
-    """The money that bets against exchangeability have made so far.
+    """Test martingale: the wealth of bets against exchangeability.
 
-    A mixture of martingales: every 100 answers a new component starts with part of the money, so
-    that a late change meets one that has not lost money yet. All stakes add up to 1, so the sum
-    is a martingale too. What components of one bet have left is added up, as they all multiply
-    by the same factors from then on.
+    It is a mixture of martingales: a new component starts every 100 answers, so late changes face
+    one that has not lost wealth yet. All stakes sum to 1, so the sum is a martingale too.
+    Components of the same bet are added up, because they are multiplied by the same factors from
+    then on.
     """
 
     def __init__(
@@ -52,22 +53,24 @@ class Monitor:
         self.random = random
         self.counts = np.zeros_like(reference)
         self.log_money = np.log(TUNING.at_once * bets.stakes)  # (J,)
-        self.log_best = self.log_money.copy()  # (J,) of the one component that won most
-        self.since = np.zeros((len(bets.stakes), len(reference)), np.int64)  # counts at its start
+        self.log_best = self.log_money.copy()  # (J,) wealth of the best single component
+        self.since = np.zeros(
+            (len(bets.stakes), len(reference)), np.int64
+        )  # counts when it started
         self.crossed = False
 
     @property
     def answers(self) -> int:
-        """How many were seen."""
+        """Number of answers so far."""
         return int(self.counts.sum())
 
     @property
     def log_e(self) -> float:
-        """Logarithm of the money: the evidence against no drift."""
+        """Logarithm of the wealth: the evidence against the hypothesis of no drift."""
         return float(np.logaddexp.reduce(self.log_money))
 
     def update(self, categories: NDArray[np.int64]) -> Crossing | None:
-        """Look at more answers, (N,) numbers of categories; where the limit is first reached."""
+        """Process answers (category indices, (N,)); return when the limit is first reached."""
         found: Crossing | None = None
         start = 0
         while start < len(categories):
@@ -77,7 +80,7 @@ class Monitor:
         return found
 
     def _block(self, categories: NDArray[np.int64]) -> Crossing | None:
-        """Look at answers up to the next start of a component at most."""
+        """Process answers up to the next start of a component."""
         hits = categories[:, np.newaxis] == np.arange(len(self.counts))  # (N, E)
         upto = self.counts + np.cumsum(hits, axis=0)
         run = np.cumsum(self.bets.log_factors(self._ranks(hits, upto)), axis=0)  # (N, J)
@@ -90,10 +93,10 @@ class Monitor:
         return found
 
     def _ranks(self, hits: NDArray[np.bool_], upto: Counts) -> Floats:
-        """Rank of each answer among the reference and all up to it, 0 to 1, (N,)."""
-        bag = self.reference + upto  # (N, E), the answer itself included
+        """Rank of each answer among the reference and all answers so far, 0 to 1, (N,)."""
+        bag = self.reference + upto  # (N, E), including the answer itself
         upper = np.cumsum(bag, axis=1)
-        # All of one category tie, so an answer lies anywhere in its category's stretch.
+        # Answers of a category tie, so the rank is uniform over the range of that category.
         ranks = upper[hits] - self.random.random(len(hits)) * bag[hits]
         values: Floats = ranks / upper[:, -1]
         return values
@@ -110,7 +113,7 @@ class Monitor:
         return Crossing(int(upto[first].sum()), float(log_e[first]), since, upto[first])
 
     def _start(self) -> None:
-        # The stakes of all starts add up to `later`, since the differences telescope to 1.
+        # The stakes of all starts sum to `later`, because the differences telescope to 1.
         later = 1 - TUNING.at_once
         left = (
             1 + np.array([self.answers - TUNING.block, self.answers]) / TUNING.scale
@@ -122,12 +125,12 @@ class Monitor:
         self.since = np.where(better[:, np.newaxis], self.counts, self.since)
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON values."""
+        """State for `restore`, as JSON values."""
         arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
         return {**arrays, "crossed": self.crossed, "random": self.random.bit_generator.state}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from the state of another one."""
+        """Restore a state."""
         for name in _ARRAYS:
             setattr(self, name, np.array(state[name], getattr(self, name).dtype))
         self.crossed = bool(state["crossed"])

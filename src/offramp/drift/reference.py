@@ -1,4 +1,4 @@
-"""Reference: how the samples that a policy was calibrated on leave, as far as drift needs it."""
+"""Reference: counts of exits and disagreements on reference samples, to compare a stream with."""
 
 import warnings
 
@@ -16,18 +16,18 @@ _FEWEST = 100
 
 
 class DependenceWarning(OfframpWarning):
-    """Samples or answers depend on each other, so more alarms than promised may be false."""
+    """Samples or answers depend on each other, so false alarms may exceed the stated rate."""
 
 
 class Tally(Spec):
-    """Samples per category, in two parts.
+    """Number of samples per category, in two disjoint parts.
 
-    Bets may not depend on the samples that ranks are taken among, or the ranks would not be
-    uniform given the bets. So some samples only place the bets, and the others are ranked with.
+    Ranks are uniform only if the bets do not depend on the samples used for ranking. So some
+    samples are used only to place bets, and the others only for ranks.
 
     Attributes:
-        placing: Samples of each category that place the bets.
-        ranked: Samples of each category that new answers are ranked among.
+        placing: Number of samples per category for placing bets.
+        ranked: Number of samples per category to rank new answers among.
     """
 
     placing: tuple[NonNegativeInt, ...]
@@ -35,7 +35,7 @@ class Tally(Spec):
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Of each category where bets are placed, none of them 0 (Krichevsky-Trofimov), (E,)."""
+        """Estimated shares (E,) for placing bets, none of them 0 (Krichevsky-Trofimov)."""
         counts = np.array(self.placing) + 0.5
         shares: NDArray[np.float64] = counts / counts.sum()
         return shares
@@ -49,14 +49,14 @@ class Tally(Spec):
 
 
 class Reference(Spec):
-    """What a watch compares with.
+    """The reference of a watch.
 
     Attributes:
         exits: Numbers of the exits that can answer.
-        names: Their names.
-        mix: Samples that leave at each of them.
-        disagreement: Samples whose answer agrees with the final exit's, and that does not; None
-            for a regression, whose answers never quite agree.
+        names: Names of these exits.
+        mix: Number of samples that leave at each of these exits.
+        disagreement: Number of samples whose answer agrees, or disagrees, with the final exit; None
+            for a regression, whose answers are never exactly equal.
     """
 
     exits: tuple[NonNegativeInt, ...]
@@ -68,29 +68,29 @@ class Reference(Spec):
 def reference_of(
     outputs: ExitOutputs, policy: ExitPolicy, random: np.random.Generator
 ) -> Reference:
-    """Count how these samples leave.
+    """Count at which exits these samples leave.
 
-    Where samples share an id or a cluster, one of each unit is taken at most: ranks are uniform
-    only among independent samples.
+    If samples share an id or a cluster, at most one of each unit is used, because ranks are uniform
+    only for independent samples.
 
     Raises:
         ShapeError: The policy is for other exits.
-        DataError: Too few independent samples, or no exit but the last can answer.
+        DataError: There are too few independent samples, or no early exit is enabled.
     """
     rows = _independent_rows(outputs, random)
     leaves = policy.choose(outputs)[rows]
     exits = np.flatnonzero(np.append(policy.enabled, True))
     if len(leaves) < _FEWEST or len(exits) < 2:
         raise DataError(
-            f"a watch needs at least {_FEWEST} independent reference samples and one exit that can "
-            f"fire before the last; got {len(leaves)} samples and {len(exits) - 1} such exits. "
-            "About 5,000 samples let it find a shift of 5 points within 2,000 answers."
+            f"a watch needs at least {_FEWEST} independent reference samples and one enabled "
+            f"early exit; got {len(leaves)} samples and {len(exits) - 1} enabled early exits. "
+            "With about 5,000 samples, it detects a shift of 5 points within 2,000 answers."
         )
     if outputs.units is not None:
         warnings.warn(
-            f"the {len(outputs.labels)} reference samples share ids or clusters; the watch uses "
-            f"{len(rows)} of them, at most one of each unit. If the answers it will see depend on "
-            "each other too, as frames of one video do, give it every=k.",
+            f"some of the {len(outputs.labels)} reference samples share ids or clusters, so the "
+            f"watch uses only {len(rows)} of them, at most one per unit. If the watched answers "
+            "also depend on each other, like frames of a video, pass every=k.",
             DependenceWarning,
             stacklevel=3,
         )
@@ -105,10 +105,11 @@ def reference_of(
 
 
 def _independent_rows(outputs: ExitOutputs, random: np.random.Generator) -> NDArray[np.int64]:
-    """At most one sample of each unit, every sample with the same probability.
+    """Choose at most one sample per unit, each sample with the same probability.
 
-    A unit of m samples gives one with probability m / M, where M is the size of the largest; so
-    the samples taken have the mix of all samples, also where units of other sizes differ in it.
+    A unit of m samples is used with probability m / M, where M is the size of the largest unit. The
+    chosen samples therefore have the same mix as all samples, even if it depends on the unit's
+    size.
     """
     units = outputs.units
     if units is None:

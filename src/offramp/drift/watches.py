@@ -1,4 +1,4 @@
-"""Watch: a sequential test for drift, fed with the exits that answered and some shadow answers."""
+"""Watch: a sequential test for drift in the exits that answer and in some shadow answers."""
 
 import math
 import warnings
@@ -21,24 +21,24 @@ from offramp.policy.files import check_schema
 from offramp.record import Record
 
 _SCHEMA = "offramp watch 2"
-_LARGEST_LOG = 700.0  # e to this is still a number
+_LARGEST_LOG = 700.0  # exp of this does not overflow
 Kind = Literal["exit mix", "disagreement"]
 
 
 @dataclass(frozen=True)
 class Alarm(Record):
-    """The answers no longer look like those of the reference.
+    """Drift was detected: the answers no longer look like those of the reference.
 
     Attributes:
         kind: What changed.
-        name: The exit whose share moved most; `disagreement` for the other kind.
+        name: The exit whose share changed most; `disagreement` for the other kind.
         reference_share: Its share in the reference, 0 to 1.
-        share: Its share of the answers since the change.
-        since: Answers before the change, as estimated.
-        answers: Answers seen at the alarm; for disagreement, shadow answers.
-        e_value: Evidence against the reference: without drift it ever gets this large with a
-            probability of at most 1 / e_value, if the reference did not choose the policy.
-        rate: Probability of any false alarm that was allowed, over both kinds.
+        share: Its share among the answers since the change.
+        since: Estimated number of answers before the change.
+        answers: Number of answers at the alarm; for disagreement, of shadow answers.
+        e_value: Evidence for drift. Without drift, the probability of ever reaching this value is
+            at most 1 / e_value, provided that the policy was not chosen on the reference.
+        rate: Allowed probability of any false alarm, over both kinds.
     """
 
     kind: Kind
@@ -58,22 +58,22 @@ class Alarm(Record):
         )
         counted = _counted(self.kind)
         return (
-            f"drift in {self.kind}: {what} went from {100 * self.reference_share:.1f} % in the "
-            f"reference to {100 * self.share:.1f} % since {counted[:-1]} {self.since} (found after "
-            f"{self.answers} {counted}, e-value {self.e_value:.0f}, false alarms of any kind at "
-            f"most {100 * self.rate:g} %). Take the policy's promise as void until it is "
-            "calibrated again on recent samples."
+            f"drift in {self.kind}: the share of {what} changed from "
+            f"{100 * self.reference_share:.1f} % in the reference to {100 * self.share:.1f} % "
+            f"since {counted[:-1]} {self.since} (detected after {self.answers} {counted}, e-value "
+            f"{self.e_value:.0f}, false-alarm rate at most {100 * self.rate:g} %). The policy's "
+            "promise may no longer hold. Calibrate again on recent samples."
         )
 
 
 class _Stream:
-    """One kind of answers: every k-th of them is bet on, as a monitor and a lag test see it.
+    """One kind of answers, every k-th of which goes to a monitor and a lag test.
 
     Attributes:
-        tally: The reference samples per category.
-        limit: The e-value at which an alarm is due.
-        every: The k; 1 takes all.
-        seen: How many answers there were, those left out included.
+        tally: Reference samples per category.
+        limit: E-value that raises an alarm.
+        every: Use every k-th answer; 1 uses all.
+        seen: Number of answers so far, including unused ones.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class _Stream:
         self.lags = LagTest()
 
     def update(self, categories: NDArray[np.int64]) -> tuple[Crossing | None, int | None]:
-        """Look at more answers: where the limit is first reached, and a dependence if first seen.
+        """Process answers; return the first crossing of the limit, and the lag of new dependence.
 
-        Both are counted in answers of the stream, those left out included.
+        Both are counted in answers of the stream, including unused ones.
         """
         kept = categories[-self.seen % self.every :: self.every]
         self.seen += len(categories)
@@ -104,26 +104,26 @@ class _Stream:
         return crossing, None if reach is None else reach * self.every
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON values."""
+        """State for `restore`, as JSON values."""
         return {"seen": self.seen, "monitor": self.monitor.state(), "lags": self.lags.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from the state of another one."""
+        """Restore a state."""
         self.seen = int(state["seen"])
         self.monitor.restore(state["monitor"])
         self.lags.restore(state["lags"])
 
 
 class Watch:
-    """A test for drift that is fed with answers and gives an alarm when evidence is beyond chance.
+    """A sequential test for drift that processes answers and raises alarms.
 
-    Answers must be independent given their distribution: frames of one video, or one client's
-    requests in a row, are not. The watch looks for that and warns once (`DependenceWarning`).
+    The test assumes independent answers. Frames of a video, or consecutive requests of one client,
+    are not independent. The watch tests for this and warns once (`DependenceWarning`).
 
     Attributes:
-        reference: What it compares with.
+        reference: The reference to compare answers with.
         rate: Probability of any false alarm, over both kinds.
-        every: Only every k-th answer is looked at, so that those are far enough apart.
+        every: Use only every k-th answer, for answers that depend on their neighbours.
     """
 
     def __init__(
@@ -149,32 +149,33 @@ class Watch:
 
     @property
     def answers(self) -> int:
-        """How many were seen."""
+        """Number of answers so far."""
         return self._streams["exit mix"].seen
 
     @property
     def e_values(self) -> dict[Kind, float]:
-        """Evidence of drift now; an alarm was given when it first reached its limit."""
+        """Current evidence for drift; the alarm was raised when it first reached the limit."""
         return {
             kind: math.exp(min(stream.monitor.log_e, _LARGEST_LOG))
             for kind, stream in self._streams.items()
         }
 
     def update(self, exits: ArrayLike, disagree: ArrayLike | None = None) -> list[Alarm]:
-        """Look at more answers; how they are divided into calls does not matter.
+        """Process answers; how they are divided into calls does not matter.
 
         Args:
-            exits: (N,) numbers of the exits that fired, in the order of the answers. Answers that
-                a deadline cut short are left out, since they show load, not drift.
-            disagree: (M,) whether each shadow answer differed: of answers picked at random, the
-                whole network was run as well. Their number may be any.
+            exits: (N,) numbers of the exits that answered, in order. Leave out answers that were
+                cut short by a deadline, because they show load, not drift.
+            disagree: (M,) whether each shadow answer differs. Shadow answers come from running the
+                whole network as well, for any number of answers picked at random.
 
         Returns:
-            At most one alarm of each kind in the life of a watch, at the answer that it is due.
+            New alarms. A watch raises at most one alarm of each kind.
 
         Raises:
-            ShapeError: An exit that cannot fire under the policy, or not a row of booleans.
-            PlanError: Disagreement in a regression.
+            ShapeError: `exits` contains an exit that cannot fire under the policy, or `disagree` is
+                not a 1-D array of booleans.
+            PlanError: `disagree` is given for a regression.
         """
         given: dict[Kind, NDArray[np.int64]] = {"exit mix": self._categories(exits)}
         if disagree is not None:
@@ -189,7 +190,7 @@ class Watch:
         return alarms
 
     def state(self) -> dict[str, Any]:
-        """All that `from_state` needs to continue, as JSON values."""
+        """Full state for `from_state`, as JSON values."""
         return {
             "schema": _SCHEMA,
             "rate": self.rate,
@@ -200,10 +201,10 @@ class Watch:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Continue where a watch was when it gave its `state`: same answers, same alarms.
+        """Restore a watch from its `state`; it continues exactly as the original would.
 
         Raises:
-            BundleError: It is something else.
+            BundleError: `state` is not the state of a watch.
         """
         check_schema(state, _SCHEMA, "start a new watch")
         try:
@@ -228,14 +229,14 @@ class Watch:
                 f"{', which depend on each other' if stream.lags.reach else ''}"
             )
         thinned = f", one answer in {self.every}" if self.every > 1 else ""
-        rate = f"false alarms at most {100 * self.rate:g} %"
+        rate = f"false-alarm rate at most {100 * self.rate:g} %"
         return f"Watch for drift, {rate}{thinned}. {'; '.join(parts)}."
 
     def _warn(self, kind: Kind, reach: int) -> None:
         warnings.warn(
-            f"{_counted(kind)} up to {reach} apart are alike more often than chance makes them, so "
-            "they depend on each other, and more alarms may be false than the stated rate. Start "
-            f"a new watch with every={reach + 1} or more, which looks at answers that far apart.",
+            f"{_counted(kind)} up to {reach} apart agree more often than by chance, so they "
+            "depend on each other, and false alarms may exceed the stated rate. Start a new "
+            f"watch with every={reach + 1} or more, which uses only answers that far apart.",
             DependenceWarning,
             stacklevel=3,
         )
@@ -245,7 +246,7 @@ class Watch:
         names = self.reference.names if kind == "exit mix" else ("agreement", "disagreement")
         shares = (found.upto - found.since) / (found.upto - found.since).sum()
         spread = np.sqrt(whole * (1 - whole)) + 1 / found.upto.sum()
-        # Of two shares that moved alike, as agreement and disagreement do, the last is named.
+        # If two shares changed equally, like agreement and disagreement, the last one is named.
         moved = len(names) - 1 - int(np.abs((shares - whole) / spread)[::-1].argmax())
         return Alarm(
             kind=kind,
@@ -264,23 +265,23 @@ class Watch:
         wrong = given if given.dtype.kind not in "iu" else given[~np.isin(given, known)]
         if given.ndim != 1 or wrong.size:
             raise ShapeError(
-                f"exits must be a row of whole numbers out of {known.tolist()}, the exits that can "
-                f"fire under this policy; got {given.dtype} {given.shape} with "
-                f"{wrong.ravel()[:3].tolist()}. Start a new watch for another policy."
+                f"exits must be a 1-D array of whole numbers in {known.tolist()}, the exits that "
+                f"can fire under this policy; got {given.dtype} {given.shape} with "
+                f"{wrong.ravel()[:3].tolist()}. For another policy, start a new watch."
             )
         return np.searchsorted(known, given).astype(np.int64)
 
     def _shadows(self, disagree: ArrayLike) -> NDArray[np.int64]:
         if "disagreement" not in self._streams:
             raise PlanError(
-                "the answers of a regression hardly ever agree, so their disagreement is not "
+                "the answers of a regression hardly ever agree exactly, so disagreement is not "
                 "watched. Leave disagree out."
             )
         given = np.atleast_1d(np.asarray(disagree))
         if given.ndim != 1 or not np.isin(given, (0, 1)).all():
             raise ShapeError(
-                f"disagree must be a row of booleans, one per shadow answer; got {given.dtype} "
-                f"{given.shape}."
+                "disagree must be a 1-D array of booleans, one per shadow answer; got "
+                f"{given.dtype} {given.shape}."
             )
         return given.astype(np.int64)
 
@@ -293,22 +294,23 @@ def watch(
     every: int = 1,
     seed: int = 0,
 ) -> Watch:
-    """Start to watch answers of a policy for drift away from the reference.
+    """Start a watch for drift in the answers of a policy.
 
     Args:
-        reference: The samples that the policy was calibrated on, or others like them. How many
-            they are enters the test: they are a sample too. Of samples that share an id or a
-            cluster it takes one.
-        policy: Which the answers come from.
-        rate: Probability of any false alarm at all, however long the stream; 0 to 1.
-        every: Look at every k-th answer only, where answers closer together than k depend on
-            each other, as frames of one video do.
-        seed: Of the uniform numbers that break ties, and of the reference samples that place bets.
+        reference: Outputs on the samples that the policy was calibrated on, or similar ones. The
+            test accounts for their number. Of samples that share an id or a cluster, at most one is
+            used.
+        policy: The policy that gives the answers.
+        rate: Probability (0 to 1) of any false alarm, however long the stream.
+        every: Use only every k-th answer, if answers closer than k depend on each other, like
+            frames of a video.
+        seed: Seed for breaking ties, and for choosing the reference samples that place bets.
 
     Raises:
         ShapeError: The policy is for other exits.
-        DataError: Under 100 independent reference samples, or no exit but the last can answer.
-        PlanError: The rate is not a probability, or `every` is below 1.
+        DataError: There are fewer than 100 independent reference samples, or no early exit is
+            enabled.
+        PlanError: `rate` is not a probability, or `every` is below 1.
     """
     _check_settings(rate, every)
     placing, of_mix, of_disagreement = np.random.default_rng(seed).spawn(3)
@@ -318,9 +320,15 @@ def watch(
 
 def _check_settings(rate: float, every: int) -> None:
     if not isinstance(rate, Real) or not 0 < rate < 1:
-        raise PlanError(f"rate={rate!r} is the probability of a false alarm: between 0 and 1.")
+        raise PlanError(
+            f"rate={rate!r} is wrong: it is the probability of a false alarm, so it must be "
+            "between 0 and 1."
+        )
     if not isinstance(every, Integral) or every < 1:
-        raise PlanError(f"every={every!r} must be a whole number from 1; 1 looks at all answers.")
+        raise PlanError(
+            f"every={every!r} is wrong: it must be a whole number, at least 1 (which uses all "
+            "answers)."
+        )
 
 
 def _counted(kind: Kind) -> str:

@@ -1,4 +1,4 @@
-"""What the answers of the exits show; it reads plain arrays, never a model."""
+"""Evaluation of exits from plain arrays, without a model."""
 
 from offramp.evaluation.comparison import Comparison, compare
 from offramp.evaluation.intervals import Interval

@@ -1,4 +1,4 @@
-"""Branch: all trials of one branch at one cut, and what it costs on its path."""
+"""Branch: all trials of one branch at one cut, with its cost on its own path."""
 
 import difflib
 from collections import Counter
@@ -15,18 +15,18 @@ from offramp.task import measure_of
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """One branch at one cut with all its seeds; or the final layer, which has none.
+    """One branch at one cut with all its seeds, or the final layer, which has no branch or seeds.
 
     Attributes:
-        place: Of its cut, from 0 in the backbone's order.
-        series: What joins it to branches at other cuts: its kind, or its label where a cut holds
-            several of the kind.
-        seeds: Ascending.
-        values: (seeds, N) the measure of each answer; (1, N) of the final layer.
-        branch_flops: Of the branch alone.
-        branch_ms: Of the branch alone, mean over seeds; 0 when nothing was measured.
-        flops: On its own path.
-        ms: On its own path, if measured.
+        place: Index of its cut, from 0 in the order of the backbone.
+        series: Name of the series of matching branches at other cuts: its kind, or its label if a
+            cut has several branches of that kind.
+        seeds: Seeds in ascending order.
+        values: (seeds, N) measure of each answer; (1, N) for the final layer.
+        branch_flops: FLOPs of the branch alone.
+        branch_ms: Milliseconds of the branch alone, mean over seeds; 0 if not measured.
+        flops: FLOPs on its own path.
+        ms: Milliseconds on its own path, if measured.
     """
 
     cut: str
@@ -44,20 +44,20 @@ class Branch:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Cut and label, which no other branch shares."""
+        """Cut and label, which are unique to this branch."""
         return self.cut, self.label
 
     @property
     def value(self) -> float:
-        """Mean over seeds and samples."""
+        """Mean value over seeds and samples."""
         return float(self.values.mean())
 
     def shared_seeds(self, other: "Branch") -> tuple[int, ...]:
-        """The seeds that both have."""
+        """Seeds that both branches have."""
         return tuple(seed for seed in self.seeds if seed in other.seeds)
 
     def less(self, other: "Branch") -> NDArray[np.float64]:
-        """Values less those of another branch from the same seed, (shared seeds, N)."""
+        """Differences of values from another branch with the same seed, (shared seeds, N)."""
         one, two = (
             branch.values[[branch.seeds.index(seed) for seed in self.shared_seeds(other)]]
             for branch in (self, other)
@@ -66,7 +66,7 @@ class Branch:
 
 
 def gathered(trials: TrialOutputs) -> list[Branch]:
-    """All branches, by cut and then as first met; the final layer comes last."""
+    """Collect all branches by cut, then in order of first appearance; the final layer is last."""
     trials_of: dict[tuple[str, str, str], list[int]] = {}
     names = (array.tolist() for array in (trials.cuts, trials.branches, trials.kinds))
     for trial, key in enumerate(zip(*names, strict=True)):
@@ -85,7 +85,7 @@ def gathered(trials: TrialOutputs) -> list[Branch]:
 def paired(
     branches: Sequence[Branch], baseline_kind: str, baseline: str | None
 ) -> list[tuple[Branch, Branch]]:
-    """Each branch with the baselines at its cut that share a seed with it.
+    """Pair each branch with the baselines at its cut that share a seed with it.
 
     Raises:
         PlanError: No branch has the label `baseline`.
@@ -108,7 +108,7 @@ def paired(
 
 
 def passed(branch: Branch, branches: Sequence[Branch]) -> list[Branch]:
-    """The branches met on the way: per earlier cut the one that continues the series."""
+    """The branches passed on the way: at each earlier cut, the one of the same series."""
     met = []
     for place in range(branch.place):
         there = [other for other in branches if other.place == place]
@@ -119,7 +119,7 @@ def passed(branch: Branch, branches: Sequence[Branch]) -> list[Branch]:
 
 
 def affordable(flops: int, branches: Sequence[Branch]) -> list[Branch]:
-    """Per series the most expensive branch that costs at most this on its own path."""
+    """For each series, the most expensive branch whose own path costs at most `flops`."""
     by_cost = sorted(branches, key=lambda branch: branch.flops)
     return list({branch.series: branch for branch in by_cost if branch.flops <= flops}.values())
 
@@ -131,7 +131,7 @@ def _branch(
     series: str,
     rows: Sequence[int],
 ) -> Branch:
-    """From its rows of the trials; without any it is the final layer."""
+    """Build a branch from its rows of the trials, or the final layer if there are none."""
     rows = sorted(rows, key=lambda row: int(trials.seeds[row]))
     outputs = trials.outputs[rows] if rows else trials.final[np.newaxis]
     branch_flops = int(trials.branch_flops[rows[0]]) if rows else 0

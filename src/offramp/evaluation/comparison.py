@@ -1,4 +1,4 @@
-"""Comparison: every branch over its seeds, paired differences and static rivals, as one value."""
+"""Comparison: every branch over its seeds, paired differences and static rivals."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ from offramp.task import Measure, measure_of
 
 @dataclass(frozen=True, eq=False)
 class Comparison(Record):
-    """Every branch, the final layer, the paired differences and the rivals; prints as tables.
+    """Every branch, the final layer, paired differences and static rivals; `str` prints tables.
 
     Attributes:
-        measure: What the values are.
-        samples: How many samples they are over.
+        measure: What the values measure.
+        samples: Number of samples.
         cuts: Names of all cuts, in the order of the backbone.
-        rows: One per cut and branch, by cut.
+        rows: One per cut and branch, ordered by cut.
         final: The final layer.
-        differences: One per branch and baseline at the same cut.
-        rivals: The static rivals, and the exits that cost no more.
-        failed: Branches of which no trial succeeded.
+        differences: One per pair of branch and baseline at the same cut.
+        rivals: The static rivals, each with the exits that cost no more.
+        failed: Branches whose trials all failed.
         notes: How to read the numbers.
     """
 
@@ -59,13 +59,13 @@ class Comparison(Record):
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`; failed branches are rows like the others."""
+        """Plain values for `json.dumps`; failed branches are included in the rows."""
         values = super().as_json()
         del values["cuts"], values["failed"]
         return {**values, "rows": plain(self.by_cut())}
 
     def tables(self) -> list[Table]:
-        """The branches, and where there are any the differences and the rivals."""
+        """The table of branches, and those of differences and rivals if there are any."""
         tables = [self._branch_table()]
         if self.differences:
             tables.append(self._difference_table())
@@ -77,7 +77,7 @@ class Comparison(Record):
         return "\n\n".join([*map(str, self.tables()), "\n".join(self.notes)])
 
     def by_cut(self) -> list[BranchRow | FailedBranch]:
-        """All branches, those that failed too, in the order of the cuts."""
+        """All branches, including failed ones, in the order of the cuts."""
         return sorted((*self.rows, *self.failed), key=lambda row: self.cuts.index(row.cut))
 
     def _branch_table(self) -> Table:
@@ -134,7 +134,7 @@ class Comparison(Record):
             (measure.head, [measure.text(row.rival.value) for row in rows]),
             ("95 % interval", intervals),
             (unit, flops),
-            caption="Static rivals: no exits, less compute for every sample",
+            caption="Static rivals: no exits, but less compute for every sample",
             left=2,
             page_only=("95 % interval",),
         )
@@ -155,16 +155,16 @@ def compare(
     Args:
         trials: Answers of every branch from every seed.
         rivals: Static rivals, run on the same samples in the same order.
-        failed: Trials that ended without a branch; rows show them, means leave them out.
+        failed: Trials whose training failed; rows list them, means exclude them.
         baseline_kind: Branches of other kinds are paired with each branch of this kind.
-        baseline: Label of one branch; all others are paired with it instead.
-        draws: Of the bootstrap.
-        seed: Of the bootstrap.
+        baseline: Label of a single branch to pair all others with instead.
+        draws: Number of bootstrap draws.
+        seed: Seed of the bootstrap.
 
     Raises:
         PlanError: No trial has the label `baseline`.
-        ShapeError: Rivals that share a name or were run on other samples; a failed trial at an
-            unknown cut, or one that has answers too.
+        ShapeError: Rivals share a name or were run on other samples, or a failed trial is at an
+            unknown cut or also has answers.
     """
     _check_rivals(rivals, trials.labels.size)
     trials.check_failed(failed)
@@ -199,7 +199,7 @@ def _columns(
     rivals: Sequence[Rival],
     measure: Measure,
 ) -> dict[Hashable, tuple[NDArray[np.float64], Bounds]]:
-    """What gets an interval: values (seeds, N), and the bounds between which each of them lies.
+    """Collect everything that gets an interval: values (seeds, N) and their bounds.
 
     Differences are taken per sample.
     """
@@ -300,34 +300,34 @@ def _failed_branches(
 def _notes(
     every: Sequence[Branch], trials: TrialOutputs, draws: int, unpaired: str | None
 ) -> tuple[str, ...]:
-    """How to read the numbers; `unpaired` is the baseline that no branch could be paired with."""
+    """Explain how to read the numbers; `unpaired` is a baseline that pairs with no branch."""
     seeds = sorted({seed for branch in every for seed in branch.seeds})
     drawn = "samples" if trials.units is None else "units"
     notes = [
         f"{units_text(trials.labels.size, trials.units)}; seeds {', '.join(map(str, seeds))}; ± is "
         "the sample standard deviation over seeds.",
         "Data order is one stream shared by all seeds; they vary initialisation and dropout only.",
-        f"95 % intervals: percentile bootstrap, {draws} draws over {drawn} (one draw "
-        "for all rows) and seeds, each interval for itself. "
+        f"95 % intervals: percentile bootstrap, {draws} draws over {drawn} (shared by all rows) "
+        "and seeds, without correction for multiple comparisons. "
         + (
-            "One seed: they say nothing about other seeds."
+            "There is only one seed, so they do not cover variation over seeds."
             if len(seeds) == 1
-            else "With few seeds they are somewhat too narrow where seeds differ much."
+            else "With few seeds they are somewhat too narrow if seeds differ a lot."
         ),
-        "FLOPs: a multiply-add is 2; own path, then with the branches of the same series at "
+        "FLOPs: a multiply-add is 2; own path, then including the branches of the same series at "
         "earlier cuts. Acceleration: whole backbone / own path.",
-        "Impractical: a cheaper exit of the same kind, or the final layer if cheaper, is at "
-        "least as good on these means.",
+        "Impractical: a cheaper exit of the same kind, or the final layer if cheaper, has an "
+        "equal or better mean.",
     ]
     if unpaired is not None:
-        notes.append(f"No paired differences: no cut has {unpaired} and another branch.")
+        notes.append(f"No paired differences: no cut has both {unpaired} and another branch.")
     return tuple(notes)
 
 
 def _check_rivals(rivals: Sequence[Rival], samples: int) -> None:
     names = [rival.name for rival in rivals]
     if len(set(names)) != len(names):
-        raise ShapeError(f"rivals must have different names, got {names}.")
+        raise ShapeError(f"rivals must have different names; got {names}.")
     for rival in rivals:
         if rival.values is not None and rival.values.shape != (samples,):
             raise ShapeError(

@@ -1,4 +1,4 @@
-"""What each exit is worth: its value, its calibration, and how well its scores rank samples."""
+"""Quality of each exit: its value, its calibration, and how well its scores rank samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from offramp.record import Record
 
 @dataclass(frozen=True, eq=False)
 class Reliability(Record):
-    """Bins of equal mass over the maximum softmax; only bins that hold samples.
+    """Reliability in bins of equal mass over the maximum softmax; empty bins are left out.
 
     Attributes:
-        confidence: (B,) mean maximum softmax of each bin.
-        accuracy: (B,) share of right answers in it.
-        counts: (B,) samples in it.
+        confidence: (B,) mean maximum softmax in each bin.
+        accuracy: (B,) share of right answers in each bin.
+        counts: (B,) number of samples in each bin.
     """
 
     confidence: NDArray[np.float64]
@@ -30,9 +30,9 @@ class Reliability(Record):
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: the mean distance of confidence and accuracy, 0 to 1.
+        """Expected calibration error: mean absolute gap between confidence and accuracy, 0 to 1.
 
-        It is too large on few samples, for chance alone sets the two apart.
+        It is biased upwards if there are few samples.
         """
         return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.counts))
 
@@ -47,9 +47,9 @@ def reliability(
     temperature: float = 1.0,
     bins: int = 15,
 ) -> Reliability:
-    """Bins of one exit from its logits (N, K) and whether it is right (N,).
+    """Compute the bins of one exit from its logits (N, K) and whether it is right (N,).
 
-    Bins divide the ranks of the confidences evenly; equal confidences share a bin.
+    Bins hold equal numbers of samples, except that equal confidences share a bin.
     """
     sure = max_softmax(logits.astype(np.float64) / temperature)
     share = (_midranks(sure) - 0.5) / len(sure)
@@ -62,10 +62,10 @@ def reliability(
 
 
 def nothing_lost(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether this exit is right, or no later exit is: (E, N) from (E, N).
+    """Whether going on would gain nothing: this exit is right or no later one is, (E, N).
 
-    Where it holds, a later exit brings nothing (failure prediction for early exits, EEFP 2026).
-    It holds for every sample at the last exit.
+    This is the target of failure prediction for early exits (EEFP 2026). At the last exit it is
+    true for every sample.
     """
     from_here_on: NDArray[np.bool_] = np.logical_or.accumulate(right[::-1])[::-1]
     later = np.concatenate([from_here_on[1:], np.zeros_like(right[:1])])
@@ -74,29 +74,31 @@ def nothing_lost(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
-    """Chance that a positive scores above a negative, a tie being half; None if one is missing."""
+    """Probability that a positive scores above a negative (ties half); None if one is missing."""
     positives = int(positive.sum())
     negatives = len(positive) - positives
     if not positives or not negatives:
         return None
-    # Rank sum of the positives less its least value counts the pairs in order (Mann-Whitney's U).
+    # The rank sum of the positives minus its minimum is the number of ordered pairs (Mann-Whitney
+    # U).
     above = _midranks(scores)[positive].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
 
 
 @dataclass(frozen=True, eq=False)
 class ExitQuality(Record):
-    """One exit on the judged samples.
+    """Quality of one exit on the evaluated samples.
 
     Attributes:
-        name: Its cut, or the name of the last exit.
-        value: Accuracy, 0 to 1, or mean absolute error.
-        cost: Of leaving here on the own path, in the quality's unit.
-        cost_with_passed: The same with the branches passed on the way.
-        temperature: Fitted on other rows, where they were given.
-        auroc: By score: how well it separates samples for which this exit is right, or no later
-            exit is, from the others. None where all are the same, as at the last exit.
-        before: Reliability of its maximum softmax; None for a regression.
+        name: Name of its cut, or of the last exit.
+        value: Accuracy (0 to 1) or mean absolute error.
+        cost: Cost of leaving here on its own path, in the unit of the Quality.
+        cost_with_passed: The same, including the branches passed on the way.
+        temperature: Temperature fitted on other rows, if these were given.
+        auroc: By score: how well it separates samples where going on would gain nothing (this exit
+            is right, or no later one is) from the others. None if all samples are the same, as at
+            the last exit.
+        before: Reliability of the maximum softmax; None for a regression.
         after: The same with the logits divided by `temperature`.
     """
 
@@ -117,7 +119,7 @@ def exit_qualities(
     unit: CostUnit,
     values: NDArray[np.float64],
 ) -> tuple[ExitQuality, ...]:
-    """Judge every exit by the measure of all answers (E, N); `others` fit the temperatures."""
+    """Evaluate every exit from the measure of all answers (E, N); fit temperatures on `others`."""
     own, passed = outputs.own_path_cost(unit), outputs.with_passed_cost(unit)
     areas = {score.name: _areas(outputs, score) for score in scores}
     temperatures = [
@@ -140,9 +142,9 @@ def exit_qualities(
 
 
 def agreement(outputs: ExitOutputs) -> NDArray[np.float64]:
-    """Share of samples on which two exits answer the same class, (E, E).
+    """Share of samples for which two exits answer the same class, (E, E).
 
-    For a regression the mean absolute difference of their values.
+    For a regression, the mean absolute difference of their answers.
     """
     answers = outputs.predictions
     if outputs.task == "regression":
@@ -152,7 +154,7 @@ def agreement(outputs: ExitOutputs) -> NDArray[np.float64]:
 
 
 def _areas(outputs: ExitOutputs, score: Score) -> list[float | None]:
-    """One per exit; the last has no score, and nothing to separate."""
+    """The AUROC of a score at each exit; None at the last exit."""
     early = zip(score.of(outputs), nothing_lost(outputs.correct), strict=False)
     return [*(auroc(sure, positive) for sure, positive in early), None]
 
@@ -164,9 +166,10 @@ def _reliability(outputs: ExitOutputs, exit: int, temperature: float | None) -> 
 
 
 def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks (N,) from 1; equal values share the mean of theirs, so their order cannot matter.
+    """Ranks (N,) from 1; equal values share their mean rank.
 
-    `scipy.stats.rankdata` gives the same, but importing scipy.stats takes longer than all else.
+    Same as `scipy.stats.rankdata`, but importing scipy.stats would take longer than everything
+    else.
     """
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[place]

@@ -1,4 +1,4 @@
-"""95 % intervals: of one share, of a mean over units that may be few, over samples and seeds."""
+"""95 % intervals for a share, for a mean over few independent units, and over samples and seeds."""
 
 import math
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from offramp.task import Measure
 
 CONFIDENCE = 0.95
 FEW_UNITS = 100
-"""Below this number of units a bootstrap is too narrow, and the closed form widens it."""
+"""With fewer units than this, the bootstrap is too narrow and is widened to the closed form."""
 FEW_VARYING = 10
-"""The same where fewer units than this differ from what most units show."""
-_CHUNK = 2_000_000  # numbers drawn at a time, so that memory stays small
+"""The same if fewer units than this differ from the most common value."""
+_CHUNK = 2_000_000  # numbers drawn at a time, to limit memory
 _NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 Floats = NDArray[np.float64]
 Units = NDArray[np.int64] | None
-"""Which independent unit each sample belongs to, (N,); None where each is one by itself."""
+"""Index of the independent unit that each sample belongs to, (N,); None if all are independent."""
 Bounds = tuple[float, float] | None
-"""The least and the largest value that one sample can have; None where there is no limit."""
+"""The smallest and largest possible value of one sample; None if it is unbounded."""
 
 
 @dataclass(frozen=True)
 class Interval(Record):
-    """A 95 % interval, in the unit of what it is about."""
+    """A 95 % interval, in the unit of the estimated quantity."""
 
     low: float
     high: float
@@ -40,15 +40,15 @@ class Interval(Record):
         return self.low <= value <= self.high
 
     def text(self, measure: Measure) -> str:
-        """Around a value, as tables print it."""
+        """The interval of a value, as printed in tables."""
         return f"{measure.text(self.low)} to {measure.text(self.high)}"
 
     def difference_text(self, measure: Measure) -> str:
-        """Around a difference, as tables print it."""
+        """The interval of a difference, as printed in tables."""
         return f"{measure.difference_text(self.low)} to {measure.difference_text(self.high)}"
 
     def as_json(self) -> Any:
-        """Both ends; None for one that is infinite, as a single unit without bounds leaves it."""
+        """Both ends; None for an infinite one, which results from a single unit without bounds."""
         return plain([self.low, self.high])
 
 
@@ -62,21 +62,21 @@ def wilson(share: float, samples: int) -> Interval:
 
 
 def mean_interval(values: Floats, units: Units, bounds: Bounds) -> Interval:
-    """95 % for the mean of values (N,) over independent units, in closed form.
+    """Closed-form 95 % interval for the mean of values (N,) over independent units.
 
-    Two made-up units of average size join, one at each bound, so that units which all agree
-    still leave room for one that does not. The mean of all is a ratio of sums over units; its
-    variance follows from how far each unit's sum is from its share (Cochran 1977, section 6.4).
-    For independent losses of -1, 0 and 1 this is the interval of Bonett and Price (2012).
-    Otherwise the reach is Student's t of the effective number of units (Kish 1965) less one, as
-    few units estimate their own spread badly. Without bounds nothing is added. Less than two
-    effective units show nothing but the bounds.
+    If the values are bounded, two pseudo-units of average size are added, one at each bound, so
+    that the interval has positive width even if all units agree. The mean is a ratio of sums over
+    units; its variance comes from the residuals of the units' sums (Cochran 1977, section 6.4). For
+    independent losses of -1, 0 and 1, this is the interval of Bonett and Price (2012). Otherwise
+    the quantile is Student's t with the effective number of units (Kish 1965) minus one degrees of
+    freedom, because few units estimate their own spread poorly. With fewer than two effective
+    units, the interval is the bounds themselves.
     """
     (sums,), sizes = _over_units(values[np.newaxis], units)
     low, high = bounds or (-math.inf, math.inf)
     effective = float(sizes.sum() ** 2 / (sizes**2).sum())
     independent = units is None and bounds is not None
-    if not independent and effective < 2:  # about one unit, whose spread is unknown
+    if not independent and effective < 2:  # about one unit, so the spread is unknown
         return Interval(low, high)
     correction = len(sizes) / (len(sizes) - 1) if bounds is None else 1.0
     if bounds is not None:
@@ -92,10 +92,10 @@ def mean_interval(values: Floats, units: Units, bounds: Bounds) -> Interval:
 def resampled_means(
     columns: Sequence[Floats], units: Units = None, *, draws: int, seed: int = 0
 ) -> Floats:
-    """Resampled means of columns (seeds, N), each over its samples and seeds: (draws, C).
+    """Bootstrap means of columns (seeds, N) over samples and seeds: (draws, C).
 
-    One draw of samples serves every column, so differences between columns are paired; within it
-    seeds are drawn as well. Samples of one unit are drawn together, for they are not independent.
+    All columns share the draws of samples, so differences between columns are paired. Seeds are
+    drawn within each draw. Samples of a unit depend on each other and are drawn together.
     """
     of_samples, of_seeds = (np.random.default_rng((seed, stream)) for stream in (0, 1))
     sums, sizes = _over_units(np.concatenate(columns), units)
@@ -109,10 +109,10 @@ def resampled_means(
 
 
 def resampled_interval(draws: Floats, values: Floats, units: Units, bounds: Bounds) -> Interval:
-    """The middle 95 % of resampled means (draws,) of values (seeds, N).
+    """The middle 95 % of bootstrap means (draws,) of values (seeds, N).
 
-    Where units are few, or few of them differ from the rest, draws repeat what chance left out:
-    if no unit lost anything, none of the draws does. There the closed form widens the interval.
+    If there are few units, or few that differ from the rest, the bootstrap misses rare values: if
+    no unit has a loss, no draw has one. The interval is then widened to the closed form.
     """
     found, mean = percentile_interval(draws), values.mean(axis=0)
     if not _too_few(mean, units):
@@ -122,14 +122,14 @@ def resampled_interval(draws: Floats, values: Floats, units: Units, bounds: Boun
 
 
 def percentile_interval(draws: Floats) -> Interval:
-    """The middle 95 % of resampled values (draws,)."""
+    """The middle 95 % of bootstrap values (draws,)."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
 def units_text(samples: int, units: Units) -> str:
-    """How many samples there are, and in how many units where these are fewer."""
+    """The number of samples, and of independent units if there are fewer."""
     if units is None:
         return f"{samples} samples"
     return f"{samples} samples in {units.max() + 1} independent units"
@@ -142,7 +142,7 @@ def _too_few(values: Floats, units: Units) -> bool:
 
 
 def _over_units(rows: Floats, units: Units) -> tuple[Floats, Floats]:
-    """Sums of rows (R, N) over the samples of each unit, (R, G), and how many it has, (G,)."""
+    """Sums of rows (R, N) over the samples of each unit, (R, G), and its sample count, (G,)."""
     if units is None:
         return rows, np.ones(rows.shape[1])
     _, place, counts = np.unique(units, return_inverse=True, return_counts=True)
@@ -150,11 +150,11 @@ def _over_units(rows: Floats, units: Units) -> tuple[Floats, Floats]:
 
 
 def _resampled(sums: Floats, sizes: Floats, draws: int, random: np.random.Generator) -> Floats:
-    """Means (draws, R) over as many units drawn with replacement as there are (G,)."""
+    """Means (draws, R) over G units drawn with replacement."""
     units = len(sizes)
     picks = random.integers(0, units, (draws, units)) + units * np.arange(draws)[:, np.newaxis]
     times = np.bincount(picks.ravel(), minlength=draws * units).astype(np.float64)
-    counts = times.reshape(draws, units)  # how often each unit is in each draw
+    counts = times.reshape(draws, units)  # how often each unit was drawn
     means: Floats = (counts @ sums.T) / (counts @ sizes)[:, np.newaxis]
     return means
 

@@ -1,4 +1,4 @@
-"""The oracle: the best exit for each sample, and what shares of the backbone's cost can buy."""
+"""The oracle: the best exit for each sample, and the best choices within a share of the cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,15 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class OracleCurve(Record):
-    """The best mean value for each mean cost; straight between its points.
+    """The best possible mean value for each mean cost, linear between its points.
 
-    The oracle knows the best exit for every sample and runs no other branch, so costs are on the
-    own path. No policy can do better at equal cost.
+    The oracle knows the best exit for every sample and runs no other branch, so each cost is that
+    of the exit's own path. No policy can do better at the same cost.
 
     Attributes:
-        cost_share: (P,) mean cost over the backbone's own, rising; first the cheapest exit.
-        value: (P,) mean accuracy or absolute error, each better than the one before.
+        cost_share: (P,) mean cost as a share of the backbone's cost, ascending from the cheapest
+            exit.
+        value: (P,) mean accuracy or absolute error, each better than the previous one.
     """
 
     cost_share: Floats
@@ -31,11 +32,11 @@ class OracleCurve(Record):
     measure: Measure
 
     def value_at(self, cost_share: float) -> float:
-        """The best mean value for this mean cost, which must not be below the cheapest exit's."""
+        """The best mean value for a mean cost, which must be at least that of the cheapest exit."""
         return float(np.interp(cost_share, self.cost_share, self.value))
 
     def cost_share_for(self, value: float) -> float:
-        """The least mean cost for a mean value at least as good; the highest where none is."""
+        """The smallest mean cost for a value at least as good; the largest cost if none is."""
         sign = 1 if self.measure.higher_is_better else -1
         return float(np.interp(sign * value, sign * self.value, self.cost_share))
 
@@ -45,10 +46,10 @@ class OracleCurve(Record):
 
 
 def oracle_curve(values: Floats, costs: Floats, whole: float, measure: Measure) -> OracleCurve:
-    """The curve from single values (E, N), costs on the own path (E,) and the backbone's cost.
+    """Compute the curve from values (E, N), own-path costs (E,) and the backbone's cost `whole`.
 
-    All samples start at the cheapest exit. Each then moves to better exits, and the moves that
-    bring most for their cost come first.
+    All samples start at the cheapest exit. Then samples move to better exits, in order of
+    decreasing gain per cost.
     """
     good = values if measure.higher_is_better else -values
     cheapest = np.where((costs == costs.min())[:, np.newaxis], good, -np.inf).argmax(axis=0)
@@ -63,9 +64,10 @@ def oracle_curve(values: Floats, costs: Floats, whole: float, measure: Measure) 
 
 
 def _moves(good: Floats, costs: Floats, start: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """What all moves gain and cost, (M,) and (M,).
+    """Gains and costs of all moves, (M,) and (M,).
 
-    Along the upper hull of each sample's exits, so that a sample's later moves bring less.
+    Moves follow the upper hull of each sample's exits, so that the gain per cost of a sample
+    decreases from move to move.
     """
     every, now = np.arange(good.shape[1]), start.copy()
     gains, extras = [], []
@@ -83,16 +85,16 @@ def _moves(good: Floats, costs: Floats, start: NDArray[np.int64]) -> tuple[Float
 
 @dataclass(frozen=True)
 class BudgetPoint(Record):
-    """The best that fits into a share of the backbone's cost, seen on the judged samples.
+    """The best choices within a share of the backbone's cost, on the evaluated samples.
 
     Attributes:
-        share: Of the cost of the backbone alone.
-        exit: The best single exit whose own path fits, as when every sample is answered there
-            and no other branch runs; None if none fits.
-        value: Of that exit.
-        policy: The best policy whose mean cost fits, with the branches passed on the way.
-        policy_value: Of that policy.
-        oracle: What the oracle reaches; None below the cheapest exit.
+        share: Allowed share of the cost of the backbone alone.
+        exit: The best single exit whose own path fits, if it answers every sample and no other
+            branch runs; None if none fits.
+        value: Value of that exit.
+        policy: The best policy whose mean cost fits, including the branches passed on the way.
+        policy_value: Value of that policy.
+        oracle: Value of the oracle; None below the cost of the cheapest exit.
     """
 
     share: float
@@ -104,7 +106,7 @@ class BudgetPoint(Record):
 
 
 Choice = tuple[float, float, str]
-"""An exit or a policy: its share of the backbone's cost, its value and its name."""
+"""An exit or policy: its share of the backbone's cost, its value and its name."""
 
 
 def budget_points(
@@ -125,7 +127,7 @@ def budget_points(
 def _best(
     choices: Sequence[Choice], share: float, measure: Measure
 ) -> tuple[str | None, float | None]:
-    """Name and value of the best choice within the share; of equals the cheapest."""
+    """Name and value of the best choice within the share; of several, the cheapest."""
     within = sorted(choice for choice in choices if choice[0] <= share)
     if not within:
         return None, None

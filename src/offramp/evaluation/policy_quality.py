@@ -1,4 +1,4 @@
-"""What a policy does: which exits answer, and what each class and group loses by it."""
+"""Quality of a policy: which exits answer, and how much each class and group loses."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ Kind = Literal["all", "class", "group"]
 
 @dataclass(frozen=True)
 class Part(Record):
-    """What a policy does to all samples, or to those of one class or group.
+    """The effect of a policy on all samples, or on those of one class or group.
 
     Attributes:
-        kind: What the samples have in common.
-        name: The class or the group; empty for all samples.
-        samples: How many there are.
-        mix: Share of them that each exit answers; they sum to 1.
-        value: Accuracy, 0 to 1, or mean absolute error of the policy.
-        final: The same of the final exit.
-        drop: What the policy loses against the final exit: accuracy, or the rise in error.
-        interval: 95 % for `drop`.
+        kind: Whether the samples are all, of a class or of a group.
+        name: Name of the class or group; empty for all samples.
+        samples: Number of samples.
+        mix: Share of samples that each exit answers; sums to 1.
+        value: Accuracy (0 to 1) or mean absolute error of the policy.
+        final: The same for the final exit.
+        drop: Loss of the policy compared with the final exit: drop in accuracy, or rise in error.
+        interval: 95 % interval of `drop`.
     """
 
     kind: Kind
@@ -47,17 +47,18 @@ class Part(Record):
 
 @dataclass(frozen=True)
 class PolicyQuality(Record):
-    """One policy on the judged samples.
+    """Quality of one policy on the evaluated samples.
 
     Attributes:
-        name: What tables and figures call it.
-        rule: The policy in words, with its promise.
-        overall: Over all samples.
+        name: Name in tables and figures.
+        rule: The policy and its promise, in words.
+        overall: All samples together.
         parts: Each class and each group, the largest drop first.
-        mean_cost: Per sample, with the branches passed on the way, in the quality's unit.
-        cost_share: `mean_cost` over the cost of the backbone alone.
-        oracle_gap: `cost_share` less the oracle's for the same value: what a better score or
-            better thresholds could still save.
+        mean_cost: Mean cost per sample, including the branches passed on the way, in the unit of
+            the Quality.
+        cost_share: `mean_cost` divided by the cost of the backbone alone.
+        oracle_gap: `cost_share` minus that of the oracle at the same value: what better scores or
+            thresholds could still save.
     """
 
     name: str
@@ -79,7 +80,7 @@ class PolicyQuality(Record):
 
 
 def drop_head(measure: Measure) -> str:
-    """What a drop is called."""
+    """Head of a column of drops."""
     return "drop, points" if measure.higher_is_better else f"{measure.label} rise"
 
 
@@ -92,9 +93,9 @@ def judge_policy(
     class_names: Sequence[str],
     values: NDArray[np.float64],
 ) -> PolicyQuality:
-    """Judge one policy by the measure of all answers (E, N).
+    """Evaluate one policy from the measure of all answers (E, N).
 
-    Classes are called by `class_names`, or by their numbers if it is empty.
+    Classes are named by `class_names`, or by their numbers if it is empty.
 
     Raises:
         ShapeError: The policy is for other exits.
@@ -122,7 +123,7 @@ def judge_policy(
 def _divisions(
     outputs: ExitOutputs, class_names: Sequence[str]
 ) -> Iterator[tuple[Kind, NDArray[np.generic]]]:
-    """Class and group of each sample, (N,) each."""
+    """The class and the group of each sample, (N,) each."""
     if outputs.task == "classification":
         yield "class", np.array(class_names)[outputs.labels] if class_names else outputs.labels
     if outputs.groups is not None:
@@ -136,7 +137,7 @@ def _parts(
     values: NDArray[np.float64],
     outputs: ExitOutputs,
 ) -> Iterator[Part]:
-    """One part for each value of `of` (N,), from exits (N,) and the measure of all (E, N)."""
+    """One part per value of `of` (N,), from exits (N,) and the measure of all answers (E, N)."""
     measure = measure_of(outputs.task)
     names, place, counts = np.unique(of, return_inverse=True, return_counts=True)
     chosen, final = values[leaves, np.arange(len(leaves))], values[-1]

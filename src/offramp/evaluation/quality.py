@@ -1,4 +1,4 @@
-"""Quality of exits: calibration, what scores can rank, the oracle, and what policies do."""
+"""Quality of exits and policies: calibration, ranking by scores, the oracle, losses per class."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ from offramp.table import Column, Table, scaled_costs
 from offramp.task import Measure, measure_of
 
 Policies = Sequence[ExitPolicy] | Mapping[str, ExitPolicy]
-_WORST = 10  # parts that a table shows at most
+_WORST = 10  # largest number of parts in a table
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Quality(Record):
-    """What the exits are worth on a set of samples; it prints as tables.
+    """The quality of exits and policies on a set of samples; `str` prints tables.
 
     Attributes:
-        measure: What values are: accuracy, or mean absolute error.
-        unit: Of costs: `flops` or `ms`.
-        samples: How many were judged.
-        temperatures_fitted_on: Number of other samples used; None without temperatures.
+        measure: What values measure: accuracy or mean absolute error.
+        unit: Unit of costs: `flops` or `ms`.
+        samples: Number of evaluated samples.
+        temperatures_fitted_on: Number of other samples used to fit temperatures; None without.
         exits: One per exit.
-        agreement: (E, E) share of equal answers; for a regression mean absolute differences.
+        agreement: (E, E) share of equal answers; for a regression, mean absolute differences.
         oracle: The best mean value for each mean cost.
         policies: One per policy.
-        budgets: What 25, 50, 75 and 100 % of the backbone's cost buy.
+        budgets: The best choices within 25, 50, 75 and 100 % of the backbone's cost.
     """
 
     measure: Measure
@@ -47,7 +47,7 @@ class Quality(Record):
     budgets: tuple[BudgetPoint, ...]
 
     def tables(self) -> list[Table]:
-        """Exits, agreement, budgets and, where there are policies, what they do to each part."""
+        """Tables of exits, agreement and budgets; with policies, also of these and their parts."""
         return [
             self._exit_table(),
             self._agreement_table(),
@@ -57,7 +57,7 @@ class Quality(Record):
         ]
 
     def policy_table(self) -> Table:
-        """What policies cost and lose, and which exits answer."""
+        """Cost and loss of policies, and which exits answer."""
         overall = [policy.overall for policy in self.policies]
         return Table.of(
             ("policy", [policy.name for policy in self.policies]),
@@ -66,11 +66,11 @@ class Quality(Record):
             *self._drop_columns(overall),
             ("saved %", [f"{100 * policy.saved:.1f}" for policy in self.policies]),
             ("above oracle %", [f"{100 * policy.oracle_gap:.1f}" for policy in self.policies]),
-            title="Policies: which exit answers, and what that costs",
+            title="Policies: which exit answers, and at what cost",
         )
 
     def part_tables(self) -> list[Table]:
-        """For each policy the classes and groups that it costs most."""
+        """For each policy, the classes and groups that lose most."""
         return [self._part_table(policy) for policy in self.policies if policy.parts]
 
     def _part_table(self, policy: PolicyQuality) -> Table:
@@ -99,7 +99,7 @@ class Quality(Record):
         ]
 
     def oracle_sentence(self) -> str:
-        """What the best exit for each sample would reach."""
+        """A sentence about what the best exit for each sample would reach."""
         oracle, measure, final = self.oracle, self.measure, self.exits[-1].value
         unit = f" {measure.unit}" if measure.unit else ""
         return (
@@ -152,7 +152,7 @@ class Quality(Record):
             ("best policy", [point.policy or "none" for point in judged]),
             (self.measure.head, [self._text(point.policy_value) for point in judged]),
             ("oracle", [self._text(point.oracle) for point in self.budgets]),
-            title="Within a share of the backbone's cost, as seen here",
+            title="Best choices within a share of the backbone's cost, on these samples",
         )
 
     def _text(self, value: float | None) -> str:
@@ -168,23 +168,22 @@ def quality(
     unit: CostUnit = "flops",
     class_names: Sequence[str] = (),
 ) -> Quality:
-    """Judge the exits, and what policies make of them.
+    """Evaluate exits and policies on a set of samples.
 
     Args:
-        outputs: The samples that are judged.
-        policies: In order, or by the names that tables use.
-        temperatures_on: Other samples, on which one temperature per exit is fitted.
-        scores: Whose AUROC is taken: maximum softmax when left out, none for a regression.
-        unit: Of costs.
-        class_names: What tables call the classes; if left out, the names that the outputs hold,
-            or numbers.
+        outputs: Outputs on the samples to evaluate.
+        policies: Policies in order, or by name.
+        temperatures_on: Other samples, to fit one temperature per exit.
+        scores: Scores to compute the AUROC of; maximum softmax by default, none for a regression.
+        unit: Unit of costs.
+        class_names: Names of the classes; by default those in the outputs, or else numbers.
 
     Raises:
-        PlanError: Scores that need right and wrong answers where the task is regression.
-        ShapeError: A policy or `temperatures_on` has other exits, the backbone costs nothing, or
-            a label has no class name.
-        DataError: `temperatures_on` shares samples with those judged.
-        OfframpError: Milliseconds are asked for and none were measured.
+        PlanError: `scores` or `temperatures_on` is given for a regression.
+        ShapeError: A policy or `temperatures_on` has other exits, the backbone has no cost, or a
+            label has no class name.
+        DataError: `temperatures_on` shares samples with `outputs`.
+        OfframpError: `unit` is "ms", but the outputs contain no measured times.
     """
     if temperatures_on is not None:
         _check_others(outputs, temperatures_on)
@@ -193,7 +192,8 @@ def quality(
     measure, costs = measure_of(outputs.task), outputs.own_path_cost(unit)
     if costs[-1] == 0:
         raise ShapeError(
-            "the backbone costs nothing, so no share of it means anything. Give costs."
+            "the backbone's cost is 0, so shares of it are undefined. Give stage_flops (or "
+            "stage_ms) above 0."
         )
     values = measure.values(outputs.outputs, outputs.labels)
     oracle = oracle_curve(values, costs, float(costs[-1]), measure)
@@ -235,8 +235,8 @@ def _scores(outputs: ExitOutputs, scores: Sequence[str | Score] | None) -> list[
         return [find_score(score) for score in (["max_softmax"] if scores is None else scores)]
     if scores:
         raise PlanError(
-            "the AUROC of a score needs right and wrong answers, and these outputs are a "
-            "regression's. Leave scores out."
+            "the AUROC of a score needs right and wrong answers, but these outputs are of a "
+            "regression. Leave scores out."
         )
     return []
 
@@ -248,32 +248,33 @@ def _check_names(class_names: Sequence[str], outputs: ExitOutputs) -> None:
         and outputs.labels.max() >= len(class_names)
     ):
         raise ShapeError(
-            f"class_names has {len(class_names)} names, and label {outputs.labels.max()} is among "
-            "the samples. Give one for each class, in order."
+            f"class_names has {len(class_names)} names, but a sample has label "
+            f"{outputs.labels.max()}. Give one name per class, in order."
         )
 
 
 def _check_others(outputs: ExitOutputs, others: ExitOutputs) -> None:
     if others.task != outputs.task or tuple(others.names) != tuple(outputs.names):
         raise ShapeError(
-            f"temperatures_on is a {others.task} with exits {list(others.names)}, and the judged "
-            f"outputs are a {outputs.task} with {list(outputs.names)}. Collect both from one model."
+            f"temperatures_on is a {others.task} with exits {list(others.names)}, but outputs is "
+            f"a {outputs.task} with exits {list(outputs.names)}. Collect both from the same model."
         )
     if outputs.task == "regression":
         raise PlanError(
-            "temperatures divide logits, and these outputs are a regression's. Leave "
-            "temperatures_on out."
+            "temperatures divide logits, but these outputs are of a regression, which has none. "
+            "Leave temperatures_on out."
         )
     if others.outputs.shape[2] != outputs.outputs.shape[2]:
         raise ShapeError(
-            f"temperatures_on has {others.outputs.shape[2]} classes and the judged outputs have "
-            f"{outputs.outputs.shape[2]}. Collect both from one model."
+            f"temperatures_on has {others.outputs.shape[2]} classes, but outputs has "
+            f"{outputs.outputs.shape[2]}. Collect both from the same model."
         )
     shared = _shared(outputs, others)
     if shared:
         raise DataError(
-            f"temperatures_on shares {shared} samples with those judged, so the calibration error "
-            "after scaling would look too small. Fit on other rows, such as the calibration split."
+            f"temperatures_on shares {shared} samples with outputs, so the calibration error "
+            "after scaling would look too small. Fit on other samples, such as the calibration "
+            "split."
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows of a comparison: a branch, a pair of branches, a static rival, a failed branch."""
+"""Rows of a comparison: branches, pairs of branches, static rivals and failed branches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,28 +18,28 @@ _KIND_NAMES = {"slvit": "SL-ViT", "conv": "CNN", "backbone": "final layer"}
 
 @dataclass(frozen=True)
 class BranchRow(Record):
-    """One branch at one cut, over its seeds; or the final layer, which has no branch.
+    """One branch at one cut over its seeds, or the final layer, which has no branch.
 
     Attributes:
-        cut: Where it sits; `final` for the final layer.
+        cut: Name of its cut; `final` for the final layer.
         branch: Label of its settings; `backbone` for the final layer.
         kind: Kind of the branch; `backbone` for the final layer.
-        series: What joins it to the branches of other cuts: its kind, or its label where a cut
-            holds several of the kind.
+        series: Name of the series of matching branches at other cuts: its kind, or its label if a
+            cut has several branches of that kind.
         value: Mean over seeds of accuracy (0 to 1) or mean absolute error.
-        std: Sample standard deviation over seeds (ddof 1); None below two seeds.
-        seeds: Which seeds; none for the final layer.
-        interval: 95 % for `value`, over samples and seeds.
-        params: Of the branch.
-        flops: On its own path, a multiply-add being 2.
-        flops_with_passed: The same with the branches of its series at earlier cuts; None for the
-            final layer, which belongs to no series.
+        std: Sample standard deviation over seeds (ddof 1); None if there are fewer than two seeds.
+        seeds: Its seeds; empty for the final layer.
+        interval: 95 % interval of `value`, over samples and seeds.
+        params: Number of parameters of the branch.
+        flops: FLOPs on its own path (a multiply-add is 2).
+        flops_with_passed: The same, including the branches of its series at earlier cuts; None for
+            the final layer, which belongs to no series.
         acceleration: FLOPs of the whole backbone divided by `flops`.
-        ms: Measured milliseconds on its own path (mean over seeds), if measured.
-        ms_with_passed: The same with the branches of its series at earlier cuts.
-        practical: False when a cheaper exit of the same kind, or the final layer if cheaper, is
-            at least as good (paper, section 2.1); for the final layer, when any exit is.
-        failed: Its trials that ended without a branch; they are in none of the numbers.
+        ms: Milliseconds on its own path (mean over seeds), if measured.
+        ms_with_passed: The same, including the branches of its series at earlier cuts.
+        practical: False if a cheaper exit of the same kind, or the final layer if cheaper, is at
+            least as good (paper, section 2.1); for the final layer, if any exit is.
+        failed: Its failed trials; no number includes them.
     """
 
     cut: str
@@ -60,7 +60,7 @@ class BranchRow(Record):
     failed: tuple[FailedTrial, ...] = ()
 
     def value_text(self, measure: Measure) -> str:
-        """Mean and spread over seeds as tables print them; the final layer has no spread."""
+        """Mean and spread over seeds, as printed in tables; the final layer has no spread."""
         if not self.seeds:
             return measure.text(self.value)
         return (
@@ -68,14 +68,14 @@ class BranchRow(Record):
         )
 
     def remark(self) -> str:
-        """What the last column of tables says."""
+        """Text of the last column."""
         impractical = [] if self.practical else ["impractical"]
         return "; ".join([*impractical, *failure_texts(self.failed)])
 
 
 @dataclass(frozen=True)
 class FailedBranch(Record):
-    """A branch at a cut of which no trial succeeded; `branch` is its label."""
+    """A branch at a cut whose trials all failed; `branch` is its label."""
 
     cut: str
     branch: str
@@ -83,7 +83,7 @@ class FailedBranch(Record):
     failed: tuple[FailedTrial, ...]
 
     def remark(self) -> str:
-        """What the last column of tables says."""
+        """Text of the last column."""
         return "; ".join(failure_texts(self.failed))
 
     def as_json(self) -> dict[str, Any]:
@@ -94,14 +94,14 @@ class FailedBranch(Record):
 
 @dataclass(frozen=True)
 class PairedDifference(Record):
-    """A branch minus the baseline at the same cut: same samples, same seeds.
+    """A branch minus the baseline at the same cut, for the same samples and seeds.
 
     Attributes:
         branch: Label of the branch.
         baseline: Label of the baseline.
-        difference: In the measure's unit: a share for accuracy (0.01 is one point).
-        interval: 95 %, over samples and seeds.
-        seeds: The seeds that both have.
+        difference: Difference in the unit of the measure; for accuracy a share (0.01 is one point).
+        interval: 95 % interval over samples and seeds.
+        seeds: Seeds that both have.
     """
 
     cut: str
@@ -116,15 +116,15 @@ class PairedDifference(Record):
 
 @dataclass(frozen=True, eq=False)
 class Rival(Record):
-    """One way to spend less on every sample alike, such as smaller images.
+    """A way to spend less compute on every sample, such as smaller images.
 
     Attributes:
-        name: Unique among rivals, such as `80 px`.
-        value: Accuracy from 0 to 1, or the mean absolute error of a regression.
-        flops: Of one sample, a multiply-add being 2.
+        name: Unique name, such as `80 px`.
+        value: Accuracy (0 to 1) or mean absolute error.
+        flops: FLOPs per sample (a multiply-add is 2).
         resolution: Side of its images in pixels.
         note: How it was made, such as `batch norm re-estimated on training images`.
-        values: (N,) the measure of each sample, for paired intervals; None: no intervals.
+        values: (N,) measure of each sample, for paired intervals; None for no intervals.
     """
 
     name: str
@@ -146,17 +146,17 @@ class Rival(Record):
         note: str = "",
         task: Task = "classification",
     ) -> Self:
-        """A rival from its answers (N, K) on the samples that the exits answered, same order.
+        """Make a rival from its answers (N, K) on the same samples as the exits, in the same order.
 
         Raises:
-            ShapeError: Answers and labels do not fit together.
+            ShapeError: Answers, labels and task do not match.
         """
         answers = checked_outputs("outputs", outputs, "(samples, K)")
         values = measure_of(task).values(answers, checked_labels(labels, answers, task))
         return cls(name, float(values.mean()), flops, resolution, note, values)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`, without the single samples."""
+        """Plain values for `json.dumps`, without the values per sample."""
         return {key: value for key, value in super().as_json().items() if key != "values"}
 
 
@@ -164,13 +164,13 @@ class Rival(Record):
 class RivalDifference(Record):
     """The most expensive exit of a series that costs no more than a rival, minus that rival.
 
-    The exit is picked by its cost alone, so the samples that judge it did not pick it.
+    The exit is chosen by its cost only, so the choice does not bias the comparison.
 
     Attributes:
         branch: Label of its branch.
-        flops: Of the exit on its own path.
-        difference: Exit minus rival, in the measure's unit.
-        interval: 95 % for the difference; None if the rival has no single samples.
+        flops: FLOPs of the exit on its own path.
+        difference: Exit minus rival, in the unit of the measure.
+        interval: 95 % interval of the difference; None if the rival has no values per sample.
     """
 
     cut: str
@@ -183,11 +183,11 @@ class RivalDifference(Record):
 
 @dataclass(frozen=True, eq=False)
 class RivalRow(Record):
-    """A rival and the exits that cost no more.
+    """A rival with the exits that cost no more.
 
     Attributes:
-        interval: 95 % for its value; None if it has no single samples.
-        differences: One per series of branches that has an exit cheap enough.
+        interval: 95 % interval of its value; None if it has no values per sample.
+        differences: One per series of branches that has such an exit.
     """
 
     rival: Rival
@@ -201,12 +201,12 @@ class RivalRow(Record):
 
 
 def kind_name(kind: str) -> str:
-    """A kind of branch as texts call it."""
+    """Name of a kind of branch in texts."""
     return _KIND_NAMES.get(kind, kind)
 
 
 def failure_texts(failed: Sequence[FailedTrial]) -> list[str]:
-    """One text per reason, with the seeds it holds for."""
+    """One text per reason, with the seeds that failed for it."""
     seeds: dict[str, list[str]] = {}
     for trial in failed:
         seeds.setdefault(trial.reason, []).append(str(trial.seed))

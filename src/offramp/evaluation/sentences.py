@@ -1,4 +1,4 @@
-"""Sentences that follow from the numbers of a comparison and nothing else."""
+"""Sentences that summarise the numbers of a comparison."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from offramp.task import Measure
 
 
 def verdict(comparison: Comparison) -> tuple[str, ...]:
-    """What the intervals show.
+    """Summarise what the intervals show.
 
     One sentence per paired difference, impractical exit, static rival and failed trial.
     """
@@ -57,7 +57,7 @@ def _rival(row: RivalRow, measure: Measure) -> str:
         f"{_finding('the exit', item.interval, measure)}"
         for item in row.differences
     )
-    return f"The most expensive exits within the cost of the {name}, minus it: {found}."
+    return f"The most expensive exits that cost no more than the {name}, compared with it: {found}."
 
 
 def _size(difference: float, interval: Interval | None, measure: Measure) -> str:
@@ -67,7 +67,7 @@ def _size(difference: float, interval: Interval | None, measure: Measure) -> str
 
 def _finding(name: str, interval: Interval | None, measure: Measure) -> str:
     if interval is None:
-        return "no interval, so nothing is shown"
+        return "no interval, so inconclusive"
     if 0.0 in interval:
         return "no difference shown (the interval includes 0)"
     better = measure.better(interval.low, 0.0)

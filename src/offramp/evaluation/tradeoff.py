@@ -1,4 +1,4 @@
-"""Accuracy against compute: one point per exit, and which exits are worth having."""
+"""Accuracy against compute: one point per exit, and which exits are practical."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,17 +20,17 @@ class ExitPoint(Record):
     """One exit on the accuracy-compute plane.
 
     Attributes:
-        exit: Its number, from 0.
-        name: Its cut, or the name of the last exit.
-        measure: What `value` is: `accuracy`, 0 to 1, or `mae`, the mean absolute error.
-        value: Over all samples.
-        interval: 95 % for `value`.
+        exit: Number of the exit, from 0.
+        name: Name of its cut, or of the last exit.
+        measure: What `value` measures: accuracy (0 to 1) or the mean absolute error.
+        value: Mean over all samples.
+        interval: 95 % interval of `value`.
         flops: Cost of leaving here on its own path, in FLOPs (a multiply-add is 2).
-        flops_with_passed: The same with the branches passed on the way.
+        flops_with_passed: The same, including the branches passed on the way.
         acceleration: Cost of the whole backbone divided by `flops`.
-        ms: Measured milliseconds on its own path, if measured.
-        ms_with_passed: The same with the branches passed on the way.
-        practical: False when a cheaper exit is at least as good (paper, section 2.1).
+        ms: Milliseconds on its own path, if measured.
+        ms_with_passed: The same, including the branches passed on the way.
+        practical: False if a cheaper exit is at least as good (paper, section 2.1).
     """
 
     exit: int
@@ -48,13 +48,13 @@ class ExitPoint(Record):
 
 @dataclass(frozen=True)
 class Tradeoff(Record, Sequence[ExitPoint]):
-    """The exits in order; it prints as a table.
+    """The exits in order; `str` prints a table.
 
     Attributes:
         points: One per exit.
-        measure: What their values are.
-        samples: How many samples the values are over.
-        method: How many samples in how many units there are, and how the intervals were made.
+        measure: What the values measure.
+        samples: Number of samples.
+        method: Numbers of samples and independent units, and how the intervals were computed.
     """
 
     points: tuple[ExitPoint, ...]
@@ -69,7 +69,7 @@ class Tradeoff(Record, Sequence[ExitPoint]):
         return self.points[index]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`; an acceleration without bound is None."""
+        """Plain values for `json.dumps`; an infinite acceleration is None."""
         return {
             "samples": self.samples,
             "interval_method": self.method,
@@ -128,14 +128,14 @@ def tradeoff(outputs: ExitOutputs) -> Tradeoff:
 def practical(
     measure: Measure, value: float, cost: float, others: Iterable[tuple[float, float]]
 ) -> bool:
-    """Whether an exit is better than every cheaper one of these values and costs (section 2.1)."""
+    """Whether an exit beats all cheaper ones of these (value, cost) pairs (paper, section 2.1)."""
     return all(measure.better(value, other) for other, spent in others if spent < cost)
 
 
 def acceleration(whole: float, own: float) -> float:
-    """How many times cheaper than the whole backbone; infinite for an exit that costs nothing.
+    """How many times cheaper than the whole backbone; infinite for an exit without cost.
 
-    It is 1 where the backbone costs nothing either.
+    It is 1 if the backbone has no cost either.
     """
     if own:
         return float(whole / own)
@@ -143,14 +143,14 @@ def acceleration(whole: float, own: float) -> float:
 
 
 def factor_text(factor: float) -> str:
-    """An acceleration as tables print it."""
+    """An acceleration, as printed in tables."""
     return f"{factor:.2f}x" if math.isfinite(factor) else "free"
 
 
 def _intervals(
     values: NDArray[np.float64], outputs: ExitOutputs, measure: Measure
 ) -> tuple[list[Interval], str]:
-    """One for each exit's values (E, N), and what they are."""
+    """The interval of each exit's values (E, N), and a text on how they were computed."""
     units, samples = outputs.units, values.shape[1]
     if units is None and outputs.task == "classification":
         intervals = [wilson(float(share), samples) for share in values.mean(axis=1)]

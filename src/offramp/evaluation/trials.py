@@ -1,4 +1,4 @@
-"""What every trained branch answered on one set of samples, and which trials failed."""
+"""Answers of every trained branch on one set of samples, and the trials that failed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from offramp.task import Task, checked_labels
 
 @dataclass(frozen=True)
 class FailedTrial(Record):
-    """A trial that ended without a branch.
+    """A trial whose training failed.
 
     Attributes:
         branch: Short label of its branch settings.
@@ -39,35 +39,35 @@ class FailedTrial(Record):
     reason: str
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`, below a row that has the rest."""
+        """Plain values for `json.dumps`, as part of a row that has the other facts."""
         return {"seed": self.seed, "reason": self.reason}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrialOutputs(Archived):
-    """Answers of T trials, each one branch at one cut from one seed, and of the backbone itself.
+    """Answers of T trials (a branch at a cut from a seed), and of the backbone itself.
 
     Attributes:
         outputs: (T, N, K) float32: logits before softmax, or values (K = 1) for regression.
-        final: (N, K) float32, the backbone's own answers.
+        final: (N, K) float32 answers of the backbone itself.
         labels: (N,) class numbers from 0, or values for regression.
-        cuts: (T,) the cut each trial's branch reads.
+        cuts: (T,) name of each trial's cut.
         branches: (T,) short label of each trial's branch settings.
         kinds: (T,) kind of each trial's branch, such as `slvit` or `conv`.
-        seeds: (T,) seed of each trial; a cut, a branch and a seed are one trial.
-        params: (T,) parameters of each branch.
-        branch_flops: (T,) FLOPs of each branch, a multiply-add being 2.
-        cut_names: (S,) every cut, in the order of the backbone.
+        seeds: (T,) seed of each trial; cut, branch and seed identify a trial.
+        params: (T,) number of parameters of each branch.
+        branch_flops: (T,) FLOPs of each branch (a multiply-add is 2).
+        cut_names: (S,) names of all cuts, in the order of the backbone.
         stage_flops: (S + 1,) FLOPs of each stage alone.
-        branch_ms: (T,) measured milliseconds of each branch; with `stage_ms` or not at all.
+        branch_ms: (T,) measured milliseconds of each branch; requires `stage_ms`.
         stage_ms: (S + 1,) measured milliseconds of each stage.
-        ids: (N,) text that names the samples; repeats are allowed.
-        clusters: (N,) text or integers; samples of one source share one (see `ExitOutputs`).
+        ids: (N,) names of the samples as text; repeats are allowed.
+        clusters: (N,) text or integers; samples from the same source share one (see `ExitOutputs`).
         source: Where the answers came from, as JSON values.
 
     Raises:
-        ShapeError: Shapes that disagree, a value that is not finite, a cut that is not in
-            `cut_names`, the same trial twice, the same label for different settings.
+        ShapeError: Shapes do not match, a value is not finite, a cut is not in `cut_names`, a trial
+            occurs twice, or branches of one label differ in settings.
     """
 
     schema: ClassVar[str] = "offramp trial outputs 1"
@@ -112,7 +112,7 @@ class TrialOutputs(Archived):
 
     @cached_property
     def units(self) -> NDArray[np.int64] | None:
-        """Which independent unit each sample belongs to, (N,); None if each is one by itself."""
+        """Index of the independent unit of each sample, (N,); None if all are independent."""
         return independent_units(self.ids, self.clusters)
 
     def _check_trials(self) -> None:
@@ -124,12 +124,15 @@ class TrialOutputs(Archived):
         strangers = sorted(set(self.cuts.tolist()) - set(self.cut_names.tolist()))
         if strangers or len(set(self.cut_names.tolist())) != self.cut_names.size:
             raise ShapeError(
-                f"cut_names must be different and name every trial's cut; they are "
-                f"{self.cut_names.tolist()} and miss {strangers}."
+                f"cut_names must list every cut once; got {self.cut_names.tolist()}, which "
+                f"repeats a name or lacks {strangers}."
             )
         names = list(zip(self.cuts.tolist(), self.branches.tolist(), self.seeds, strict=True))
         if len(set(names)) != len(names):
-            raise ShapeError("two trials share cut, branch and seed. Give each its own label.")
+            raise ShapeError(
+                "two trials have the same cut, branch and seed. Give different branches "
+                "different labels."
+            )
         settings = zip(names, self.kinds.tolist(), self.params, self.branch_flops, strict=True)
         if len({(*name[:2], *rest) for name, *rest in settings}) != len({n[:2] for n in names}):
             raise ShapeError(
@@ -137,23 +140,23 @@ class TrialOutputs(Archived):
                 "Give different settings different labels."
             )
         if (self.stage_ms is None) != (self.branch_ms is None):
-            raise ShapeError("stage_ms and branch_ms go together: give both, or neither.")
+            raise ShapeError("stage_ms and branch_ms belong together: give both, or neither.")
 
     def check_failed(self, failed: Sequence[FailedTrial]) -> None:
-        """Refuse failed trials that cannot be of the same run.
+        """Check that failed trials can belong to this run.
 
         Raises:
-            ShapeError: One is at an unknown cut, or has answers too.
+            ShapeError: A failed trial is at an unknown cut, or also has answers.
         """
         answered = set(zip(self.cuts.tolist(), self.branches.tolist(), self.seeds, strict=True))
         for trial in failed:
             if trial.cut not in self.cut_names.tolist():
                 raise ShapeError(
-                    f"a failed trial is at cut {trial.cut!r}, and the cuts are "
+                    f"a failed trial is at cut {trial.cut!r}, but the cuts are "
                     f"{self.cut_names.tolist()}. Give failed trials of the same run."
                 )
             if (trial.cut, trial.branch, trial.seed) in answered:
                 raise ShapeError(
-                    f"seed {trial.seed} of {trial.branch!r} at {trial.cut!r} is among the failed "
-                    "trials and has answers. Give each trial once."
+                    f"the trial of {trial.branch!r} at {trial.cut!r} with seed {trial.seed} is "
+                    "listed as failed but has answers. List each trial once."
                 )

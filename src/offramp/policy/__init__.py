@@ -1,4 +1,4 @@
-"""Policies: which exit answers for which sample, on plain arrays and without torch."""
+"""Policies: which exit answers which sample, on plain arrays and without torch."""
 
 from offramp.policy.decision import leaving
 from offramp.policy.menu import PolicyMenu, load_policies

@@ -1,4 +1,4 @@
-"""Decision: when an answer leaves. Calibration, simulation and server all decide by this file."""
+"""Decision: at which exit a sample is answered, for calibration, simulation and server alike."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Thresholds = Sequence[float | None]
-"""One per early exit; None where the exit is disabled. The last exit has none."""
+"""One per early exit, None if the exit is disabled; the last exit has no threshold."""
 
 
 def fires(score: float, threshold: float | None) -> bool:
-    """Whether an early exit answers one sample: its score is at least its threshold.
+    """Whether an early exit answers one sample: it is enabled and the score reaches its threshold.
 
-    Never where it is disabled. Everything that decides, one sample or many, decides like this.
+    All code that decides, for one sample or many, follows this rule.
     """
     return threshold is not None and score >= threshold
 
 
 def leaving(scores: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.int64]:
-    """First exit that fires, (N,) from scores (E, N) or (E - 1, N); the last always answers."""
+    """First exit that fires, (N,) from scores (E, N) or (E - 1, N); the last one always does."""
     leaves = np.full(scores.shape[1], len(thresholds), np.int64)
     for exit in reversed(range(len(thresholds))):
         threshold = thresholds[exit]
@@ -29,9 +29,9 @@ def leaving(scores: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.i
 
 
 def soonest(expected_ms: ArrayLike) -> NDArray[np.float64]:
-    """When each exit or a later one first answers, ascending, (E,) from expected (E,).
+    """Earliest expected time of each exit or any later one, ascending, (E,) from times (E,).
 
-    A later exit may be expected before an earlier one, whose branch is slow.
+    A later exit may be faster than an earlier one with a slow branch.
     """
     expected = np.asarray(expected_ms, np.float64)
     times: NDArray[np.float64] = np.minimum.accumulate(expected[::-1])[::-1]
@@ -39,18 +39,19 @@ def soonest(expected_ms: ArrayLike) -> NDArray[np.float64]:
 
 
 def reached(expected_ms: ArrayLike, allowed_ms: ArrayLike) -> NDArray[np.int64]:
-    """Last exit whose answer is expected in time, (N,) from expected (E,) and allowed (N,).
+    """Last exit expected to answer in time, or -1: (N,) from expected (E,) and allowed (N,) times.
 
-    -1 where not even one is. A stage that would end too late is not started.
+    A stage that would end too late does not start.
     """
     allowed = np.asarray(allowed_ms, np.float64)
     return np.searchsorted(soonest(expected_ms), allowed, side="right") - 1
 
 
 def by_deadline(leave: int, soonest_ms: Sequence[float], allowed_ms: float) -> int:
-    """Exit that answers one request in the time allowed: the one that fires, or the last in time.
+    """The exit that answers one request: the one that fires, or the last one in time.
 
-    `leave` is the exit that would fire with all time, as `leaving` gives it, or the last one while
-    that is not known yet; `soonest_ms` is what `soonest` gives; -1 where no answer can be in time.
+    `leave` is the exit that fires without a deadline (see `leaving`), or the last exit if that is
+    not known yet. `soonest_ms` is the result of `soonest`. Returns -1 if no exit can answer in
+    time.
     """
     return min(leave, bisect_right(soonest_ms, allowed_ms) - 1)

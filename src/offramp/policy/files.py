@@ -1,4 +1,4 @@
-"""Files of policies: JSON with a schema that says what is in it."""
+"""Policy files: JSON with a schema."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from offramp.storage.atomic import write_bytes
 
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write one JSON file.
+    """Write a JSON file.
 
     Raises:
         BundleError: The file cannot be written.
@@ -20,30 +20,29 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
 
 
 def read_json(source: Path | str | bytes, what: str) -> Any:
-    """Read a JSON file, or what one holds, that should be `what`.
+    """Read a JSON file, or its content as bytes; `what` describes it in errors.
 
     Raises:
-        BundleError: No such file, or no JSON.
+        BundleError: The file does not exist, or is not JSON.
     """
     path = "what the run holds" if isinstance(source, bytes) else source
     try:
         return json.loads(source if isinstance(source, bytes) else Path(source).read_bytes())
     except (OSError, ValueError) as error:
         raise BundleError(
-            f"{path} cannot be read as {what}: {error}. Name a file that `calibrate`'s result "
-            "was saved to, or that `offramp calibrate` wrote."
+            f"{path} cannot be read as {what}: {error}. Use a file saved from the result of "
+            "`calibrate`, or written by `offramp calibrate`."
         ) from error
 
 
 def check_schema(content: object, schema: str, remedy: str = "calibrate again") -> None:
-    """Refuse what is not of this schema.
+    """Check the schema of a file's content.
 
     Raises:
-        BundleError: It is something else.
+        BundleError: The schema is missing or different.
     """
     found = content.get("schema") if isinstance(content, Mapping) else None
     if found != schema:
         raise BundleError(
-            f"expected schema {schema!r}, found {found!r}. Pass what was saved as such, or "
-            f"{remedy}."
+            f"expected schema {schema!r}, found {found!r}. Use a file of that kind, or {remedy}."
         )

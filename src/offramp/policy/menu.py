@@ -1,4 +1,4 @@
-"""PolicyMenu: several certified policies kept together, one of them chosen at run time."""
+"""PolicyMenu: several certified policies, one of which is chosen at run time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,18 @@ _SCHEMA = "offramp policy menu 1"
 
 @dataclass(frozen=True, eq=False)
 class PolicyMenu:
-    """Policies by what they promise, the strictest first.
+    """Policies with promises, the strictest first.
 
-    Each was certified on its own: each promise holds with its confidence, not all of them at once.
+    Each policy was certified on its own: each promise holds with its own confidence, but not
+    necessarily all of them at once.
 
     Attributes:
-        policies: Each with a promise of the same goal, their limits rising.
-        declined: Requested limits that no policy was certified for.
+        policies: Policies with promises of the same goal, in order of increasing limit.
+        declined: Requested limits for which no policy was certified.
 
     Raises:
-        PlanError: A policy carries no promise, limits do not rise, or there is no policy.
-        ShapeError: The policies are of different exits.
+        PlanError: There is no policy, a policy has no promise, or limits do not increase.
+        ShapeError: The policies are for different exits.
     """
 
     policies: tuple[ExitPolicy, ...]
@@ -37,44 +38,46 @@ class PolicyMenu:
         goals = {promise.goal for promise in promises}
         if len(promises) < max(1, len(self.policies)) or len(goals) > 1:
             raise PlanError(
-                "a menu holds policies with promises of one goal. Calibrate with a tuple, such as "
-                "max_drop=(0.005, 0.01, 0.02)."
+                "a menu needs at least one policy, all with promises of the same goal. Calibrate "
+                "with several limits, such as max_drop=(0.005, 0.01, 0.02)."
             )
         if limits != sorted(set(limits)):
-            raise PlanError(f"the limits of a menu rise; got {limits}. Sort the policies.")
+            raise PlanError(f"the limits of a menu must increase; got {limits}. Sort the policies.")
         if len({policy.names for policy in self.policies}) > 1:
-            raise ShapeError("the policies of a menu are for the same exits of the same model.")
+            raise ShapeError(
+                "the policies of a menu must be for the same exits. Use policies of a single model."
+            )
 
     @classmethod
     def of(cls, policies: Sequence[ExitPolicy], requested: Sequence[float]) -> Self:
-        """A menu of these policies; requested limits that none of them promises are declined."""
+        """Make a menu of these policies; requested limits without a policy count as declined."""
         kept = {policy.promise.limit for policy in policies if policy.promise is not None}
         return cls(tuple(policies), tuple(sorted(set(requested) - kept)))
 
     @property
     def limits(self) -> tuple[float, ...]:
-        """What the policies promise, rising."""
+        """The limits of the policies, increasing."""
         return tuple(policy.promise.limit for policy in self.policies if policy.promise)
 
     def at(self, limit: float) -> ExitPolicy:
-        """The policy that promises at most `limit`, and saves most among these.
+        """The policy with the largest limit up to `limit`.
 
         Raises:
-            PlanError: No policy promises as little as that.
+            PlanError: No policy has a limit that small.
         """
         fitting = [
             policy for policy, own in zip(self.policies, self.limits, strict=True) if own <= limit
         ]
         if not fitting:
             raise PlanError(
-                f"no policy on this menu promises {limit:g}: it holds {list(self.limits)}"
+                f"this menu has no policy for {limit:g}; it has {list(self.limits)}"
                 + (f", and {list(self.declined)} could not be certified" if self.declined else "")
-                + ". Ask for one of these, or calibrate with more samples."
+                + ". Use one of these, or calibrate with more samples."
             )
         return fitting[-1]
 
     def on(self, source: Mapping[str, Any] | None) -> tuple[ExitPolicy, ...]:
-        """The policies as they hold for outputs of this source: see `ExitPolicy.on`."""
+        """The policies for outputs from this source; see `ExitPolicy.on`."""
         return tuple(policy.on(source) for policy in self.policies)
 
     def __len__(self) -> int:
@@ -93,10 +96,10 @@ class PolicyMenu:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], scores: Sequence[Score] = ()) -> Self:
-        """Read what `as_json` gave.
+        """Read the result of `as_json`.
 
         Raises:
-            BundleError: It is something else.
+            BundleError: `content` is not a menu.
         """
         check_schema(content, _SCHEMA)
         try:
@@ -104,11 +107,11 @@ class PolicyMenu:
             return cls(policies, tuple(content["declined"]))
         except (KeyError, TypeError) as error:
             raise BundleError(
-                f"this menu cannot be read by this version ({error}). Calibrate again."
+                f"this version cannot read this menu ({error}). Calibrate again."
             ) from error
 
     def save(self, path: Path | str) -> None:
-        """Write one JSON file.
+        """Write a JSON file.
 
         Raises:
             BundleError: The file cannot be written.
@@ -117,10 +120,10 @@ class PolicyMenu:
 
     @classmethod
     def load(cls, path: Path | str, scores: Sequence[Score] = ()) -> Self:
-        """Read what `save` wrote; `scores` holds those that offramp does not bring.
+        """Read a file written by `save`; `scores` are custom scores that the policies use.
 
         Raises:
-            BundleError: No such file, or one that holds something else.
+            BundleError: The file does not exist, or is not a menu.
         """
         return cls.from_json(read_json(path, "a menu"), scores)
 
@@ -132,12 +135,12 @@ class PolicyMenu:
 def load_policies(
     source: Path | str | bytes, scores: Sequence[Score] = ()
 ) -> tuple[ExitPolicy, ...]:
-    """The policy in a file, or all of a menu's; `scores` holds those that offramp does not bring.
+    """Read the policy in a file, or all of a menu; `scores` are custom scores that they use.
 
-    `source` is the file, or what it holds.
+    `source` is the file, or its content as bytes.
 
     Raises:
-        BundleError: No such file, or one that holds neither.
+        BundleError: The file does not exist, or is neither a policy nor a menu.
     """
     content = read_json(source, "a policy")
     if isinstance(content, dict) and "policies" in content:

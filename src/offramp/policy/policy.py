@@ -1,4 +1,4 @@
-"""ExitPolicy: the rule that picks the exit per sample, and what it promises."""
+"""ExitPolicy: the rule that chooses the exit for each sample, and its promise."""
 
 import dataclasses
 import warnings
@@ -25,9 +25,9 @@ _CERTIFIED = ("engine", "precision", "model")
 
 
 def _score_named(name: Any, info: ValidationInfo) -> Score:
-    """The score of a file: one of those given with it, or one that offramp brings."""
+    """Find the score named in a file among the given custom scores and the built-in ones."""
     if not isinstance(name, str):
-        raise BundleError(f"a score is stored by its name, not as {name!r}. Calibrate again.")
+        raise BundleError(f"expected the name of a score, found {name!r}. Calibrate again.")
     own = {score.name: score for score in info.context or ()}
     return find_score(own.get(name, name))
 
@@ -39,15 +39,15 @@ _StoredScore = Annotated[
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExitPolicy:
-    """Which exit answers for which sample: the first whose score is at least its threshold.
+    """Which exit answers which sample: the first one whose score reaches its threshold.
 
     Attributes:
-        score: How sure an exit is.
-        names: Of all exits, the last one included.
-        thresholds: One number per early exit, None where it is disabled.
-        temperatures: What each early exit's logits are divided by, where they are.
-        promise: What it was certified for; None carries no promise.
-        source: Engine, precision and hashes that the promise holds for.
+        score: Confidence score of the exits.
+        names: Names of all exits, including the last one.
+        thresholds: One number per early exit; None if it is disabled.
+        temperatures: One per early exit, dividing its logits; None for no scaling.
+        promise: The promise it was certified for, or None.
+        source: Engine, precision and hashes for which the promise holds.
     """
 
     score: _StoredScore
@@ -60,46 +60,48 @@ class ExitPolicy:
     def __post_init__(self) -> None:
         if not isinstance(self.score, Score):
             raise PlanError(
-                f"score is a Score, not {self.score!r}. Write find_score(name) for one that "
-                "offramp brings."
+                f"score must be a Score, got {self.score!r}. For a built-in score, use "
+                "find_score(name)."
             )
         find_score(self.score)
         early = len(self.names) - 1
         if len(self.thresholds) != early:
             raise ShapeError(
                 f"{early + 1} exits need {early} thresholds, one per early exit; got "
-                f"{len(self.thresholds)}. Write None for an exit that is disabled."
+                f"{len(self.thresholds)}. Use None to disable an exit."
             )
         wrong = [each for each in self.thresholds if each is not None and not np.isfinite(each)]
         if wrong:
             raise PlanError(
-                f"thresholds are finite numbers; got {wrong}. Write None for an exit that is "
-                "disabled."
+                f"thresholds must be finite numbers; got {wrong}. Use None to disable an exit."
             )
         if self.temperatures is not None and (
             len(self.temperatures) != early
             or not all(0 < each < np.inf for each in self.temperatures)
         ):
-            raise ShapeError(f"temperatures are {early} positive numbers; got {self.temperatures}.")
+            raise ShapeError(
+                f"temperatures must be {early} positive numbers, one per early exit; got "
+                f"{self.temperatures}."
+            )
 
     @property
     def enabled(self) -> NDArray[np.bool_]:
-        """Which early exits can fire, (E - 1,)."""
+        """Which early exits are enabled, (E - 1,)."""
         return np.array([threshold is not None for threshold in self.thresholds], bool)
 
     @property
     def runs(self) -> NDArray[np.bool_]:
-        """Which branches run, (E,): those enabled, and those whose answers their scores read."""
+        """Which branches run, (E,): those of enabled exits and those that the scores need."""
         enabled = np.append(self.enabled, True)
         if self.score.reads_earlier and self.enabled.any():
             enabled[: int(np.flatnonzero(self.enabled)[-1]) + 1] = True
         return enabled
 
     def choose(self, outputs: ExitOutputs) -> NDArray[np.int64]:
-        """Exit that answers for each sample, (N,).
+        """The exit that answers each sample, (N,).
 
-        A PromiseWarning says so where the outputs come from another engine, precision or model
-        than the policy was certified for.
+        Warns with a PromiseWarning if the outputs come from another engine, precision or model than
+        the policy was certified for.
 
         Raises:
             ShapeError: The outputs have other exits.
@@ -109,7 +111,7 @@ class ExitPolicy:
         return leaving(self.score.of(outputs, self.temperatures), self.thresholds)
 
     def answers(self, outputs: ExitOutputs) -> NDArray[np.float32]:
-        """What the chosen exits answer, (N, K).
+        """Answers of the chosen exits, (N, K).
 
         Raises:
             ShapeError: The outputs have other exits.
@@ -118,37 +120,37 @@ class ExitPolicy:
         return outputs.outputs[leaves, np.arange(len(leaves))]
 
     def cost(self, outputs: ExitOutputs, unit: CostUnit = "flops") -> NDArray[np.float64]:
-        """Cost of each sample, (N,), with the branches passed on the way.
+        """Cost of each sample, (N,), including the branches passed on the way.
 
         Raises:
             ShapeError: The outputs have other exits.
-            OfframpError: Milliseconds are asked for and none were measured.
+            OfframpError: `unit` is "ms", but the outputs contain no measured times.
         """
         return self.exit_cost(outputs, unit)[self.choose(outputs)]
 
     def exit_cost(self, outputs: ExitOutputs, unit: CostUnit = "flops") -> NDArray[np.float64]:
-        """Cost of leaving at each exit, (E,), with the branches that run on the way."""
+        """Cost of leaving at each exit, (E,), including the branches that run on the way."""
         return cost.with_passed(*outputs.costs(unit), self.runs)
 
     def on(self, source: Mapping[str, Any] | None) -> Self:
-        """The policy as it holds for outputs of this source.
+        """The policy for outputs from this source.
 
-        The promise is dropped, with a PromiseWarning, where engine, precision or the model's
-        hash differ from those it was certified for.
+        If engine, precision or the model's hash differ from those that the policy was certified
+        for, the promise is dropped with a PromiseWarning.
         """
         if self.promise is None:
             return self
         here, there = self.source or {}, source or {}
         different = [
-            f"{name} is {there.get(name, 'not said')} and was {here.get(name, 'not said')}"
+            f"{name} is {there.get(name, 'unknown')}, certified for {here.get(name, 'unknown')}"
             for name in _CERTIFIED
             if here.get(name) != there.get(name)
         ]
         if not different:
             return self
         warnings.warn(
-            f"the promise does not hold here and is dropped: {'; '.join(different)}. Calibrate "
-            "again on outputs of this engine and model.",
+            "the promise was dropped because it does not apply to these outputs: "
+            f"{'; '.join(different)}. Calibrate again on outputs of this engine and model.",
             PromiseWarning,
             stacklevel=2,
         )
@@ -160,10 +162,10 @@ class ExitPolicy:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], scores: Sequence[Score] = ()) -> "ExitPolicy":
-        """Read what `as_json` gave.
+        """Read the result of `as_json`.
 
         Raises:
-            BundleError: It is something else.
+            BundleError: `content` is not an exit policy.
         """
         check_schema(content, _SCHEMA)
         fields = {name: value for name, value in content.items() if name != "schema"}
@@ -173,12 +175,12 @@ class ExitPolicy:
             wrong = error.errors()[0]
             place = ".".join(map(str, wrong["loc"]))
             raise BundleError(
-                f"this exit policy cannot be read by this version ({place}: {wrong['msg']}). "
-                "Calibrate again."
+                f"this version cannot read this exit policy ({place}: {wrong['msg']}). Calibrate "
+                "again."
             ) from error
 
     def save(self, path: Path | str) -> None:
-        """Write one JSON file.
+        """Write a JSON file.
 
         Raises:
             BundleError: The file cannot be written.
@@ -187,10 +189,10 @@ class ExitPolicy:
 
     @classmethod
     def load(cls, path: Path | str, scores: Sequence[Score] = ()) -> "ExitPolicy":
-        """Read what `save` wrote; `scores` holds those that offramp does not bring.
+        """Read a file written by `save`; `scores` are custom scores that the policy uses.
 
         Raises:
-            BundleError: No such file, or one that holds something else.
+            BundleError: The file does not exist, or is not an exit policy.
         """
         return cls.from_json(read_json(path, "a policy"), scores)
 
@@ -205,12 +207,12 @@ class ExitPolicy:
     def _check(self, outputs: ExitOutputs) -> None:
         if tuple(outputs.names) != self.names:
             raise ShapeError(
-                f"the policy is for exits {list(self.names)}, and the outputs have "
+                f"the policy is for exits {list(self.names)}, but the outputs have "
                 f"{list(outputs.names)}. Calibrate on outputs of the same model."
             )
 
 
 @cache
 def _stored() -> TypeAdapter[ExitPolicy]:
-    """A policy as plain values, and back."""
+    """Converts a policy to plain values and back."""
     return TypeAdapter(ExitPolicy)

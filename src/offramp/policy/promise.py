@@ -1,4 +1,4 @@
-"""Promise: what a policy was certified for, and on how much evidence."""
+"""Promise: what a policy was certified for, and the evidence for it."""
 
 from typing import Annotated, Literal
 
@@ -13,24 +13,25 @@ Within = Literal["class", "group"]
 
 
 class PromiseWarning(OfframpWarning):
-    """A policy is used where its promise does not hold."""
+    """A policy is used on outputs that its promise does not apply to."""
 
 
 class Promise(Spec):
-    """With this confidence, the risk of the policy is at most `limit`.
+    """With confidence `confidence`, the risk of the policy is at most `limit`.
 
     Attributes:
-        goal: Whose mean is bounded: the drop in accuracy, the rise in absolute error, or the
+        goal: The risk: the mean drop in accuracy, the mean rise in absolute error, or the
             disagreement with the final exit.
-        limit: The bound: a share from 0 to 1, or in the labels' unit for a rise.
-        confidence: Over the draw of the calibration samples.
-        method: How it was certified.
-        within: Whether it holds for each class or group apart.
-        num_samples: That carried the promise: those on which the policies were tested.
-        num_clusters: That these samples are in; None where each is independent of the others.
-        cluster_size: Samples of the largest cluster that the promise speaks of.
+        limit: Bound of the risk: a share from 0 to 1, or for a rise in the unit of the labels.
+        confidence: Probability, over the random draw of the calibration samples, that the bound
+            holds.
+        method: How the policy was certified.
+        within: Whether the bound holds in each class or each group.
+        num_samples: Number of samples that the policy was tested on.
+        num_clusters: Number of clusters of these samples; None if all samples are independent.
+        cluster_size: Size of the largest cluster that the promise covers.
         estimate: The risk on these samples.
-        loss_bound: Where errors are unbounded, what single losses were clipped at.
+        loss_bound: Value at which single losses were clipped, for unbounded errors.
     """
 
     goal: Goal
@@ -51,9 +52,7 @@ class Promise(Spec):
             "max_disagreement": f"at most {100 * self.limit:g} % disagree with the final exit",
         }[self.goal]
         each = f" in each {self.within}" if self.within else ""
-        clipped = (
-            f", single losses clipped at {self.loss_bound:g}" if self.loss_bound is not None else ""
-        )
+        clipped = f", losses clipped at {self.loss_bound:g}" if self.loss_bound is not None else ""
         return (
             f"{what}{each}, with {100 * self.confidence:g} % confidence "
             f"({self.num_samples} samples{self._clusters()}, {self.method}{clipped})"

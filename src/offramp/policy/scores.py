@@ -1,7 +1,7 @@
-"""Scores: how sure an exit is, larger when more certain; from the answers seen so far, in float64.
+"""Scores: the confidence of an exit, computed in float64 from the answers so far.
 
-A score is a small function of what the exits up to now answered; another one is
-`Score("name", function)`.
+Larger scores mean more confidence. A score is a small function of the answers of all exits so far;
+`Score("name", function)` makes a custom one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +20,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of N samples once an exit has answered.
+    """What is known about N samples after an exit has answered.
 
     Attributes:
-        outputs: Of the exits up to this one, each (N, K) float64, the last being this exit's;
-            logits are already divided by the exit's temperature.
-        given: The exit's own score (N,), where the engine gives one.
+        outputs: Outputs of the exits up to this one, each (N, K) float64; the last are this exit's.
+            Logits are already divided by the exit's temperature.
+        given: (N,) scores of this exit from the engine, if it gives any.
     """
 
     outputs: Sequence[Floats]
@@ -34,14 +34,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Score:
-    """A way to say how sure an exit is.
+    """A confidence score.
 
     Attributes:
-        name: What policies and files call it.
-        at: Scores (N,) of the exit that answered last.
-        tasks: That it makes sense for.
-        reads_earlier: Whether it needs the answers of the exits before, so that their branches
-            run even where they are disabled.
+        name: Name in policies and files.
+        at: Function that returns the scores (N,) of the exit that answered last.
+        tasks: Tasks that it applies to.
+        reads_earlier: Whether it needs the answers of earlier exits, so that their branches run
+            even if those exits are disabled.
     """
 
     name: str
@@ -52,23 +52,23 @@ class Score:
     def __post_init__(self) -> None:
         if not callable(self.at):
             raise PlanError(
-                f"the score {self.name!r} is given {self.at!r}, which cannot be called. Give a "
-                "function of what was seen (`Seen`) that returns one number per sample."
+                f"the score {self.name!r} needs a function, got {self.at!r}. Give a function that "
+                "takes a `Seen` and returns one number per sample."
             )
 
     def of(self, outputs: ExitOutputs, temperatures: Sequence[float] | None = None) -> Floats:
         """Scores (E - 1, N) of the early exits.
 
         Raises:
-            PlanError: The score does not fit the task, or needs scores that are not there.
+            PlanError: The score does not apply to the task, or needs scores that the outputs lack.
             DataError: A score is NaN.
-            ShapeError: A score is not one number per sample.
+            ShapeError: The function does not return one number per sample.
         """
         if outputs.task not in self.tasks:
             fitting = [score.name for score in SCORES.values() if outputs.task in score.tasks]
             raise PlanError(
-                f"the score {self.name!r} is for {' and '.join(self.tasks)}, and these outputs are "
-                f"a {outputs.task}'s. Use one of {', '.join(fitting)}."
+                f"the score {self.name!r} is for {' and '.join(self.tasks)}, but these outputs "
+                f"are of a {outputs.task}. Use one of {', '.join(fitting)}."
             )
         early = len(outputs.names) - 1
         scaled = [
@@ -82,16 +82,16 @@ class Score:
             found = np.asarray(self.at(Seen(scaled[: exit + 1], own)))
             if found.shape != scores[exit].shape:
                 raise ShapeError(
-                    f"the score {self.name!r} gives shape {found.shape} at "
-                    f"{outputs.names[exit]!r}, not one number per sample, "
-                    f"{scores[exit].shape}. Correct the score's function."
+                    f"the score {self.name!r} returns shape {found.shape} at "
+                    f"{outputs.names[exit]!r}, but it must return one number per sample, shape "
+                    f"{scores[exit].shape}. Correct its function."
                 )
             scores[exit] = found
         if np.isnan(scores).any():
             exit, sample = map(int, np.argwhere(np.isnan(scores))[0])
             raise DataError(
                 f"the score {self.name!r} is NaN for sample {sample} at {outputs.names[exit]!r}, "
-                "so it cannot be decided whether that exit fires. Correct the score's function."
+                "so it is undefined whether that exit fires. Correct its function."
             )
         return scores
 
@@ -135,7 +135,7 @@ def _margin(seen: Seen) -> Floats:
 
 
 def _patience(seen: Seen) -> Floats:
-    """How many exits in a row, this one included, answer the same class (Zhou et al. 2020)."""
+    """Number of consecutive exits up to this one with the same class (Zhou et al. 2020)."""
     answers = [outputs.argmax(axis=-1) for outputs in seen.outputs]
     run = np.ones(len(answers[-1]))
     same = np.ones(len(run), bool)
@@ -146,7 +146,7 @@ def _patience(seen: Seen) -> Floats:
 
 
 def _agreement(seen: Seen) -> Floats:
-    """Minus the distance to the value of the exit before; the first has none, and never fires."""
+    """Minus the distance to the previous exit's value; minus infinity at the first exit."""
     if len(seen.outputs) == 1:
         return np.full(len(seen.outputs[0]), -np.inf)
     now, before = seen.outputs[-1][:, 0], seen.outputs[-2][:, 0]
@@ -154,11 +154,11 @@ def _agreement(seen: Seen) -> Floats:
 
 
 def _given(seen: Seen) -> Floats:
-    """The score that comes with the outputs, such as a learned error predictor's."""
+    """The score that comes with the outputs, such as that of a learned error predictor."""
     if seen.given is None:
         raise PlanError(
-            "score='given' reads the scores that an engine stored with its outputs, and these "
-            "have none. Train branches with error_predictor=True, or use max_softmax."
+            "score='given' uses scores stored in the outputs, but these outputs have none. Train "
+            "branches with error_predictor=True, or use max_softmax."
         )
     return seen.given
 
@@ -177,25 +177,25 @@ SCORES: Mapping[str, Score] = MappingProxyType(
         )
     }
 )
-"""Every score that offramp brings, by its name."""
+"""All built-in scores by name."""
 
 
 def find_score(score: str | Score) -> Score:
-    """The score of that name, or the one given.
+    """Return the built-in score of that name, or the given Score itself.
 
     Raises:
-        PlanError: There is none of that name, or another one is given under the name of one that
-            offramp brings, which a saved policy would load in its place.
+        PlanError: The name is unknown, or a custom Score has the name of a built-in one, which a
+            saved policy would load instead.
     """
     if isinstance(score, Score):
         if SCORES.get(score.name, score) != score:
             raise PlanError(
-                f"the name {score.name!r} belongs to a score that offramp brings, which a saved "
-                "policy would load in place of yours. Give your Score another name."
+                f"the name {score.name!r} belongs to a built-in score, which a saved policy would "
+                "load instead of yours. Rename your Score."
             )
         return score
     if score not in SCORES:
         raise PlanError(
-            f"there is no score {score!r}. Use one of {', '.join(SCORES)}, or give a Score."
+            f"there is no score {score!r}. Use one of {', '.join(SCORES)}, or pass a Score."
         )
     return SCORES[score]

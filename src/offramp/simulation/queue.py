@@ -1,4 +1,4 @@
-"""Queue: when one server that takes requests in their order is done with each."""
+"""Queue: when a single first-in, first-out server finishes each request."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """What became of each request, in the order of service.
+    """The outcome of each request, in order of service.
 
     Attributes:
-        exits: (N,) the exit that answers; -1 where the server refuses, since no exit is in time.
-        starts_ms: (N,) when service starts.
-        ends_ms: (N,) when it ends; where refused, when it started.
+        exits: (N,) exit that answers; -1 if the server refuses because no exit can answer in time.
+        starts_ms: (N,) time at which service starts.
+        ends_ms: (N,) time at which service ends; equal to the start if refused.
     """
 
     exits: NDArray[np.int64]
@@ -26,10 +26,10 @@ class Served:
 
 
 def fifo(arrivals_ms: Floats, exits: NDArray[np.int64], exit_ms: Floats) -> Served:
-    """Serve requests that arrive at ascending times (N,) until the exits (N,) they leave at.
+    """Serve requests, given their ascending arrival times (N,) and the exits (N,) that answer them.
 
-    A request ends at its own work after the largest of the times at which the work from some
-    earlier request on could begin (Lindley 1952), which is one cumulative maximum.
+    The end of each service follows from Lindley's recursion (1952), computed here as one cumulative
+    maximum instead of a loop.
     """
     work = np.cumsum(exit_ms[exits])
     before = np.concatenate([[0.0], work[:-1]])
@@ -40,15 +40,15 @@ def fifo(arrivals_ms: Floats, exits: NDArray[np.int64], exit_ms: Floats) -> Serv
 def fifo_by_deadline(
     arrivals_ms: Floats, leaves: NDArray[np.int64], exit_ms: Floats, due_ms: Floats
 ) -> Served:
-    """Serve requests so that each is done when it is due (N,), or refused.
+    """Serve requests so that each is finished by its due time (N,) or refused.
 
-    How long one takes depends on how long it waited, so each has to be looked at in turn.
+    The service time of a request depends on how long it waited, so this needs a loop.
     """
     served_exits = np.empty(len(leaves), np.int64)
     starts = np.empty(len(leaves))
     free = -np.inf
     table = soonest(exit_ms).tolist()
-    costs = [*exit_ms.tolist(), 0.0]  # a refused one, -1, takes no time
+    costs = [*exit_ms.tolist(), 0.0]  # a refused request (-1) takes no time
     requests = zip(arrivals_ms.tolist(), leaves.tolist(), due_ms.tolist(), strict=True)
     for index, (arrival, leave, due) in enumerate(requests):
         starts[index] = free = max(arrival, free)

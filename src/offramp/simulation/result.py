@@ -1,4 +1,4 @@
-"""Simulation: what a server with a deadline did, one row for each way to answer."""
+"""Simulation: the results of a simulated server, one row per way of answering."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,29 +10,30 @@ from offramp.table import Table, scaled_flops
 from offramp.task import Measure
 
 BY_DEADLINE = ", by the deadline"  # follows a policy's name
-_OVERLOADED = 0.995  # of the time busy; a queue that empties now and then leaves more of it
+_OVERLOADED = 0.995  # utilisation above which a server counts as overloaded
 
 
 @dataclass(frozen=True)
 class SimulationRow(Record):
-    """One way to answer all requests.
+    """Results of one way of answering all requests.
 
     Attributes:
-        name: What answers.
-        value: Accuracy over all requests, 0 to 1, where a missed one counts as wrong; for a
-            regression the mean absolute error, where a missed one counts as answered
-            with the median of the labels.
-        value_in_time: Over those answered in time; None if there are none.
+        name: Name of the way of answering.
+        value: Accuracy (0 to 1) over all requests, counting a missed one as wrong; for a
+            regression, the mean absolute error, counting a missed one as answered with the median
+            of the labels.
+        value_in_time: The same over requests answered in time; None if there are none.
         missed: Share of requests without an answer at the deadline, 0 to 1.
-        refused: Share that the server refused, since no exit was expected to be in time.
-        p50_ms: Median response time, from sending to the answer's arrival, over all requests;
-            a refused one never gets an answer, so its time is infinite.
-        p95_ms: The 95th percentile.
-        p99_ms: The 99th percentile.
+        refused: Share of requests that the server refused because no exit was expected in time.
+        p50_ms: Median response time over all requests, from sending the request to receiving the
+            answer; infinite for a refused request.
+        p95_ms: 95th percentile of the response time.
+        p99_ms: 99th percentile of the response time.
         exits: Share of requests that each exit answers, in time or late.
-        mean_ms: The server's work per request.
+        mean_ms: Mean work of the server per request, in milliseconds.
         mean_flops: The same in FLOPs (a multiply-add is 2).
-        utilisation: Share of time that the server works, from its first request to its last answer.
+        utilisation: Share of time that the server is busy, from its first request to its last
+            answer.
     """
 
     name: str
@@ -51,16 +52,16 @@ class SimulationRow(Record):
 
 @dataclass(frozen=True)
 class Simulation(Record):
-    """The rows, and what they are of; it prints as a table.
+    """The results of a simulation and its settings; `str` prints a table.
 
     Attributes:
-        rows: Full network, smallest exit, each policy as it is and by the deadline.
-        measure: What their values are.
+        rows: Full network, smallest exit, then each policy without and with deadlines.
+        measure: What the values measure.
         exits: Names of the exits.
-        requests: How many were sent.
-        deadline_ms: From sending to the answer's arrival.
+        requests: Number of requests.
+        deadline_ms: Deadline, from sending a request to receiving its answer.
         settings: Arrivals, transmission times and seed, as JSON values.
-        seconds: How long the simulation took.
+        seconds: Duration of the simulation.
     """
 
     rows: tuple[SimulationRow, ...]
@@ -115,19 +116,17 @@ class Simulation(Record):
             else "counts as the median of the labels"
         )
         return (
-            f"{self.requests} requests, deadline {self.deadline_ms:g} ms after sending; one that "
-            f"misses it {unanswered}. Times are over all requests; - means no answer. Exits are "
-            "shares of all requests; what is missing to 100 % was refused."
-            f"{self._overloaded()}"
+            f"{self.requests} requests, deadline {self.deadline_ms:g} ms after sending; a request "
+            f"that misses it {unanswered}. Percentiles of the response time are over all "
+            "requests; - means never answered. Exits are shares of all requests; the rest up to "
+            f"100 % was refused.{self._overloaded()}"
         )
 
     def _overloaded(self) -> str:
-        # By the deadline a queue stays short, however busy the server is.
+        # With deadlines, requests are refused, so the queue stays short however busy the server is.
         patient = [row for row in self.rows if not row.name.endswith(BY_DEADLINE)]
         names = ", ".join(row.name for row in patient if row.utilisation > _OVERLOADED)
-        return (
-            f" Overloaded, so its queue grows as long as requests come: {names}." if names else ""
-        )
+        return f" Overloaded, with a queue that keeps growing: {names}." if names else ""
 
 
 def _time_text(ms: float) -> str:

@@ -1,4 +1,4 @@
-"""Simulator: requests with a deadline, one server with a queue, measured times of the stages."""
+"""Simulator: requests with a deadline, one server with a queue, and measured stage times."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from offramp.task import measure_of
 Floats = NDArray[np.float64]
 FULL, SMALLEST = "full network", "smallest exit"
 AT_ONCE = Constant(ms=0)
-_ROUNDING_MS = 1e-6  # sums of times in another order differ by less
+_ROUNDING_MS = 1e-6  # rounding errors in sums of times are smaller
 
 
 def simulate(
@@ -42,32 +42,32 @@ def simulate(
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Simulation:
-    """Answer the same requests by the full network, the smallest exit and each policy.
+    """Simulate the same requests for the full network, the smallest exit and each policy.
 
-    Requests ask about samples of `outputs`, drawn with replacement. One server takes them in the
-    order in which they reach it; an answer takes the measured times of its stages and of the
-    branches before it. Each policy has two rows: as it is, and by the deadline, where no stage
-    starts that would end too late. There the last exit in time answers, even one that never
-    fires, and a request that no exit can answer in time is refused at once.
+    Each request is about a sample of `outputs`, drawn with replacement. One server processes
+    requests in order of arrival; an answer takes the measured times of the stages and branches that
+    run. Each policy has two rows. In the first, it ignores deadlines. In the second ("by the
+    deadline"), no stage starts that would end too late: the last exit in time answers, even one
+    that never fires, and a request that no exit can answer in time is refused immediately.
 
     Args:
-        outputs: With `stage_ms` and `branch_ms`.
-        policies: By the names of their rows.
-        arrivals: When clients send.
-        deadline_ms: From sending to the arrival of the answer.
-        uplink: How long requests take to the server, which is part of the deadline.
-        downlink: How long answers take back.
-        requests: How many are sent.
-        reserve: By the deadline, the server leaves enough time for this share of the downlinks,
-            0 to 1.
-        seed: Of samples, arrivals and transmission times; all rows see the same.
-        clock: Seconds, for `Simulation.seconds`.
+        outputs: Outputs with `stage_ms` and `branch_ms`.
+        policies: Policies by name; names become rows.
+        arrivals: When clients send requests.
+        deadline_ms: Deadline, from sending a request to receiving its answer.
+        uplink: Transmission time of requests, which counts towards the deadline.
+        downlink: Transmission time of answers.
+        requests: Number of requests.
+        reserve: Quantile (0 to 1) of the downlink times that the server reserves when it takes
+            deadlines into account.
+        seed: Seed of samples, arrivals and transmission times, which all rows share.
+        clock: Clock in seconds, for `Simulation.seconds`.
 
     Raises:
-        OfframpError: The outputs hold no measured milliseconds.
+        OfframpError: The outputs contain no measured times.
         ShapeError: A policy is for other exits.
-        PlanError: A number out of range, times that overflow, a menu in place of its policies, or
-            a policy named as another row.
+        PlanError: A number is out of range, times overflow, a menu is passed as a policy, or a
+            policy has the name of another row.
     """
     started = clock()
     _check_numbers(deadline_ms, reserve, requests, seed)
@@ -95,33 +95,39 @@ def simulate(
 
 def _check_numbers(deadline_ms: float, reserve: float, requests: int, seed: int) -> None:
     if not (math.isfinite(deadline_ms) and deadline_ms > 0):
-        raise PlanError(f"deadline_ms={deadline_ms} must be a positive number of milliseconds.")
+        raise PlanError(
+            f"deadline_ms={deadline_ms} is wrong: it must be a positive number of milliseconds."
+        )
     if not 0 <= reserve <= 1:
-        raise PlanError(f"reserve={reserve} is a share of the downlink times, from 0 to 1.")
+        raise PlanError(
+            f"reserve={reserve} is wrong: it must be between 0 and 1, a quantile of the downlink "
+            "times."
+        )
     if not isinstance(requests, Integral) or requests < 1:
         raise PlanError(
-            f"requests={requests!r}: it must be a whole number from 1; tails need about 10,000."
+            f"requests={requests!r} is wrong: it must be a whole number, at least 1. High "
+            "percentiles need about 10,000."
         )
     if not isinstance(seed, Integral) or seed < 0:
-        raise PlanError(f"seed={seed!r} must be a whole number from 0.")
+        raise PlanError(f"seed={seed!r} is wrong: it must be a whole number, 0 or larger.")
 
 
 def _check_policies(policies: Mapping[str, object]) -> None:
     taken = sorted({FULL, SMALLEST, *(name + BY_DEADLINE for name in policies)} & set(policies))
     if taken:
-        raise PlanError(f"{taken[0]!r} is the name of another row. Give the policy another name.")
+        raise PlanError(f"{taken[0]!r} is already the name of another row. Rename the policy.")
     menus = [name for name, policy in policies.items() if isinstance(policy, PolicyMenu)]
     if menus:
         raise PlanError(
-            f"{menus[0]!r} is a menu, and a row is of one policy. Give its policies, such as "
-            "{str(limit): menu.at(limit) for limit in menu.limits}."
+            f"{menus[0]!r} is a menu, but each row needs a single policy. Pass the policies of "
+            "the menu: {str(limit): menu.at(limit) for limit in menu.limits}."
         )
 
 
 def _served(
     outputs: ExitOutputs, policies: Mapping[str, ExitPolicy], traffic: Traffic, due_ms: Floats
 ) -> Iterator[tuple[str, Served, Floats]]:
-    """Name, what became of the requests and FLOPs of each exit (E,), for each row."""
+    """For each row: its name, the outcome of the requests and the FLOPs of each exit (E,)."""
     own_ms, own_flops = outputs.own_path_cost("ms"), outputs.own_path_cost()
     for name, exit in ((FULL, len(own_ms) - 1), (SMALLEST, int(own_ms.argmin()))):
         always = np.full(len(traffic.samples), exit, np.int64)
@@ -135,7 +141,7 @@ def _served(
 
 
 def _cost_when_due(policy: ExitPolicy, outputs: ExitOutputs, unit: CostUnit) -> Floats:
-    """Cost of an answer from each exit, (E,), its own branch included even if it never fires."""
+    """Cost of an answer from each exit, (E,), including its own branch even if it never fires."""
     branches = np.asarray(outputs.costs(unit)[1], np.float64)
     cost: Floats = policy.exit_cost(outputs, unit) + np.where(policy.runs, 0.0, branches)
     return cost
@@ -143,9 +149,9 @@ def _cost_when_due(policy: ExitPolicy, outputs: ExitOutputs, unit: CostUnit) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Judge:
-    """What became of the same requests in each row, from the measure of each answer (E, samples).
+    """Evaluates the outcome of requests from the measure of each answer, (E, samples).
 
-    `unanswered` (samples,) is what no answer counts for.
+    `unanswered` (samples,) is the value of a request without an answer.
     """
 
     traffic: Traffic
@@ -154,7 +160,7 @@ class _Judge:
     unanswered: Floats
 
     def row(self, name: str, served: Served, exit_flops: Floats) -> SimulationRow:
-        """Judge what became of the requests."""
+        """Evaluate the outcome of the requests."""
         refused = served.exits < 0
         done = served.ends_ms + self.traffic.downlink_ms
         response = np.where(refused, np.inf, done - self.traffic.sent_ms)
@@ -182,7 +188,7 @@ class _Judge:
 
 
 def _unanswered(outputs: ExitOutputs) -> Floats:
-    """What a request without an answer counts for, by the sample that it asks about."""
+    """The value of a request without an answer, for each sample."""
     if outputs.task == "classification":
         return np.zeros(len(outputs.labels))
     labels = outputs.labels.astype(np.float64)

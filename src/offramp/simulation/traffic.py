@@ -1,4 +1,4 @@
-"""Traffic: when clients send requests, how long they and their answers travel."""
+"""Traffic: when clients send requests, and the transmission times of requests and answers."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,34 +16,34 @@ Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class FixedRate(Spec):
-    """Requests at equal distances, as from one camera."""
+    """Requests at equal intervals, as from a single camera."""
 
     kind: Literal["fixed"] = "fixed"
     per_second: Rate
 
     def times_ms(self, requests: int, random: np.random.Generator) -> Floats:
-        """When each request is sent, ascending, (N,); nothing is left to chance."""
+        """Times at which requests are sent, ascending, (N,); `random` is not used."""
         return np.arange(requests, dtype=np.float64) * (1000.0 / self.per_second)
 
 
 class Poisson(Spec):
-    """Requests of many clients that know nothing of each other: exponential gaps."""
+    """Requests of many independent clients: exponential gaps."""
 
     kind: Literal["poisson"] = "poisson"
     per_second: Rate
 
     def times_ms(self, requests: int, random: np.random.Generator) -> Floats:
-        """When each request is sent, ascending, (N,)."""
+        """Times at which requests are sent, ascending, (N,)."""
         return np.cumsum(random.standard_exponential(requests)) * (1000.0 / self.per_second)
 
 
 class Bursts(Spec):
-    """Bursts that start at random (exponential gaps) and may overlap.
+    """Bursts that start at random times (exponential gaps) and may overlap.
 
     Attributes:
-        per_second: Requests per second, on average over bursts and pauses.
-        burst_size: Requests in one burst.
-        gap_ms: Between two requests of one burst.
+        per_second: Requests per second, averaged over bursts and pauses.
+        burst_size: Number of requests in a burst.
+        gap_ms: Gap between two requests of a burst.
     """
 
     kind: Literal["bursts"] = "bursts"
@@ -52,7 +52,7 @@ class Bursts(Spec):
     gap_ms: Milliseconds = 0.0
 
     def times_ms(self, requests: int, random: np.random.Generator) -> Floats:
-        """When each request is sent, ascending, (N,)."""
+        """Times at which requests are sent, ascending, (N,)."""
         bursts = -(-requests // self.burst_size)
         between_ms = 1000.0 * self.burst_size / self.per_second
         starts = np.cumsum(random.standard_exponential(bursts)) * between_ms
@@ -64,18 +64,18 @@ Arrivals = Annotated[FixedRate | Poisson | Bursts, Field(discriminator="kind")]
 
 
 class Constant(Spec):
-    """Always the same time."""
+    """A constant time."""
 
     kind: Literal["constant"] = "constant"
     ms: Milliseconds
 
     def draw_ms(self, requests: int, random: np.random.Generator) -> Floats:
-        """Times of as many transmissions, (N,)."""
+        """Draw transmission times, (N,)."""
         return np.full(requests, self.ms)
 
 
 class Uniform(Spec):
-    """Any time between two, equally likely."""
+    """A uniformly distributed time."""
 
     kind: Literal["uniform"] = "uniform"
     low_ms: Milliseconds
@@ -84,20 +84,23 @@ class Uniform(Spec):
     @model_validator(mode="after")
     def _in_order(self) -> "Uniform":
         if self.low_ms > self.high_ms:
-            raise ValueError(f"low_ms={self.low_ms} lies above high_ms={self.high_ms}; swap them.")
+            raise ValueError(
+                f"low_ms={self.low_ms} is larger than high_ms={self.high_ms}; swap them."
+            )
         return self
 
     def draw_ms(self, requests: int, random: np.random.Generator) -> Floats:
-        """Times of as many transmissions, (N,)."""
+        """Draw transmission times, (N,)."""
         return random.uniform(self.low_ms, self.high_ms, requests)
 
 
 class Lognormal(Spec):
-    """A long tail, as radio links have it: the logarithm is normal.
+    """A lognormal time, with a long tail as radio links have.
 
     Attributes:
-        median_ms: Half of the times are longer.
-        sigma: Standard deviation of the logarithm; at 0.5 one time in 20 is over 2.3 medians.
+        median_ms: Median.
+        sigma: Standard deviation of the logarithm; at 0.5, one time in 20 exceeds 2.3 times the
+            median.
     """
 
     kind: Literal["lognormal"] = "lognormal"
@@ -105,7 +108,7 @@ class Lognormal(Spec):
     sigma: Annotated[float, Field(ge=0, le=10)]
 
     def draw_ms(self, requests: int, random: np.random.Generator) -> Floats:
-        """Times of as many transmissions, (N,)."""
+        """Draw transmission times, (N,)."""
         times: Floats = self.median_ms * np.exp(self.sigma * random.standard_normal(requests))
         return times
 
@@ -117,7 +120,7 @@ class Trace(Spec):
     values_ms: Annotated[tuple[Milliseconds, ...], Field(min_length=1)]
 
     def draw_ms(self, requests: int, random: np.random.Generator) -> Floats:
-        """Times of as many transmissions, (N,)."""
+        """Draw transmission times, (N,)."""
         return random.choice(np.array(self.values_ms), requests)
 
 
@@ -129,10 +132,10 @@ class Traffic:
     """Requests in the order in which they reach the server.
 
     Attributes:
-        samples: (N,) which sample each asks about.
-        sent_ms: (N,) when the client sent it.
-        arrivals_ms: (N,) when it reaches the server, ascending.
-        downlink_ms: (N,) how long its answer takes back.
+        samples: (N,) sample that each request is about.
+        sent_ms: (N,) time at which the client sends it.
+        arrivals_ms: (N,) time at which it reaches the server, ascending.
+        downlink_ms: (N,) transmission time of its answer.
     """
 
     samples: NDArray[np.int64]
@@ -149,20 +152,20 @@ def drawn_traffic(
     samples: int,
     seed: int,
 ) -> Traffic:
-    """Requests that ask about `samples` samples, drawn with replacement.
+    """Draw requests about `samples` samples, with replacement.
 
     Raises:
-        PlanError: Times that overflow.
+        PlanError: A time overflows.
     """
-    # A stream for each, so that other uplinks do not change the arrivals.
+    # Separate random streams, so that changing the uplink does not change the arrivals.
     of_samples, of_arrivals, of_uplinks, of_downlinks = np.random.default_rng(seed).spawn(4)
-    with np.errstate(over="ignore", invalid="ignore"):  # reported below, with its setting
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below, naming the setting
         sent = arrivals.times_ms(requests, of_arrivals)
         reach = sent + uplink.draw_ms(requests, of_uplinks)
         back = downlink.draw_ms(requests, of_downlinks)
         _check_times(arrivals=(arrivals, sent), uplink=(uplink, reach))
         _check_times(downlink=(downlink, reach + back))
-    order = np.argsort(reach, kind="stable")  # a faster one overtakes
+    order = np.argsort(reach, kind="stable")  # a request may overtake an earlier one
     return Traffic(
         samples=of_samples.integers(samples, size=requests)[order],
         sent_ms=sent[order],
@@ -175,6 +178,6 @@ def _check_times(**settings: tuple[Arrivals | Transmission, Floats]) -> None:
     for name, (setting, times) in settings.items():
         if not np.isfinite(times).all():
             raise PlanError(
-                f"{name}={setting!r} gives times that are too large for a number. Choose "
+                f"{name}={setting!r} gives times that overflow. Choose "
                 f"{'a higher rate' if name == 'arrivals' else 'shorter times or less spread'}."
             )
