@@ -66,7 +66,16 @@ def test_the_check_notices_a_module_that_needs_torch() -> None:
 
 def test_the_contract_names_every_module_the_design_promises() -> None:
     promised = {"errors", "progress", "spec", "cost", "preprocess", "outputs", "storage"}
-    promised |= {"calibration", "drift", "evaluation", "policy", "simulation", "task", "timing"}
+    promised |= {
+        "answer",
+        "calibration",
+        "drift",
+        "evaluation",
+        "policy",
+        "simulation",
+        "task",
+        "timing",
+    }
     assert {f"offramp.{name}" for name in promised} <= set(torch_free()["source_modules"])
 
 

@@ -62,18 +62,18 @@ def answer_samples(
     done = 0
     branches = [trial.branch for trial in trials]
     device = device_of(backbone, *branches)
-    with torch.inference_mode(), _evaluating(branches):
+    with torch.inference_mode(), evaluating(branches):
         for batch in samples.batches(batch_size):
-            live = _as_inputs(backbone, batch.inputs, device)
+            live = as_inputs(backbone, batch.inputs, device)
             rows = slice(done, done + len(batch))
             for name, stage in zip((*backbone.cuts, FINAL), backbone.stages, strict=True):
                 live, taps = stage(live)
                 for index in at_cut.get(name, ()):
                     answer, prediction = trials[index].answer(taps)
-                    by_branch[index, rows] = _as_rows(answer)
+                    by_branch[index, rows] = as_rows(answer)
                     if prediction is not None:
-                        scores[index, rows] = _as_rows(score_of(prediction, task))
-            final[rows] = _as_rows(columns(live[0], task))
+                        scores[index, rows] = as_rows(score_of(prediction, task))
+            final[rows] = as_rows(columns(live[0], task))
             done = rows.stop
             progress(what, done, count)
     return Answers(tuple(trials), by_branch, scores, final)
@@ -97,7 +97,7 @@ def device_of(*modules: nn.Module) -> torch.device:
     return torch.device("cpu") if found is None else found.device
 
 
-def _as_inputs(
+def as_inputs(
     backbone: StagedBackbone, inputs: tuple[Tensor, ...], device: torch.device
 ) -> tuple[Tensor, ...]:
     """The inputs of a batch on the device, as exact as the weights."""
@@ -115,7 +115,7 @@ def _as_inputs(
 
 
 @contextmanager
-def _evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
+def evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
     """Branches in evaluation mode; afterwards each module is in the mode it was."""
     modes = [(module, module.training) for branch in branches for module in branch.modules()]
     try:
@@ -127,5 +127,6 @@ def _evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
             module.training = training
 
 
-def _as_rows(answer: Tensor) -> NDArray[np.float32]:
+def as_rows(answer: Tensor) -> NDArray[np.float32]:
+    """An answer as a plain array."""
     return answer.float().cpu().numpy()

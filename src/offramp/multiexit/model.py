@@ -187,9 +187,7 @@ class MultiExit(nn.Module):
             groups=samples.groups,
             clusters=samples.clusters,
             source={
-                "engine": f"torch {torch.__version__}",
-                "precision": self.precision,
-                "model": self.digest(),
+                **self.source(),
                 "data": samples.content_key,
                 "split": split,
                 **({"class_names": list(names)} if (names := self.info.class_names) else {}),
@@ -221,6 +219,14 @@ class MultiExit(nn.Module):
         return answer_samples(
             self.backbone, trials, samples, self.task, batch_size, f"answers on {what}", progress
         )
+
+    def source(self) -> dict[str, str]:
+        """What a promise holds for: engine, precision and the model's digest."""
+        return {
+            "engine": f"torch {torch.__version__}",
+            "precision": self.precision,
+            "model": self.digest(),
+        }
 
     def digest(self) -> str:
         """SHA-256 over the backbone's and the chosen branches' weights and specs."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
 
 from offramp import cost
@@ -106,7 +106,7 @@ class ExitPolicy:
         Raises:
             ShapeError: The outputs have other exits.
         """
-        self._check(outputs)
+        self.check_exits(outputs.names)
         self.on(outputs.source)
         return leaving(self.score.of(outputs, self.temperatures), self.thresholds)
 
@@ -130,7 +130,11 @@ class ExitPolicy:
 
     def exit_cost(self, outputs: ExitOutputs, unit: CostUnit = "flops") -> NDArray[np.float64]:
         """Cost of leaving at each exit, (E,), including the branches that run on the way."""
-        return cost.with_passed(*outputs.costs(unit), self.runs)
+        return self.path_cost(*outputs.costs(unit))
+
+    def path_cost(self, stages: ArrayLike, branches: ArrayLike) -> NDArray[np.float64]:
+        """The same from what each stage and each branch costs, (E,) both."""
+        return cost.with_passed(stages, branches, self.runs)
 
     def on(self, source: Mapping[str, Any] | None) -> Self:
         """The policy for outputs from this source.
@@ -155,6 +159,18 @@ class ExitPolicy:
             stacklevel=2,
         )
         return dataclasses.replace(self, promise=None)
+
+    def check_exits(self, names: Sequence[str]) -> None:
+        """Refuse a model or outputs with exits of other names.
+
+        Raises:
+            ShapeError: With both lists of names.
+        """
+        if tuple(names) != self.names:
+            raise ShapeError(
+                f"the policy is for exits {list(self.names)}, but here they are {list(names)}. "
+                "Calibrate on outputs of the same model."
+            )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -203,13 +219,6 @@ class ExitPolicy:
         )
         promise = "no promise" if self.promise is None else str(self.promise)
         return f"{self.score.name}: {fires}; {promise}"
-
-    def _check(self, outputs: ExitOutputs) -> None:
-        if tuple(outputs.names) != self.names:
-            raise ShapeError(
-                f"the policy is for exits {list(self.names)}, but the outputs have "
-                f"{list(outputs.names)}. Calibrate on outputs of the same model."
-            )
 
 
 @cache

@@ -64,36 +64,55 @@ class Score:
             DataError: A score is NaN.
             ShapeError: The function does not return one number per sample.
         """
-        if outputs.task not in self.tasks:
-            fitting = [score.name for score in SCORES.values() if outputs.task in score.tasks]
-            raise PlanError(
-                f"the score {self.name!r} is for {' and '.join(self.tasks)}, but these outputs "
-                f"are of a {outputs.task}. Use one of {', '.join(fitting)}."
-            )
+        self.check_task(outputs.task)
         early = len(outputs.names) - 1
-        scaled = [
-            outputs.outputs[exit].astype(np.float64) / (temperatures[exit] if temperatures else 1.0)
-            for exit in range(early)
-        ]
+        answered = [scaled(outputs.outputs[exit], temperatures, exit) for exit in range(early)]
         given = outputs.scores
         scores = np.empty((early, outputs.outputs.shape[1]))
         for exit in range(early):
             own = None if given is None else given[exit]
-            found = np.asarray(self.at(Seen(scaled[: exit + 1], own)))
-            if found.shape != scores[exit].shape:
-                raise ShapeError(
-                    f"the score {self.name!r} returns shape {found.shape} at "
-                    f"{outputs.names[exit]!r}, but it must return one number per sample, shape "
-                    f"{scores[exit].shape}. Correct its function."
-                )
-            scores[exit] = found
-        if np.isnan(scores).any():
-            exit, sample = map(int, np.argwhere(np.isnan(scores))[0])
-            raise DataError(
-                f"the score {self.name!r} is NaN for sample {sample} at {outputs.names[exit]!r}, "
-                "so it is undefined whether that exit fires. Correct its function."
-            )
+            scores[exit] = self.at_exit(outputs.names[exit], Seen(answered[: exit + 1], own))
         return scores
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a task that the score does not apply to.
+
+        Raises:
+            PlanError: It names the scores that do.
+        """
+        if task not in self.tasks:
+            fitting = [score.name for score in SCORES.values() if task in score.tasks]
+            raise PlanError(
+                f"the score {self.name!r} is for {' and '.join(self.tasks)}, but these outputs are "
+                f"of a {task}. Use one of {', '.join(fitting)}."
+            )
+
+    def at_exit(self, name: str, seen: Seen) -> Floats:
+        """Scores (N,) of the exit of this name, which answered last.
+
+        Raises:
+            PlanError: It needs scores that the outputs lack.
+            DataError: A score is NaN.
+            ShapeError: The function does not return one number per sample.
+        """
+        found = np.asarray(self.at(seen), np.float64)
+        expected = (len(seen.outputs[-1]),)
+        if found.shape != expected:
+            raise ShapeError(
+                f"the score {self.name!r} returns shape {found.shape} at {name!r}, but it must "
+                f"return one number per sample, shape {expected}. Correct its function."
+            )
+        if np.isnan(found).any():
+            raise DataError(
+                f"the score {self.name!r} is NaN for sample {int(np.isnan(found).argmax())} at "
+                f"{name!r}, so it is undefined whether that exit fires. Correct its function."
+            )
+        return found
+
+
+def scaled(outputs: NDArray[np.float32], temperatures: Sequence[float] | None, exit: int) -> Floats:
+    """Outputs (..., K) of an early exit in float64, divided by its temperature if it has one."""
+    return outputs.astype(np.float64) / (temperatures[exit] if temperatures else 1.0)
 
 
 def softmax(logits: Floats) -> Floats:

@@ -97,7 +97,7 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
     outputs = {split: outputs_of(split) for split in SPLITS}
     names = (WEIGHTS, *outputs.values(), _TRIALS, _RIVALS, METRICS)
     stored = read_folder(folder, RUN, names)
-    plan, model = _plan_and_model(stored, backbone_file)
+    plan, model = plan_and_model(stored, backbone_file)
     metrics = json.loads(stored.files[METRICS])
     seen = Measured(
         {split: ExitOutputs.load(stored.files[name]) for split, name in outputs.items()},
@@ -131,11 +131,16 @@ def load_run(folder: Path, backbone_file: str | None = None) -> StoredRun:
         BundleError: The run is unfinished, or one of these was changed.
     """
     stored = read_folder(folder, RUN, [WEIGHTS])
-    plan, model = _plan_and_model(stored, backbone_file)
+    plan, model = plan_and_model(stored, backbone_file)
     return StoredRun(plan, model, stored.manifest["data"], stored.manifest["seconds"]["training"])
 
 
-def _plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, MultiExit]:
+def plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, MultiExit]:
+    """Plan and model from what was read of a run, the file of weights among it.
+
+    Raises:
+        BundleError: It is no run of a plan, or plan or weights were changed.
+    """
     if "plan" not in stored.manifest:
         raise BundleError(
             f"{stored.folder} holds a model that `MultiExit.save` wrote, not a run of a plan. Read "

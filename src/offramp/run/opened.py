@@ -1,0 +1,257 @@
+"""OpenRun: a finished run with its preprocessing, policy and class names, for new samples."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from offramp.answer import Answer
+from offramp.compute import torch_switches
+from offramp.errors import DataError, PlanError, ShapeError
+from offramp.multiexit.model import MultiExit
+from offramp.multiexit.routing import Route, full_network, route, rows_are_apart
+from offramp.multiexit.saved import WEIGHTS
+from offramp.policy import ExitPolicy, PolicyMenu, Score, load_policies
+from offramp.policy.scores import scaled, softmax
+from offramp.run.names import POLICY
+from offramp.run.stored import plan_and_model
+from offramp.storage.folder import read_folder
+from offramp.storage.manifest import RUN
+from offramp.training.checks import check_device
+
+Sample = Any
+"""A path, the bytes of a picture file, pixels uint8 (H, W) or (H, W, C), an input as the backbone
+reads it (without batch axis), or a tuple of these for several inputs."""
+
+_TOGETHER = 64
+
+
+def open_run(
+    folder: str | Path,
+    *,
+    backbone_file: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    scores: Sequence[Score] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> "OpenRun":
+    """Open a finished run to answer new samples.
+
+    Args:
+        folder: As `offramp train` wrote it; its policy is used if it has one.
+        backbone_file: `file.py:function`, for a run whose backbone is `python`.
+        device: cpu, cuda or mps.
+        threads: CPU threads; None leaves torch's number.
+        scores: Those of the policy that offramp does not bring.
+        clock: In seconds, for the times in an answer.
+
+    Raises:
+        BundleError: The run is unfinished, or a file of it was changed.
+        PlanError: The device is not available.
+    """
+    check_device(device)
+    stored = read_folder(Path(folder), RUN, [WEIGHTS], [POLICY])
+    _, model = plan_and_model(stored, backbone_file)
+    own = stored.files.get(POLICY)
+    policies = () if own is None else load_policies(own, scores)
+    return OpenRun(model.to(device), policies, threads=threads, clock=clock)
+
+
+class OpenRun:
+    """A model and its policies, which answer new samples and stop early as the policy says.
+
+    `model` may also be one that no run has, such as the result of `fit_branches`.
+
+    Attributes:
+        model: Backbone and branches.
+        policies: One policy, those of a menu with the strictest first, or none.
+    """
+
+    def __init__(
+        self,
+        model: MultiExit,
+        policies: Iterable[ExitPolicy] = (),
+        *,
+        threads: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model, self.policies = model, tuple(policies)
+        self._threads, self._clock = threads, clock
+        self._source = model.source()
+        self._costs = np.array(model.exit_stage_flops()), np.array(model.exit_branch_flops())
+        self._together: bool | None = None
+
+    @property
+    def no_files(self) -> str:
+        """Why picture files cannot be answered; empty where they can."""
+        if self.model.info.preprocess is not None:
+            return ""
+        return (
+            "how a file becomes an input is not stored with this model: its samples came prepared "
+            "by other code. In Python, give OpenRun.run float32 arrays of shape "
+            f"{_listed(self.model.backbone.input_shapes)}, prepared by that code."
+        )
+
+    def run(self, sample: Sample, policy: ExitPolicy | float | None = None) -> Answer:
+        """Answer one sample.
+
+        Args:
+            sample: A path, the bytes of a picture file, pixels uint8 (H, W) or (H, W, C), or an
+                input as the backbone reads it, without batch axis; a tuple for several inputs.
+            policy: An ExitPolicy; a limit of the run's menu, such as 0.01; or None for the run's
+                own: the strictest of a menu, and the full network if there is no policy.
+
+        Raises:
+            DataError: The sample cannot be read, or the run takes no files.
+            ShapeError: It is not what the model reads, or the policy is for other exits.
+            PlanError: No policy of the run promises that limit.
+        """
+        return self._answer([sample], self.chosen(policy))[0]
+
+    def run_batch(
+        self, samples: Iterable[Sample], policy: ExitPolicy | float | None = None
+    ) -> list[Answer]:
+        """Answer several samples, up to 64 at a time; each leaves as if it were alone.
+
+        Arguments and errors are those of `run`; an error names the sample by its number.
+        """
+        chosen, every = self.chosen(policy), list(samples)
+        step = _TOGETHER if len(every) > 1 and self._may_run_together() else 1
+        found: list[Answer] = []
+        for first in range(0, len(every), step):
+            found += self._answer(every[first : first + step], chosen, first)
+        return found
+
+    def chosen(self, policy: ExitPolicy | float | None = None) -> ExitPolicy | None:
+        """The policy that `run` uses, with its promise if that holds here.
+
+        Warns:
+            PromiseWarning: It was certified for another engine, precision or model.
+
+        Raises:
+            ShapeError: It is for other exits.
+            PlanError: No policy of the run promises that limit, or its score does not fit.
+        """
+        if policy is None and not self.policies:
+            return None
+        if policy is None:
+            policy = self.policies[0]
+        if not isinstance(policy, ExitPolicy):
+            policy = self._at(policy)
+        policy.check_exits(self.model.names)
+        policy.score.check_task(self.model.task)
+        return policy.on(self._source)
+
+    def _at(self, limit: float) -> ExitPolicy:
+        if not any(policy.promise for policy in self.policies):
+            raise PlanError(
+                f"policy={limit!r} names a limit of the run's policies, and the run has none that "
+                "promises anything. Calibrate it with `offramp calibrate RUN --max-drop 0.01`, or "
+                "give an ExitPolicy."
+            )
+        return PolicyMenu(self.policies).at(limit)
+
+    def _may_run_together(self) -> bool:
+        if self._together is None:
+            self._together = rows_are_apart(self.model)
+        return self._together
+
+    def _answer(
+        self, samples: Sequence[Sample], policy: ExitPolicy | None, first: int | None = None
+    ) -> list[Answer]:
+        """Answer samples together; errors name them by number, of which this is the first."""
+        prepared, taken = [], []
+        for place, sample in enumerate(samples):
+            before = self._clock()
+            try:
+                prepared.append(self._prepared(sample))
+            except (DataError, ShapeError) as error:
+                if first is None:
+                    raise
+                raise type(error)(f"sample {first + place}: {error}") from error
+            taken.append(1000 * (self._clock() - before))
+        inputs = tuple(torch.from_numpy(np.stack(column)) for column in zip(*prepared, strict=True))
+        rule = policy or full_network(self.model)
+        with torch_switches(threads=self._threads):
+            routes = route(self.model, inputs, rule, self._clock)
+        return [self._as_answer(each, rule, ms) for each, ms in zip(routes, taken, strict=True)]
+
+    def _as_answer(self, found: Route, policy: ExitPolicy, ms: float) -> Answer:
+        probabilities, label, name = None, None, None
+        if self.model.task == "classification":
+            last = found.exit == len(policy.thresholds)
+            temperatures = None if last else policy.temperatures
+            probabilities = softmax(scaled(found.outputs, temperatures, found.exit)[None])[0]
+            label = int(found.outputs.argmax())
+            names = self.model.info.class_names
+            name = names[label] if label < len(names) else None
+        spent = float(policy.path_cost(*self._costs)[found.exit])
+        return Answer(
+            outputs=found.outputs,
+            probabilities=probabilities,
+            label=label,
+            class_name=name,
+            exit=policy.names[found.exit],
+            score=found.score if np.isfinite(found.score) else None,
+            stage_ms=found.stage_ms,
+            total_ms=ms + sum(found.stage_ms),
+            flops=int(spent),
+            flops_saved=1 - spent / float(self._costs[0].sum()),
+            promised=policy.promise is not None,
+        )
+
+    def _prepared(self, sample: Sample) -> list[NDArray[Any]]:
+        """The inputs of one sample, without batch axis."""
+        parts = sample if isinstance(sample, tuple) else (sample,)
+        shapes = self.model.backbone.input_shapes
+        given = [self._input(part) for part in parts]
+        if tuple(each.shape for each in given) != shapes:
+            raise ShapeError(
+                f"the input has shape {_listed(each.shape for each in given)}, and the model reads "
+                f"{_listed(shapes)} (without the batch axis). Prepare it as the samples that the "
+                "model was trained with."
+            )
+        for each, dtype in zip(given, self.model.backbone.input_dtypes, strict=True):
+            if dtype.is_floating_point != (each.dtype.kind == "f"):
+                raise ShapeError(
+                    f"the input is {each.dtype}, and the model reads {str(dtype).partition('.')[2]}"
+                    ". Prepare it as the samples that the model was trained with."
+                )
+        return given
+
+    def _input(self, part: Any) -> NDArray[Any]:
+        """One input, prepared."""
+        if isinstance(part, str | Path | bytes):
+            return self._decoded(part)
+        if not isinstance(part, np.ndarray):
+            raise DataError(
+                f"a sample cannot be a {type(part).__name__}. Give a path, the bytes of a picture "
+                "file, or a numpy array (a tuple of these for several inputs)."
+            )
+        preprocess = self.model.info.preprocess
+        if part.dtype == np.uint8 and preprocess is not None:
+            return preprocess(part)
+        if part.dtype.kind != "f":
+            return part
+        if not np.isfinite(part).all():
+            raise DataError("the input has values that are not finite. Give finite numbers.")
+        return part if part.dtype == np.float64 else part.astype(np.float32)
+
+    def _decoded(self, part: str | Path | bytes) -> NDArray[np.float32]:
+        preprocess = self.model.info.preprocess
+        if preprocess is None:
+            raise DataError(self.no_files)
+        what = "the picture" if isinstance(part, bytes) else str(part)
+        try:
+            return preprocess(part if isinstance(part, bytes) else Path(part).read_bytes())
+        except Exception as error:  # pillow's decoders raise many kinds
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            raise DataError(f"{what} cannot be read: {reason}.") from error
+
+
+def _listed(shapes: Iterable[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes))
