@@ -45,7 +45,18 @@ def test_help_imports_neither_torch_nor_numpy_nor_matplotlib() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["demo", "cuts", "train", "evaluate", "runs", "tradeoff", "calibrate", "simulate", "watch"],
+    [
+        "demo",
+        "cuts",
+        "train",
+        "evaluate",
+        "runs",
+        "tradeoff",
+        "calibrate",
+        "run",
+        "simulate",
+        "watch",
+    ],
 )
 def test_every_verb_says_what_it_does(verb: str) -> None:
     result = CliRunner().invoke(cli.app, [verb, "--help"])

@@ -271,7 +271,7 @@ def test_a_limit_picks_from_the_menu_and_none_means_its_strictest(model: MultiEx
 
 
 def test_a_limit_without_a_promise_to_pick_from_is_refused(model: MultiExit) -> None:
-    with pytest.raises(PlanError, match="none that promises anything"):
+    with pytest.raises(PlanError, match="no policy here carries a promise"):
         OpenRun(model, [at(model, 0.5, 0.5)]).run(samples()[0], 0.01)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import offramp
-from offramp.cli import policies, training, watching
+from offramp.cli import policies, running, training, watching
 from offramp.cli.notices import be_quiet, shown_warnings
 from offramp.cli.streams import alert, drop_output, prepare_streams
 from offramp.cli.verb import FAILURES, Debug, Quiet, as_verb, explanation
@@ -47,6 +47,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     training.runs,
     policies.tradeoff,
     policies.calibrate,
+    running.run,
     policies.simulate,
     watching.watch,
 )
@@ -67,6 +68,10 @@ _EXAMPLES = {
     "calibrate": (
         "offramp calibrate runs/plan --max-drop 0.01",
         "offramp calibrate runs/plan --budget 2.5 --cost ms",
+    ),
+    "run": (
+        "offramp run runs/plan photo.jpg more/photos",
+        "find photos -name '*.jpg' | offramp run runs/plan - --jsonl",
     ),
     "simulate": ("offramp simulate runs/plan --rate 100 --deadline-ms 30",),
     "watch": (

@@ -1,10 +1,9 @@
 """Reading the stream of answers that `offramp watch` follows, a line for each."""
 
-import io
-import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from offramp.cli.streams import piped
 from offramp.errors import DataError
 from offramp.storage.text import decode_text
 
@@ -23,7 +22,11 @@ def read_answers(
     Raises:
         DataError: The file cannot be read, or a line is not an answer; those before it were given.
     """
-    lines, size = (_piped(), 1) if stream is None else (_lines(stream), _AT_A_TIME)
+    lines, size = (
+        (piped("answers", "--stream", errors="replace"), 1)
+        if stream is None
+        else (_lines(stream), _AT_A_TIME)
+    )
     exits: list[int] = []
     disagree: list[int] = []
     try:
@@ -39,17 +42,6 @@ def read_answers(
         raise
     if exits:
         yield exits, disagree
-
-
-def _piped() -> Iterable[str]:
-    if sys.stdin is None:
-        raise DataError(
-            "standard input is closed, so there are no answers to read. Pipe them in, or name a "
-            "text file with --stream."
-        )
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # a bad line is then named
-    return sys.stdin
 
 
 def _lines(path: Path) -> list[str]:

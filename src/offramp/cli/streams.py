@@ -4,7 +4,7 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TextIO
 
 import typer
 
-from offramp.errors import OfframpError
+from offramp.errors import DataError, OfframpError
 
 BROKEN_PIPE = 141
 """Exit code when the reader of standard output has gone: what a shell gives for SIGPIPE."""
@@ -62,6 +62,27 @@ def results_only() -> Iterator[None]:
             yield
     finally:
         _RESULTS.reset(before)
+
+
+def piped(what: str, option: str, errors: str) -> Iterable[str]:
+    """Lines of standard input, in UTF-8 with or without a byte-order mark.
+
+    Args:
+        what: Plural, for the message.
+        option: Where a file can be named instead.
+        errors: What Python does with bytes that are not UTF-8.
+
+    Raises:
+        DataError: Standard input is closed.
+    """
+    if sys.stdin is None:
+        raise DataError(
+            f"standard input is closed, so there are no {what} to read. Pipe them in, or name a "
+            f"file with {option}."
+        )
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors=errors)
+    return sys.stdin
 
 
 def put(text: str) -> None:

@@ -132,6 +132,31 @@ class PolicyMenu:
         return "\n".join([*lines, *(f"not certified: {limit:g}" for limit in self.declined)])
 
 
+def policy_at(policies: Sequence[ExitPolicy], limit: float, goal: str | None = None) -> ExitPolicy:
+    """The one of these policies with the largest limit up to `limit`.
+
+    Args:
+        policies: One policy, or those of a menu.
+        limit: What may be lost, such as 0.01.
+        goal: What the limit is about, such as `max_drop`; None takes what the policies promise.
+
+    Raises:
+        PlanError: No policy promises this.
+    """
+    goals = {policy.promise.goal for policy in policies if policy.promise is not None}
+    if not goals:
+        raise PlanError(
+            f"no policy here carries a promise, so none can be picked by the limit {limit:g}. "
+            "Calibrate one, such as with max_drop=0.01, or leave the limit out."
+        )
+    if goal is not None and goal not in goals:
+        raise PlanError(
+            f"no policy here promises {goal}: what is promised is {' and '.join(sorted(goals))}. "
+            "Pick by that, or calibrate again."
+        )
+    return PolicyMenu(tuple(policies)).at(limit)
+
+
 def load_policies(
     source: Path | str | bytes, scores: Sequence[Score] = ()
 ) -> tuple[ExitPolicy, ...]:

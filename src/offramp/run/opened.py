@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from offramp.answer import Answer
 from offramp.compute import torch_switches
-from offramp.errors import DataError, PlanError, ShapeError
+from offramp.errors import DataError, ShapeError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.routing import Route, full_network, route, rows_are_apart
 from offramp.multiexit.saved import WEIGHTS
-from offramp.policy import ExitPolicy, PolicyMenu, Score, load_policies
+from offramp.policy import ExitPolicy, Score, load_policies, policy_at
 from offramp.policy.scores import scaled, softmax
 from offramp.run.names import POLICY
 from offramp.run.stored import plan_and_model
@@ -141,19 +141,10 @@ class OpenRun:
         if policy is None:
             policy = self.policies[0]
         if not isinstance(policy, ExitPolicy):
-            policy = self._at(policy)
+            policy = policy_at(self.policies, policy)
         policy.check_exits(self.model.names)
         policy.score.check_task(self.model.task)
         return policy.on(self._source)
-
-    def _at(self, limit: float) -> ExitPolicy:
-        if not any(policy.promise for policy in self.policies):
-            raise PlanError(
-                f"policy={limit!r} names a limit of the run's policies, and the run has none that "
-                "promises anything. Calibrate it with `offramp calibrate RUN --max-drop 0.01`, or "
-                "give an ExitPolicy."
-            )
-        return PolicyMenu(self.policies).at(limit)
 
     def _may_run_together(self) -> bool:
         if self._together is None:

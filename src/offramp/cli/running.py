@@ -1,0 +1,179 @@
+"""The verb run: picture files, answered by a run and its policy as they come."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offramp.cli.choosing import Chosen, MaxDisagreement, MaxDrop, MaxRise, PolicyFile, picked
+from offramp.cli.notices import note
+from offramp.cli.showing import (
+    POLICY,
+    AsJson,
+    AsJsonLines,
+    BackboneFile,
+    Device,
+    RunFolder,
+    Threads,
+    show,
+    show_line,
+)
+from offramp.cli.streams import piped
+from offramp.cli.verb import failure
+from offramp.errors import DataError, OfframpError
+
+if TYPE_CHECKING:
+    from offramp.answer import Answer
+    from offramp.policy import ExitPolicy
+    from offramp.run.opened import OpenRun
+
+
+def run(
+    folder: RunFolder,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Pictures, or folders that are searched for pictures; - reads names, a line "
+            "each, from standard input.",
+        ),
+    ],
+    policy: PolicyFile = None,
+    max_drop: MaxDrop = None,
+    max_disagreement: MaxDisagreement = None,
+    max_rise: MaxRise = None,
+    backbone_file: BackboneFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+    as_json_lines: AsJsonLines = False,
+) -> None:
+    """Classify pictures with a run and its policy, stopping early."""
+    from offramp.policy import load_policies
+    from offramp.run.opened import open_run
+
+    opened = open_run(folder, backbone_file=backbone_file, device=device, threads=threads)
+    if opened.no_files:
+        raise DataError(opened.no_files)
+    policies = opened.policies if policy is None else load_policies(policy)
+    rules = picked(
+        policies, max_drop=max_drop, max_disagreement=max_disagreement, max_rise=max_rise
+    )
+    rule = opened.chosen(rules[0]) if rules else None
+    chosen = Chosen((rule,), policy or folder / POLICY) if rule else Chosen((), None)
+    if as_json_lines:
+        note(str(chosen))
+    rows: list[Row] = []
+    for name in _pictures(files):
+        row = _answered(opened, name, rule)
+        if as_json_lines:
+            show_line(row.as_json())
+        rows.append(row.emptied() if as_json_lines else row)
+    if not as_json_lines:
+        show(Rows(tuple(rows), chosen), as_json)
+    if any(row.error for row in rows):
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file with its answer, or with the error that it gave."""
+
+    file: str
+    answer: "Answer | None" = None
+    error: OfframpError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        if self.answer is None:
+            return {"file": self.file, **(failure(self.error) if self.error else {})}
+        return {"file": self.file, **self.answer.as_json()}
+
+    def emptied(self) -> "Row":
+        """Without its answer, which has been shown."""
+        return Row(self.file, None, self.error)
+
+    def cells(self) -> list[str]:
+        """Of a table."""
+        if self.answer is None:
+            reason = str(self.error).removeprefix(f"{self.file} ")
+            return [self.file, reason, *[""] * 5]
+        found = self.answer
+        return [
+            self.file,
+            found.text,
+            found.exit,
+            "" if found.score is None else f"{found.score:.4f}",
+            f"{found.total_ms:.1f}",
+            f"{found.flops / 1e6:.1f}",
+            f"{100 * found.flops_saved:.1f}",
+        ]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What `offramp run` shows."""
+
+    rows: tuple[Row, ...]
+    chosen: Chosen
+
+    @property
+    def failed(self) -> int:
+        """Number of files that could not be answered."""
+        return sum(row.error is not None for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        answers = [row.as_json() for row in self.rows]
+        return {"policy": self.chosen.as_json(), "answers": answers, "failed": self.failed}
+
+    def __str__(self) -> str:
+        from offramp.table import Table
+
+        head = ["file", "answer", "exit", "score", "ms", "MFLOPs", "saved %"]
+        table = Table(head, [row.cells() for row in self.rows], left=3)
+        count = f"{len(self.rows)} file{'s' * (len(self.rows) != 1)}" + (
+            f", {self.failed} not answered" * bool(self.failed)
+        )
+        return f"{table}\n{count}; {self.chosen}"
+
+
+def _answered(opened: "OpenRun", name: str, rule: "ExitPolicy | None") -> Row:
+    try:
+        if Path(name).is_dir():
+            raise DataError(f"{name} holds no pictures. Name another folder, or the files.")
+        return Row(name, opened.run(name, rule))
+    except OfframpError as error:
+        return Row(name, error=error)
+
+
+def _pictures(names: Sequence[str]) -> Iterator[str]:
+    """Names of files: those given, those on standard input, and those in folders, sorted.
+
+    A folder without any is given as it is.
+    """
+    for name in names:
+        if name == "-":
+            lines = piped("file names", "FILE", errors="surrogateescape")
+            for line in lines:
+                if text := line.rstrip("\r\n"):
+                    yield from _pictures([f"./{text}" if text == "-" else text])
+        elif Path(name).is_dir():
+            yield from _in_folder(name)
+        else:
+            yield name
+
+
+def _in_folder(folder: str) -> list[str]:
+    from offramp.data.images.layout import ENDINGS
+
+    found = sorted(
+        os.path.join(place, name)  # noqa: PTH118  (as the user spelt it)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(ENDINGS) and not name.startswith(".")
+    )
+    return found or [folder]
