@@ -36,6 +36,20 @@ def test_every_page_is_in_the_navigation() -> None:
     assert {str(page.relative_to(docs)) for page in docs.rglob("*.md")} == listed
 
 
+def words(page: str) -> set[tuple[str, str]]:
+    """Rows of a page's tables of words: the word and what it means."""
+    tables = (ROOT / page).read_text(encoding="utf-8").split("| word | means |\n|---|---|\n")[1:]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", "\n".join(t.split("\n\n")[0] for t in tables), re.M)
+    return {(word, meaning) for word, meaning in rows}
+
+
+def test_the_glossary_defines_each_word_of_the_readme_in_the_same_way() -> None:
+    glossary = words("docs/glossary.md")
+    assert len(glossary) == len(dict(glossary))
+    assert words("README.md") - glossary == set()
+    assert len(words("README.md")) > 5
+
+
 def test_the_design_page_shows_the_layers_that_are_enforced() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     contract = settings["tool"]["importlinter"]["contracts"][0]
