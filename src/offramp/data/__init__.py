@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from offramp.data.drawing import HeldOut, RandomSplit
 from offramp.data.given import as_samples
-from offramp.data.images import FashionMNIST, ImageFolder, RandomSplit
+from offramp.data.images import FashionMNIST, ImageFolder
 from offramp.data.samples import Batch, Samples
 from offramp.data.splits import Splits
 
@@ -16,6 +17,7 @@ __all__ = [
     "Batch",
     "DataSpec",
     "FashionMNIST",
+    "HeldOut",
     "ImageFolder",
     "RandomSplit",
     "Samples",

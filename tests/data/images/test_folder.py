@@ -2,6 +2,7 @@ import errno
 import io
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torchvision import datasets, transforms
 
-from offramp.data import DataSpec, ImageFolder, RandomSplit, Samples
+from offramp.data import DataSpec, HeldOut, ImageFolder, Samples
 from offramp.data.splits import SPLIT_NAMES
-from offramp.errors import DataError
+from offramp.errors import DataError, OfframpWarning
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -260,14 +261,6 @@ def test_a_random_split_is_the_same_again_and_differs_by_seed(unsplit: Path) -> 
     assert _ids(_load(unsplit, split={"seed": 1}).load().test) != first
 
 
-def test_copies_of_an_image_are_drawn_into_one_split() -> None:
-    digests = np.array([f"{k % 30:03}" for k in range(90)])
-    drawn = RandomSplit(seed=4).draw(digests)
-    for content in set(digests.tolist()):
-        assert len(set(drawn[digests == content].tolist())) == 1
-    assert set(drawn.tolist()) == set(SPLIT_NAMES)
-
-
 def test_too_few_images_for_a_split_are_refused(unsplit: Path) -> None:
     for path in sorted(unsplit.glob("*/*"))[4:]:
         path.unlink()
@@ -278,9 +271,121 @@ def test_too_few_images_for_a_split_are_refused(unsplit: Path) -> None:
 
 
 def test_a_missing_split_is_named_with_the_folder_that_may_be_meant(split: Path) -> None:
-    (split / "validation").rename(split / "valid")
-    with pytest.raises(DataError, match=r"no folder 'validation' \(rename 'valid' to 'validation'"):
+    (split / "calibration").rename(split / "calibratoin")
+    with pytest.raises(DataError, match=r"'calibration' \(rename 'calibratoin' to 'calibration'"):
         _load(split).load()
+
+
+@pytest.fixture
+def pair(unsplit: Path) -> Path:
+    """Train and val: of three classes with 20 pictures each, 8 of each class in val."""
+    root = unsplit.parent / "pair"
+    for path in sorted(unsplit.glob("*/*")):
+        target = root / ("val" if path.stem < "08" else "train") / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return root
+
+
+def test_of_a_train_val_pair_the_other_splits_are_drawn_from_val(pair: Path) -> None:
+    splits = _load(pair).load().named()
+    assert {name: len(images) for name, images in splits.items()} == {
+        "train": 36,
+        "validation": 6,
+        "calibration": 12,
+        "test": 6,
+    }
+    for name, images in splits.items():
+        assert {one.split("/")[0] for one in _ids(images)} == {
+            "train" if name == "train" else "val"
+        }
+        assert len({*np.bincount(images.targets).tolist()}) == 1  # as many of each class
+
+
+def test_a_test_folder_of_its_own_stays_as_it_is(split: Path) -> None:
+    (split / "calibration").rename(split / "gone")
+    (split / "gone").rename(split.parent / "gone")
+    splits = _load(split, held_out={"validation": 0.5, "calibration": 0.25, "test": 0.25}).load()
+    assert {one.split("/")[0] for one in _ids(splits.test)} == {"test"}
+    assert (len(splits.validation), len(splits.calibration), len(splits.test)) == (4, 2, 6)
+
+
+def test_of_a_train_test_pair_the_other_splits_are_drawn_from_test(pair: Path) -> None:
+    (pair / "val").rename(pair / "test")
+    splits = _load(pair).load()
+    assert {one.split("/")[0] for one in _ids(splits.validation)} == {"test"}
+    assert len(splits.test) == 6
+
+
+def test_two_folders_for_validation_are_refused(split: Path) -> None:
+    (split / "test").rename(split / "valid")
+    with pytest.raises(DataError, match="several folders for validation: valid, validation"):
+        _load(split).load()
+
+
+def test_shares_of_held_out_pictures_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must add up to 1, not 0\.75"):
+        HeldOut(validation=0.25, calibration=0.25, test=0.25)
+
+
+def test_pictures_of_one_source_are_drawn_into_one_split_and_count_once(pair: Path) -> None:
+    splits = _load(pair, source=r"(\w+/\d)\d\.png").load()  # ten pictures of each class a source
+    held = splits.validation, splits.calibration, splits.test
+    sources = [{*map(str, images.clusters)} for images in held if images.clusters is not None]
+    assert len(sources) == 3
+    assert sum(map(len, sources)) == len(set.union(*sources))
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("(", "not a regular expression"),
+        ("a", "needs one group"),
+        ("(x9)", "matches nothing in 60"),
+    ],
+)
+def test_an_expression_that_names_no_source_is_refused(
+    pair: Path, expression: str, message: str
+) -> None:
+    with pytest.raises((ValidationError, DataError), match=message):
+        _load(pair, source=expression).load()
+
+
+@pytest.mark.parametrize("trained", ["val", "val/*", "*/ant/*"])
+def test_calibrating_on_pictures_that_trained_the_backbone_is_warned_of(
+    pair: Path, trained: str
+) -> None:
+    with pytest.warns(OfframpWarning, match=r"of 12 calibration and \d of 6 test samples trained"):
+        _load(pair, trained_on=[trained]).load()
+
+
+def test_training_pictures_in_train_are_as_it_should_be(pair: Path) -> None:
+    assert len(_load(pair, trained_on=["train"]).load().train) == 36
+
+
+def test_a_training_folder_that_is_not_there_is_refused(pair: Path) -> None:
+    with pytest.raises(DataError, match="'trian', but no sample is there"):
+        _load(pair, trained_on=["trian"]).load()
+
+
+def test_listed_classes_fix_the_order_and_may_be_missing_in_a_split(split: Path) -> None:
+    shutil.rmtree(split / "test/cow")
+    (split / "validation/ant/a.png").unlink()
+    (split / "validation/ant/b.JPG").unlink()
+    splits = _load(split, classes=["cow", "dog", "bee", "ant"]).load()
+    assert splits.target_names == ("cow", "dog", "bee", "ant")
+    assert {*splits.test.targets.tolist()} == {2, 3}
+    assert {*splits.validation.targets.tolist()} == {0, 2}
+
+
+def test_a_folder_that_is_no_listed_class_is_refused(split: Path) -> None:
+    with pytest.raises(DataError, match="holds cow, which `classes` does not list"):
+        _load(split, classes=["ant", "bee"]).load()
+
+
+def test_a_class_listed_twice_is_refused(split: Path) -> None:
+    with pytest.raises(ValidationError, match="names a class twice"):
+        _load(split, classes=["ant", "bee", "ant"])
 
 
 def test_an_unsplit_folder_is_told_how_to_split(unsplit: Path) -> None:

@@ -1,7 +1,7 @@
 """Pictures as samples: in memory, in files, or shipped with the package."""
 
 from offramp.data.images.embedded import FashionMNIST
-from offramp.data.images.folder import ImageFolder, RandomSplit
+from offramp.data.images.folder import ImageFolder
 from offramp.data.images.pictures import at_size, labelled_pictures
 from offramp.data.images.settings import PictureSettings
 
@@ -9,7 +9,6 @@ __all__ = [
     "FashionMNIST",
     "ImageFolder",
     "PictureSettings",
-    "RandomSplit",
     "at_size",
     "labelled_pictures",
 ]

@@ -3,7 +3,7 @@
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,9 @@ from offramp.data.splits import SPLIT_NAMES
 from offramp.errors import DataError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
+_NAMED = 3  # folders that an error names
 
 _log = logging.getLogger(__name__)
 
@@ -28,37 +31,62 @@ class ImageFile:
     class_name: str
 
 
-def list_split(root: Path) -> list[ImageFile]:
+def list_split(root: Path, classes: Sequence[str] | None = None) -> list[ImageFile]:
     """Files of root/SPLIT/CLASS/name, in the order of splits, classes and names.
 
+    A folder `val`, `valid` or `dev` is the split validation. There have to be `train` and at least
+    one of validation and test; the other splits are drawn from these later.
+
+    Args:
+        root: The folder.
+        classes: Folders to read, which a split may lack; None reads all, and every split needs all.
+
     Raises:
-        DataError: A split is missing, the classes differ between splits, or a class is empty.
+        DataError: A split is missing, a class is not listed, or without `classes` differs between
+            splits or is empty.
     """
-    present = {folder.name: folder for folder in _folders(root)}
-    missing = [name for name in SPLIT_NAMES if name not in present]
-    if missing:
+    present = _splits(root)
+    if classes is None:
+        held = {name: {entry.name for entry in _folders(folder)} for name, folder in present}
+        _check_same_classes(root, held)
+    return [file for name, folder in present for file in _images(folder, name, classes)]
+
+
+def _splits(root: Path) -> list[tuple[str, Path]]:
+    """Name and folder of each split that is there, in order."""
+    folders = _folders(root)
+    named = [(_ALIASES.get(folder.name, folder.name), folder) for folder in folders]
+    names = [name for name, _ in named]
+    if names.count("validation") > 1:
         raise DataError(
-            f"{root} has no folder {' or '.join(map(repr, missing))}{_near(missing, present)}. "
-            f"Name the four splits {', '.join(SPLIT_NAMES)}, or, where {root} holds one folder per "
-            "class, add `split: {}` to draw them at random."
+            f"{root} has several folders for validation: "
+            f"{', '.join(f.name for name, f in named if name == 'validation')}. Keep one."
         )
-    classes = {name: {folder.name for folder in _folders(present[name])} for name in SPLIT_NAMES}
-    _check_same_classes(root, classes)
-    return [file for name in SPLIT_NAMES for file in _images(present[name], name)]
+    missing = [name for name in SPLIT_NAMES if name not in names]
+    near = _near(missing, [name for name in names if name not in SPLIT_NAMES])
+    if "train" in missing or {"validation", "test"} <= {*missing} or near:
+        raise DataError(
+            f"{root} has no folder {' or '.join(map(repr, missing))}{near}. Give it the folders "
+            "train and val (calibration and test pictures are then drawn from val), or the four "
+            f"splits {', '.join(SPLIT_NAMES)}; or, where {root} holds one folder per class, add "
+            "`split: {}` to draw them at random."
+        )
+    order = {name: place for place, name in enumerate(SPLIT_NAMES)}
+    return sorted((pair for pair in named if pair[0] in order), key=lambda pair: order[pair[0]])
 
 
-def list_unsplit(root: Path) -> list[ImageFile]:
-    """Files of root/CLASS/name, in the order of classes and names.
+def list_unsplit(root: Path, classes: Sequence[str] | None = None) -> list[ImageFile]:
+    """Files of root/CLASS/name, in the order of classes and names; arguments as in `list_split`.
 
     Raises:
-        DataError: The folder is missing or holds no classes, or a class is empty.
+        DataError: The folder is missing or holds no classes, or a class is empty or not listed.
     """
-    return list(_images(root, ""))
+    return list(_images(root, "", classes))
 
 
-def _images(folder: Path, split: str) -> Iterator[ImageFile]:
+def _images(folder: Path, split: str, classes: Sequence[str] | None) -> Iterator[ImageFile]:
     ignored: Counter[str] = Counter()
-    for class_folder in _folders(folder):
+    for class_folder in _class_folders(folder, classes):
         entries = _entries(class_folder)
         nested = [entry.name for entry in entries if entry.is_dir()]
         if nested:
@@ -69,15 +97,29 @@ def _images(folder: Path, split: str) -> Iterator[ImageFile]:
             )
         images = [entry for entry in entries if entry.suffix.lower() in ENDINGS]
         ignored.update(e.suffix or e.name for e in entries if e.suffix.lower() not in ENDINGS)
-        if not images:
+        if not images and classes is None:
             raise DataError(
                 f"{class_folder} holds no image ({', '.join(ENDINGS)}). Add images of this class, "
-                "or remove the class from every split."
+                "remove its folder from every split, or list the backbone's classes in `classes`: "
+                "then a split may lack some."
             )
         yield from (ImageFile(path, split, class_folder.name) for path in images)
     if ignored:
         found = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
         _log.warning("%s: not read, since they are not %s: %s", folder, "/".join(ENDINGS), found)
+
+
+def _class_folders(folder: Path, classes: Sequence[str] | None) -> list[Path]:
+    """The folders of the classes to read, all of which have to be listed."""
+    folders = _folders(folder)
+    unknown = [each.name for each in folders if classes is not None and each.name not in classes]
+    if unknown:
+        raise DataError(
+            f"{folder} holds {', '.join(unknown[:_NAMED])}{', ...' if unknown[_NAMED:] else ''}, "
+            "which `classes` does not list. Add each in its place in the backbone's order, or move "
+            "the folder away."
+        )
+    return folders
 
 
 def _folders(root: Path) -> list[Path]:
@@ -114,12 +156,12 @@ def _check_same_classes(root: Path, classes: Mapping[str, set[str]]) -> None:
     if any(lacking.values()):
         differences = "; ".join(f"{name} lacks {', '.join(c)}" for name, c in lacking.items() if c)
         raise DataError(
-            f"the classes in {root} differ between splits: {differences}. Add images of "
-            "these classes, or remove the class from every split."
+            f"the classes in {root} differ between splits: {differences}. Add images of these "
+            "classes, remove their folders from every split, or list the backbone's classes in "
+            "`classes`: then a split may lack some."
         )
 
 
-def _near(missing: list[str], present: Mapping[str, Path]) -> str:
-    others = [name for name in present if name not in SPLIT_NAMES]
-    pairs = [(m, n) for m in missing for n in difflib.get_close_matches(m, others, cutoff=0.45)]
+def _near(missing: Sequence[str], others: Sequence[str]) -> str:
+    pairs = [(m, n) for m in missing for n in difflib.get_close_matches(m, others, cutoff=0.6)]
     return "".join(f" (rename {other!r} to {name!r}?)" for name, other in pairs)

@@ -145,6 +145,7 @@ def labelled_pictures(
     preprocess: ImagePreprocess,
     *,
     ids: NDArray[np.str_] | None = None,
+    clusters: NDArray[np.str_] | None = None,
 ) -> Samples:
     """Pictures with one class number or value each, as samples.
 
@@ -153,13 +154,14 @@ def labelled_pictures(
         labels: (N,) int64 class numbers or float32 values.
         preprocess: What makes a picture the backbone's input.
         ids: (N,) a stable name of each picture.
+        clusters: (N,) the source of each picture.
 
     Raises:
         ShapeError: There is not one label and id for each picture.
         DataError: There are no pictures.
     """
     raw = PictureArray(pictures) if isinstance(pictures, np.ndarray) else pictures
-    return Samples.of(PictureSource(raw, labels, preprocess), ids=ids)
+    return Samples.of(PictureSource(raw, labels, preprocess), ids=ids, clusters=clusters)
 
 
 def at_size(samples: Samples, side: int) -> Samples:
