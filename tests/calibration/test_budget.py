@@ -1,5 +1,4 @@
 import itertools
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -241,14 +240,6 @@ def test_the_error_for_a_budget_gives_costs_only_of_exits_that_can_answer_alone(
         budgeted(regression(), 20.0, score="agreement")
 
 
-@pytest.mark.slow
-def test_ten_thousand_rows_take_under_a_second() -> None:
-    outputs = made(count=10_000, exits=4)
-    start = time.process_time()
-    budgeted(outputs, 50.0)
-    assert time.process_time() - start < 1.0
-
-
 def hard(kind: str, num: int = 1200) -> ExitOutputs:
     """Two early exits; the first is poor, or confident when it is wrong."""
     outputs = made(7, num)
@@ -286,11 +277,3 @@ def test_the_search_is_as_good_as_a_fine_grid_of_thresholds(kind: str) -> None:
     budgets = np.linspace(costs.min() * 1.05, costs.max(), 7).tolist()
     for point, budget in zip(budget_curve(outputs, budgets), budgets, strict=True):
         assert point.value >= values[costs <= budget].max() - 0.002
-
-
-@pytest.mark.slow
-def test_half_a_million_rows_take_seconds() -> None:
-    outputs = made(3, 500_000)
-    begun = time.process_time()
-    budgeted(outputs, 50.0)
-    assert time.process_time() - begun < 30

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,25 @@ def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> Non
     with pytest.raises(BundleError, match="file"):
         write_bytes(tmp_path / "file" / "below", b"content")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+
+
+def test_the_next_write_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    killed = "from offramp.storage.atomic import *\nimport os, pathlib, sys\n"
+    killed += "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
+    killed += "    temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    path = tmp_path / "table.json"
+    subprocess.run([sys.executable, "-c", killed, str(path)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.read_bytes() == b"half"
+    write_bytes(path, b"whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_leaves_the_temporary_files_of_running_processes_and_of_other_paths(
+    tmp_path: Path,
+) -> None:
+    others = [f".table.{os.getppid()}.tmp.json", ".tables.1.tmp.json", ".table.1.tmp.txt"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    write_bytes(tmp_path / "table.json", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "table.json"])

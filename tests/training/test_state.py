@@ -103,12 +103,6 @@ def test_a_damaged_state_is_named_and_not_used(
     assert same(fresh, learner())
 
 
-def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".state.123.tmp.safetensors").write_bytes(b"half")
-    assert not load_state(tmp_path / "state.safetensors", learner())
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_state_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     path.mkdir()

@@ -260,8 +260,6 @@ class Draft:
             _settle(folder / SHARDS, None)
             for name, each in files.items():
                 _settle(folder / name, self.layout.num_samples * each)
-        for path in folder.glob(".*.tmp*"):  # of a process that was killed
-            path.unlink()
         index = Index(
             key=self.key,
             parts=parts,

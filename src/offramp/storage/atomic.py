@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +17,39 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success, flush it to disk and rename it.
 
     The suffix is kept, since some writers choose their format by it. On any exception the
-    temporary file is removed and what stood at `path` stays.
+    temporary file is removed and what stood at `path` stays. A process that is killed here leaves
+    its temporary file behind; the next one that writes to the same path removes it.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    _remove_leftovers(path)
     try:
         yield temporary
         flush(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files for `path` whose processes have ended."""
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.tmp{re.escape(path.suffix)}")
+    for each in path.parent.iterdir():
+        match = pattern.fullmatch(each.name)
+        if match and not _is_running(int(match[1])):
+            each.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process runs; True where that cannot be told."""
+    if os.name == "nt":  # signal 0 would interrupt it there
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def flush(path: Path) -> None:

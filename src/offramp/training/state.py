@@ -140,8 +140,6 @@ def save_state(path: Path, learner: Learner) -> None:
 
 def load_state(path: Path, learner: Learner) -> bool:
     """Give a learner the state that was saved, if it is whole; say whether there was one."""
-    for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
-        leftover.unlink()  # of a run that was killed while writing
     if not path.exists():
         return False
     try:
