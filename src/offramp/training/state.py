@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from offramp.errors import BundleError, DataError
 from offramp.multiexit.trial import Epoch, trial_label
@@ -128,9 +128,8 @@ def save_state(path: Path, learner: Learner) -> None:
     make_folder(path.parent)
     try:
         with replacing(path) as temporary:
-            save_file(
-                tensors, temporary, {"state": json.dumps(about)}
-            )  # several would be unordered
+            # `save_file` would write to a temporary file of its own, which a kill leaves behind.
+            temporary.write_bytes(save(tensors, {"state": json.dumps(about)}))
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"the training state {path} cannot be written: {error}. Free some space there and run "
