@@ -152,7 +152,7 @@ def checked_labels(
 def training_labels(
     labels: NDArray[Any],
     num_outputs: int,
-    target_names: Sequence[str] | None = None,
+    target_names: Sequence[str] = (),
     *,
     task: Task = "classification",
 ) -> NDArray[Any]:
@@ -162,12 +162,12 @@ def training_labels(
         labels: (N,) class numbers or values. Of two classes they may be 0.0 and 1.0, as binary
             cross entropy takes them.
         num_outputs: Of every exit.
-        target_names: One per class, where they are known; not looked at for regression.
+        target_names: One per class; empty where classes have no names. Ignored for regression.
         task: What the labels are.
 
     Raises:
         DataError: Labels are probabilities, or, for classification, not class numbers or outside
-            0..num_outputs - 1, or the names are not `num_outputs` many.
+            0..num_outputs - 1, or there are names, but not `num_outputs` many.
     """
     if labels.ndim > 1:
         raise DataError(
@@ -183,9 +183,9 @@ def training_labels(
 
 
 def _check_class_numbers(
-    labels: NDArray[Any], num_outputs: int, class_names: Sequence[str] | None
+    labels: NDArray[Any], num_outputs: int, class_names: Sequence[str]
 ) -> None:
-    if class_names is not None and len(class_names) != num_outputs:
+    if class_names and len(class_names) != num_outputs:
         raise DataError(
             f"the data has {len(class_names)} classes but the model has {num_outputs} outputs. "
             "Use a model trained on these classes, or the data it was trained on."

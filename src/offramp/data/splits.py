@@ -12,7 +12,8 @@ from offramp.task import Task
 
 LIMIT_SEED = 0
 SPLIT_NAMES = ("train", "validation", "calibration", "test")
-_NAMED = 5  # samples that an error names; it counts the others
+SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
+_NAMED = 5  # faults that an error lists; it counts the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +83,16 @@ def refuse_unreadable(faults: Sequence[str], total: int, origin: str) -> None:
         DataError: There are any; it names the first few.
     """
     if faults:
-        more = f"\n  and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         raise DataError(
-            f"{len(faults)} of {total} files in {origin} cannot be read:\n  "
-            + "\n  ".join(faults[:_NAMED])
-            + f"{more}\nRepair or remove them, or leave them out with `on_corrupt: skip`."
+            f"{len(faults)} of {total} files in {origin} cannot be read:\n{first_few(faults)}\n"
+            "Repair or remove them, or leave them out with `on_corrupt: skip`."
         )
+
+
+def first_few(faults: Sequence[str]) -> str:
+    """The first faults, a line each, and how many more there are."""
+    more = [f"and {len(faults) - _NAMED} more"] if len(faults) > _NAMED else []
+    return "\n".join(f"  {line}" for line in [*faults[:_NAMED], *more])
 
 
 def thinned(samples: Samples, limit: int | None) -> Samples:

@@ -3,16 +3,15 @@
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from offramp.data.splits import SPLIT_NAMES
+from offramp.data.images.listing import check_same_classes
+from offramp.data.splits import SPLIT_ALIASES, SPLIT_NAMES
 from offramp.errors import DataError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
 _NAMED = 3  # folders that an error names
 
 _log = logging.getLogger(__name__)
@@ -48,14 +47,14 @@ def list_split(root: Path, classes: Sequence[str] | None = None) -> list[ImageFi
     present = _splits(root)
     if classes is None:
         held = {name: {entry.name for entry in _folders(folder)} for name, folder in present}
-        _check_same_classes(root, held)
+        check_same_classes(root, held)
     return [file for name, folder in present for file in _images(folder, name, classes)]
 
 
 def _splits(root: Path) -> list[tuple[str, Path]]:
     """Name and folder of each split that is there, in order."""
     folders = _folders(root)
-    named = [(_ALIASES.get(folder.name, folder.name), folder) for folder in folders]
+    named = [(SPLIT_ALIASES.get(folder.name, folder.name), folder) for folder in folders]
     names = [name for name, _ in named]
     if names.count("validation") > 1:
         raise DataError(
@@ -148,18 +147,6 @@ def _entries(folder: Path) -> list[Path]:
                 "name samples in tables and files. Rename it."
             ) from error
     return entries
-
-
-def _check_same_classes(root: Path, classes: Mapping[str, set[str]]) -> None:
-    everywhere = set.union(*classes.values())
-    lacking = {name: sorted(everywhere - held) for name, held in classes.items()}
-    if any(lacking.values()):
-        differences = "; ".join(f"{name} lacks {', '.join(c)}" for name, c in lacking.items() if c)
-        raise DataError(
-            f"the classes in {root} differ between splits: {differences}. Add images of these "
-            "classes, remove their folders from every split, or list the backbone's classes in "
-            "`classes`: then a split may lack some."
-        )
 
 
 def _near(missing: Sequence[str], others: Sequence[str]) -> str:

@@ -145,6 +145,7 @@ def labelled_pictures(
     preprocess: ImagePreprocess,
     *,
     ids: NDArray[np.str_] | None = None,
+    groups: NDArray[np.str_] | None = None,
     clusters: NDArray[np.str_] | None = None,
 ) -> Samples:
     """Pictures with one class number or value each, as samples.
@@ -154,6 +155,7 @@ def labelled_pictures(
         labels: (N,) int64 class numbers or float32 values.
         preprocess: What makes a picture the backbone's input.
         ids: (N,) a stable name of each picture.
+        groups: (N,) what each picture belongs to.
         clusters: (N,) the source of each picture.
 
     Raises:
@@ -161,7 +163,8 @@ def labelled_pictures(
         DataError: There are no pictures.
     """
     raw = PictureArray(pictures) if isinstance(pictures, np.ndarray) else pictures
-    return Samples.of(PictureSource(raw, labels, preprocess), ids=ids, clusters=clusters)
+    source = PictureSource(raw, labels, preprocess)
+    return Samples.of(source, ids=ids, groups=groups, clusters=clusters)
 
 
 def at_size(samples: Samples, side: int) -> Samples:
