@@ -16,6 +16,7 @@ from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
 from offramp.training import fit_branches
 from offramp.training.outcome import best_per_cut
+from offramp.training.settings import Keep
 
 Images = tuple[Tensor, Tensor]
 Fit = Callable[..., MultiExit]
@@ -63,13 +64,15 @@ def test_what_is_learned_beats_chance_clearly(fit: Fit) -> None:
     assert min(trial.validation_score for trial in model.chosen.values()) > 0.5
 
 
-def test_a_trial_reports_its_best_epoch_and_holds_those_weights(
-    fit: Fit, validation: Images
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_trial_reports_the_epoch_that_was_kept_and_holds_its_weights(
+    fit: Fit, validation: Images, keep: Keep
 ) -> None:
-    model = fit(epochs=8, lr=3e-2, cache_dtype="float32")
+    model = fit(epochs=8, lr=3e-2, cache_dtype="float32", keep=keep)
     for trial in model.trials:
         losses = [epoch.validation_loss for epoch in trial.history]
-        assert trial.best_epoch == 1 + losses.index(min(losses))
+        best = 1 + losses.index(min(losses))
+        assert trial.best_epoch == (best if keep == "best" else len(losses))
         answers = model.answer(as_samples(validation), [trial], 23, "", lambda *_: None)
         outputs = torch.from_numpy(answers.by_branch[0])
         loss = nn.functional.cross_entropy(outputs, validation[1])

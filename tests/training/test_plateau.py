@@ -38,3 +38,34 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_is_never_best(loss: float) 
     last = run([3.0, loss])[-1]
     assert last.stopped
     assert (last.best_epoch, last.best_loss) == (1, 3.0)
+
+
+KERAS = TrainSettings(profile="keras", lr=1.0, lr_factor=0.5, epochs=20)
+SLOW = [1.0, 0.99997, 0.99994, 0.99991]
+
+
+def test_as_in_keras_small_gains_reduce_the_learning_rate_but_do_not_stop_training() -> None:
+    states = run(SLOW, KERAS)
+    assert [state.lr for state in states] == [1, 1, 0.5, 0.5]
+    assert [state.best_epoch for state in states] == [1, 2, 3, 4]
+
+
+def test_without_the_keras_profile_any_gain_keeps_the_learning_rate() -> None:
+    assert [state.lr for state in run(SLOW)] == [1, 1, 1, 1]
+
+
+def test_as_in_keras_a_reduction_does_not_reset_the_count_towards_the_stop() -> None:
+    states = run([1.0, 2.0, 2.0, 2.0, 2.0, 2.0], KERAS)
+    assert [state.lr for state in states] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert [state.stopped for state in states] == [False] * 5 + [True]
+
+
+def test_the_learning_rate_goes_by_the_loss_that_last_counted() -> None:
+    states = run([1.0, 0.99995, 0.99985, 0.99984, 0.99983], KERAS)
+    assert [state.lr for state in states] == [1, 1, 1, 1, 0.5]
+
+
+def test_a_profile_sets_defaults_and_gives_way_to_what_is_said() -> None:
+    assert (KERAS.lr_min_delta, KERAS.adam_epsilon) == (1e-4, 1e-7)
+    assert TrainSettings(profile="keras", adam_epsilon=1e-8).adam_epsilon == 1e-8
+    assert TrainSettings.model_validate(KERAS.model_dump()) == KERAS

@@ -55,13 +55,17 @@ class Plateau:
     """Where a branch stands after some epochs.
 
     Counting follows Keras, which the paper used: with a patience of 2, the second epoch in a row
-    without a lower loss is the one that acts. Lower means strictly lower than ever before.
+    without a lower loss is the one that acts. The learning rate and the stop each have a best loss
+    of their own, as Keras's two callbacks have: for the stop, lower means strictly lower than ever
+    before; for the learning rate, lower by more than `lr_min_delta`.
 
     Attributes:
         lr: Learning rate for the next epoch.
         epoch: Epochs done.
-        best_epoch: The one with the least validation loss, counted from 1; 0 before any.
-        flat_epochs: Since the last lower loss or fall of the learning rate.
+        best_loss: The least validation loss.
+        best_epoch: The epoch of that loss, counted from 1; 0 before any.
+        lr_best_loss: The best loss that the learning rate goes by.
+        flat_epochs: Since that loss or the last reduction of the learning rate.
         stopped: No further epoch.
     """
 
@@ -69,6 +73,7 @@ class Plateau:
     epoch: int = 0
     best_loss: float = math.inf
     best_epoch: int = 0
+    lr_best_loss: float = math.inf
     flat_epochs: int = 0
     stopped: bool = False
 
@@ -80,26 +85,30 @@ class Plateau:
     def after(self, loss: float, settings: TrainSettings) -> Self:
         """Where the branch stands after one more epoch, with this validation loss."""
         epoch = self.epoch + 1
-        last = epoch >= settings.epochs
-        if loss < self.best_loss:
-            return replace(
-                self, epoch=epoch, best_loss=loss, best_epoch=epoch, flat_epochs=0, stopped=last
-            )
-        flat = self.flat_epochs + 1
-        falls = flat >= settings.lr_patience
+        lower = loss < self.best_loss
+        best_epoch = epoch if lower else self.best_epoch
         return replace(
-            self,
+            self._with_rate_after(loss, settings),
             epoch=epoch,
-            lr=self.lr * settings.lr_factor if falls else self.lr,
-            flat_epochs=0 if falls else flat,
-            stopped=last
-            or epoch - self.best_epoch >= settings.stop_patience
+            best_loss=loss if lower else self.best_loss,
+            best_epoch=best_epoch,
+            stopped=epoch >= settings.epochs
+            or epoch - best_epoch >= settings.stop_patience
             or not math.isfinite(loss),
         )
 
+    def _with_rate_after(self, loss: float, settings: TrainSettings) -> Self:
+        """With the learning rate that follows this loss."""
+        if loss + settings.lr_min_delta < self.lr_best_loss:
+            return replace(self, lr_best_loss=loss, flat_epochs=0)
+        flat = self.flat_epochs + 1
+        if flat < settings.lr_patience:
+            return replace(self, flat_epochs=flat)
+        return replace(self, lr=self.lr * settings.lr_factor, flat_epochs=0)
+
 
 class Learner:
-    """A branch, its Adam, where it stands, and its best weights so far.
+    """A branch, its Adam, where it stands, and the weights to keep so far.
 
     Every step draws from a random stream of its own, so no other branch's work can show in it. An
     exception of the branch's own code ends this branch and no other.
@@ -124,8 +133,13 @@ class Learner:
         self.history: list[Epoch] = []
         self.failure: str | None = None
         self.passing = False
-        self._adam = torch.optim.Adam(branch.parameters(), lr, fused=self._device.type != "mps")
-        self._best: Tensors = {}
+        self._adam = torch.optim.Adam(
+            branch.parameters(),
+            lr,
+            eps=settings.adam_epsilon,
+            fused=self._device.type != "mps",
+        )
+        self._kept: Tensors = {}
         self._train = Average()
         self._validation = Average()
 
@@ -143,6 +157,10 @@ class Learner:
     def done(self) -> bool:
         """Whether nothing is left to train."""
         return self.plateau.stopped or self.failure is not None
+
+    @property
+    def _keeps_last(self) -> bool:
+        return self._settings.keep == "last"
 
     def begin_epoch(self) -> None:
         """Take this epoch's learning rate and start new averages."""
@@ -163,22 +181,22 @@ class Learner:
         self._failing_alone(self._end_epoch)
 
     def result(self) -> Trial | Failed:
-        """The trained branch with its best weights, on the CPU; or why there is none."""
+        """The trained branch with the weights that were kept, on the CPU; or why there is none."""
         name = self.name
         if self.failure is not None:
             return Failed(name.cut, name.spec, name.seed, self.failure, name.rate)
-        self.branch.load_state_dict(self._best)
+        self.branch.load_state_dict(self._kept)
         plain_dropout(self.branch)
-        best = self.history[self.plateau.best_epoch - 1]
+        kept = self.history[-1 if self._keeps_last else self.plateau.best_epoch - 1]
         return Trial(
             cut=name.cut,
             spec=name.spec,
             seed=name.seed,
             branch=self.branch.cpu().eval(),
             history=tuple(self.history),
-            best_epoch=best.epoch,
-            validation_loss=best.validation_loss,
-            validation_score=best.validation_score,
+            best_epoch=kept.epoch,
+            validation_loss=kept.validation_loss,
+            validation_score=kept.validation_score,
             rate=name.rate,
         )
 
@@ -197,7 +215,7 @@ class Learner:
         self.plateau = Plateau(**read["plateau"])
         self.history = [Epoch(**epoch) for epoch in read["history"]]
         self.failure = read["failure"]
-        self._best = self._part(tensors, "best/")
+        self._kept = self._part(tensors, "best/")
         if self.done:
             return
         self.branch.load_state_dict(self._part(tensors, "now/"))
@@ -246,15 +264,15 @@ class Learner:
         [train_loss], [loss, score] = self._train.means(), self._validation.means()
         lr, self.plateau = self.plateau.lr, self.plateau.after(loss, self._settings)
         self.history.append(Epoch(self.plateau.epoch, train_loss, loss, score, lr))
-        if self.plateau.improved:
-            self._best = {k: v.detach().clone() for k, v in self.branch.state_dict().items()}
-        if self.plateau.best_epoch == 0:
-            self.failure = "diverged in epoch 1"
+        if self.plateau.improved or self._keeps_last:
+            self._kept = {k: v.detach().clone() for k, v in self.branch.state_dict().items()}
+        if self.plateau.best_epoch == 0 or (self._keeps_last and not math.isfinite(loss)):
+            self.failure = f"diverged in epoch {self.epoch}"
 
     def _tensors(self) -> Tensors:
         if self.failure is not None:
             return {}
-        tensors = {f"best/{name}": value for name, value in self._best.items()}
+        tensors = {f"best/{name}": value for name, value in self._kept.items()}
         if not self.done:
             tensors |= {f"now/{name}": value for name, value in self.branch.state_dict().items()}
             for place, slots in self._adam.state_dict()["state"].items():

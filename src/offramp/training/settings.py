@@ -1,6 +1,6 @@
 """TrainSettings: how branches are trained; the paper's profile (section 4.3) by default."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import (
@@ -11,6 +11,7 @@ from pydantic import (
     ValidationError,
     field_serializer,
     field_validator,
+    model_validator,
 )
 
 from offramp.data.augment import Augment
@@ -21,18 +22,29 @@ from offramp.spec import Spec
 How = Literal["cached", "fused", "auto"]
 Precision = Literal["fp32", "bf16"]
 RegressionLoss = Literal["mae", "mse"]
+Profile = Literal["torch", "keras"]
+Keep = Literal["best", "last"]
 
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _RATES: TypeAdapter[tuple[float, ...]] = TypeAdapter(tuple[Rate, ...])
 
-_NOT_OF_A_TRIAL = {"seeds", "how", "disk_gb", "memory_gb"}
+_NOT_OF_A_TRIAL = {"profile", "seeds", "how", "disk_gb", "memory_gb"}
+
+
+_PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "torch": {},
+    "keras": {"lr_min_delta": 1e-4, "adam_epsilon": 1e-7},
+}
+"""Defaults of each profile that differ from the fields' own."""
 
 
 class TrainSettings(Spec):
     """How branches are trained.
 
     Attributes:
+        profile: Defaults of `lr_min_delta` and `adam_epsilon`: those of `torch` (0 and 1e-8), or
+            those of `keras` (1e-4 and 1e-7), which the paper's authors used.
         seeds: Each trains every branch once; a seed decides initial weights and dropout only.
         epochs: At most, for each branch.
         batch_size: Samples per step; the last batch of an epoch may be smaller.
@@ -40,7 +52,12 @@ class TrainSettings(Spec):
             every seed. The paper uses 1e-4.
         lr_factor: What the learning rate is multiplied by on a plateau.
         lr_patience: Epochs without a lower validation loss after which that happens.
+        lr_min_delta: How much lower the loss has to be to count for `lr_patience`; any decrease
+            counts for `stop_patience`.
         stop_patience: Epochs without a lower validation loss after which a branch stops.
+        keep: Weights of the epoch with the least validation loss, or those of the last epoch,
+            which Keras keeps unless told otherwise; the paper does not say.
+        adam_epsilon: Added to the denominator of Adam's steps.
         data_seed: Decides the order of the samples, the same for all branches and seeds.
         regression_loss: Mean absolute error as in the paper, or mean squared error; classes
             are trained with cross entropy.
@@ -55,13 +72,17 @@ class TrainSettings(Spec):
         augment: Changes the training images at random; needs the fused mode, or views.
     """
 
+    profile: Profile = "torch"
     seeds: tuple[NonNegativeInt, ...] = (0,)
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 64
     lr: Rate | tuple[Rate, ...] = 1e-4
     lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.6
     lr_patience: PositiveInt = 2
+    lr_min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     stop_patience: PositiveInt = 5
+    keep: Keep = "best"
+    adam_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
     data_seed: NonNegativeInt = 0
     regression_loss: RegressionLoss = "mae"
     precision: Precision = "fp32"
@@ -70,6 +91,13 @@ class TrainSettings(Spec):
     disk_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     augment: Augment | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults_of_the_profile(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(given.get("profile"), str):
+            return given
+        return {**_PROFILES.get(given["profile"], {}), **given}
 
     @field_validator("seeds")
     @classmethod
@@ -120,7 +148,9 @@ class TrainSettings(Spec):
 
     def of(self, rate: float | None) -> dict[str, Any]:
         """What decides the training of one branch, whatever other trials there are and how."""
-        return self.at(rate).model_dump(mode="json", exclude=_NOT_OF_A_TRIAL)
+        return self.at(rate).model_dump(
+            mode="json", exclude=_NOT_OF_A_TRIAL, exclude_defaults=True
+        )
 
 
 class TrainOptions(TypedDict, total=False):
@@ -130,8 +160,12 @@ class TrainOptions(TypedDict, total=False):
     batch_size: int
     lr: float | Sequence[float]
     lr_factor: float
+    profile: Profile
     lr_patience: int
+    lr_min_delta: float
     stop_patience: int
+    keep: Keep
+    adam_epsilon: float
     data_seed: int
     regression_loss: RegressionLoss
     precision: Precision
