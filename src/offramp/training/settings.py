@@ -148,9 +148,7 @@ class TrainSettings(Spec):
 
     def of(self, rate: float | None) -> dict[str, Any]:
         """What decides the training of one branch, whatever other trials there are and how."""
-        return self.at(rate).model_dump(
-            mode="json", exclude=_NOT_OF_A_TRIAL, exclude_defaults=True
-        )
+        return self.at(rate).model_dump(mode="json", exclude=_NOT_OF_A_TRIAL, exclude_defaults=True)
 
 
 class TrainOptions(TypedDict, total=False):
