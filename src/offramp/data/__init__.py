@@ -6,11 +6,11 @@ from pydantic import Field
 
 from offramp.data.drawing import HeldOut, RandomSplit
 from offramp.data.given import as_samples
-from offramp.data.images import FashionMNIST, ImageFolder
+from offramp.data.images import FashionMNIST, ImageFolder, ImageTable
 from offramp.data.samples import Batch, Samples
 from offramp.data.splits import Splits
 
-DataSpec = Annotated[FashionMNIST | ImageFolder, Field(discriminator="kind")]
+DataSpec = Annotated[FashionMNIST | ImageFolder | ImageTable, Field(discriminator="kind")]
 """Any kind of data a plan may name."""
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "FashionMNIST",
     "HeldOut",
     "ImageFolder",
+    "ImageTable",
     "RandomSplit",
     "Samples",
     "Splits",

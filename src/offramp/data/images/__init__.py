@@ -1,13 +1,17 @@
 """Pictures as samples: in memory, in files, or shipped with the package."""
 
 from offramp.data.images.embedded import FashionMNIST
+from offramp.data.images.files import PictureFiles
 from offramp.data.images.folder import ImageFolder
 from offramp.data.images.pictures import at_size, labelled_pictures
 from offramp.data.images.settings import PictureSettings
+from offramp.data.images.table import ImageTable
 
 __all__ = [
     "FashionMNIST",
     "ImageFolder",
+    "ImageTable",
+    "PictureFiles",
     "PictureSettings",
     "at_size",
     "labelled_pictures",
