@@ -1,6 +1,6 @@
 """Data sets that a user brings: anything with `len` and `[i]`, or a pair of arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from offramp.data.adapted import AdaptedDataset, Keys, checked_keys
 from offramp.data.item import (
     Item,
     MapDataset,
     checked_target,
     digest_of,
+    listed_keys,
     parts_of,
     probe_items,
     read_item,
@@ -23,7 +25,9 @@ from offramp.data.samples import NAMES, Batch, Samples, Source
 from offramp.errors import DataError, ShapeError
 
 
-def as_samples(data: Any) -> Samples:
+def as_samples(
+    data: Any, *, keys: Keys | None = None, preprocess: Callable[[Any], Any] | None = None
+) -> Samples:
     """Take whatever a user may give as a data set.
 
     Args:
@@ -31,15 +35,39 @@ def as_samples(data: Any) -> Samples:
             target), where None stands for an input that a sample lacks, and which may have
             attributes `ids`, `groups` and `clusters` of one entry per sample; or a pair of arrays
             or tensors (inputs, targets), where `inputs` may be a tuple of arrays.
+        keys: Where `[i]` gives a dict, its keys of the input (or a tuple of keys) and the target,
+            such as `("image", "label")`.
+        preprocess: Called with each input that is a picture, a pillow image or an array of uint8;
+            returns what the model reads, (C, H, W), always the same for the same picture.
 
     Raises:
-        DataError: It is none of these, or it is empty, or a target is not a number.
+        DataError: It is none of these, or it is empty, or a target is not a number; or keys or
+            preprocess are given for arrays or `Samples`.
         ShapeError: The arrays of a pair, or ids, groups and clusters, differ in length.
     """
+    ready = isinstance(data, Samples) or _is_pair(data)
+    if ready and (keys is not None or preprocess is not None):
+        raise DataError(
+            "`keys` and `preprocess` are for data sets that give one item at a time. Prepare "
+            "arrays beforehand; what as_samples returned needs neither."
+        )
     if isinstance(data, Samples):
         return data
-    if _is_pair(data):
+    if ready:
         return Samples.of(_array_source(data))
+    _check_map_style(data)
+    names = {name: getattr(data, name, None) for name in NAMES}
+    if keys is not None or preprocess is not None:
+        data = AdaptedDataset(data, None if keys is None else checked_keys(keys), preprocess)
+    return Samples.of(MapSource(data), **names)
+
+
+def _check_map_style(data: Any) -> None:
+    if isinstance(data, Mapping):
+        raise DataError(
+            f"a dict is not a data set; this one has {listed_keys(data)}. Give one of its parts, "
+            "or a pair (inputs, labels)."
+        )
     if isinstance(data, tuple) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         inner = "Give its `.dataset`. " if hasattr(data, "dataset") else ""
         raise DataError(
@@ -47,8 +75,6 @@ def as_samples(data: Any) -> Samples:
             f"(inputs, labels); got {type(data).__name__}. {inner}A stream can be read into a "
             "list first."
         )
-    names = {name: getattr(data, name, None) for name in NAMES}
-    return Samples.of(MapSource(data), **names)
 
 
 class _Seen:

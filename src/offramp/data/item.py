@@ -1,11 +1,12 @@
 """Item: one sample of a user's data set, read and checked."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from offramp.errors import DataError, ShapeError
@@ -31,6 +32,12 @@ class MapDataset(Protocol):
 def read_item(dataset: MapDataset, row: int) -> Item:
     """Inputs and target of one sample, checked."""
     item = dataset[row]
+    if isinstance(item, Mapping):
+        raise DataError(
+            f"sample {row} is a dict with {listed_keys(item)}, not a pair (input, label). Name the "
+            'keys of its input and its label, for example as_samples(data, keys=("image", '
+            '"label")), and use what that returns in place of the data set.'
+        )
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise DataError(
             f"sample {row} is a {type(item).__name__}, not a pair (input, label). "
@@ -43,6 +50,11 @@ def read_item(dataset: MapDataset, row: int) -> Item:
     return tuple(None if part is None else _tensor(part, row) for part in parts), checked_target(
         target, row
     )
+
+
+def listed_keys(item: Mapping[Any, Any]) -> str:
+    """The keys of an item, for messages."""
+    return f"the keys {', '.join(map(repr, item))}" if item else "no keys"
 
 
 def probe_items(dataset: MapDataset) -> dict[int, Item]:
@@ -88,6 +100,13 @@ def digest_of(parts: Sequence[Tensor | None]) -> bytes:
 
 
 def _tensor(value: Any, row: int) -> Tensor:
+    if isinstance(value, Image.Image):
+        raise DataError(
+            f"an input of sample {row} is a picture ({value.mode}, {value.width}x{value.height} "
+            "pixels), and the backbone reads numbers. Say how to prepare pictures: "
+            "as_samples(data, preprocess=...) takes an offramp.preprocess.ImagePreprocess, or the "
+            "transforms of your evaluation."
+        )
     try:
         # A copy, since a data set may give the same buffer again with the next sample in it.
         is_tensor = isinstance(value, Tensor)
@@ -105,7 +124,8 @@ def single_precision(values: Tensor) -> Tensor:
     if values.dtype == torch.uint8:
         raise DataError(
             "the inputs are uint8, probably raw pixels. Scale and normalise them to float32 as the "
-            "backbone was trained with, for example with offramp.preprocess.ImagePreprocess."
+            "backbone was trained with, for example with as_samples(data, preprocess=...) and an "
+            "offramp.preprocess.ImagePreprocess, which takes pillow images and arrays (H, W, C)."
         )
     return values.detach().float() if values.dtype == torch.float64 else values.detach()
 

@@ -1,0 +1,82 @@
+"""AdaptedDataset: a data set whose items are made into pairs (input, label) when they are read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from offramp.data.item import MapDataset, listed_keys
+from offramp.errors import DataError
+
+Keys = tuple[str | tuple[str, ...], str]
+"""Key of the input, or a tuple of keys where there are several inputs, and key of the label."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedDataset:
+    """Items of another data set as pairs.
+
+    Attributes:
+        dataset: Its items are dicts where `keys` are given, and pairs otherwise.
+        keys: See Keys.
+        preprocess: Called with each input that is a picture: a pillow image or an array of uint8.
+    """
+
+    dataset: MapDataset
+    keys: Keys | None
+    preprocess: Callable[[Any], Any] | None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> Any:
+        item = self.dataset[row]
+        if self.keys is not None:
+            item = _by_keys(item, self.keys, row)
+        if self.preprocess is None or not isinstance(item, tuple | list) or len(item) != 2:
+            return item
+        value, target = item
+        parts = value if isinstance(value, tuple) else (value,)
+        return tuple(self._prepared(part) for part in parts), target
+
+    def _prepared(self, part: Any) -> Any:
+        pixels = isinstance(part, np.ndarray) and part.dtype == np.uint8
+        is_picture = pixels or isinstance(part, Image.Image)
+        return self.preprocess(part) if self.preprocess and is_picture else part
+
+
+def checked_keys(keys: Any) -> Keys:
+    """Keys as they should be given.
+
+    Raises:
+        DataError: They are not one for the input, or a tuple of them, and one for the label.
+    """
+    if isinstance(keys, tuple | list) and len(keys) == 2:
+        value, label = keys
+        inputs = value if isinstance(value, tuple) else (value,)
+        if inputs and all(isinstance(key, str) for key in (*inputs, label)):
+            return value, label
+    raise DataError(
+        f"keys={keys!r} must name the input and the label, such as keys=('image', 'label'); for a "
+        "model of two inputs, keys=(('left', 'right'), 'label')."
+    )
+
+
+def _by_keys(item: Any, keys: Keys, row: int) -> tuple[tuple[Any, ...], Any]:
+    """Inputs and label of an item."""
+    if not isinstance(item, Mapping):
+        raise DataError(
+            f"sample {row} is a {type(item).__name__}, and `keys` are for samples that are dicts. "
+            "Leave them out."
+        )
+    value, label = keys
+    inputs = value if isinstance(value, tuple) else (value,)
+    for key in (*inputs, label):
+        if key not in item:
+            raise DataError(
+                f"sample {row} has no key {key!r}. It has {listed_keys(item)}: name two of these "
+                "in `keys`."
+            )
+    return tuple(item[key] for key in inputs), item[label]
