@@ -78,6 +78,7 @@ def test_a_network_for_grey_pictures_that_are_not_square_gets_a_run(
 
 
 def test_a_run_prepares_new_pictures_as_its_data_was_prepared(plan: Plan, tmp_path: Path) -> None:
+    assert plan.data.preprocess is not None
     stored = json.loads(json.dumps(plan.data.preprocess.model_dump(mode="json")))
     held = io.BytesIO()
     with Image.open(tmp_path / "photos/test/ant/0.tif") as picture:

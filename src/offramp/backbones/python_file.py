@@ -1,84 +1,20 @@
-"""A backbone from a user's own Python file, named as `path/to/file.py:function`."""
-
-import difflib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from hashlib import sha256
-from pathlib import Path
-from types import ModuleType
+"""A backbone from a function in a user's own Python file."""
 
 from torch import nn
 
 from offramp.errors import PlanError
+from offramp.python_function import call_function
+
+_WANTED = "a torch.nn.Module with its weights loaded"
 
 
-def call_function(place: str) -> nn.Module:
-    """Run the file and call the function, without arguments; it returns the model.
-
-    The file's own folder can be imported from meanwhile, as when Python runs a script.
+def module_from(place: str) -> nn.Module:
+    """The model that the function `path/to/file.py:function` returns.
 
     Raises:
         PlanError: No such file or function, an error inside them, or something else came back.
     """
-    path, function = _split(place)
-    with _importable(path.parent):
-        try:
-            model = _function(_execute(path), path, function)()
-        except PlanError:
-            raise
-        except Exception as error:
-            raise PlanError(
-                f"{place} failed with {type(error).__name__}: {error} "
-                "Run the file by itself to see where."
-            ) from error
+    model = call_function(place, _WANTED)
     if not isinstance(model, nn.Module):
-        raise PlanError(
-            f"{place} returned a {type(model).__name__}; it must return a torch.nn.Module with "
-            "its weights loaded."
-        )
+        raise PlanError(f"{place} returned a {type(model).__name__}; it must return {_WANTED}.")
     return model
-
-
-def _split(place: str) -> tuple[Path, str]:
-    file, colon, function = place.rpartition(":")
-    if not colon or not function.isidentifier() or not file:
-        raise PlanError(
-            f"{place!r} does not name a function. Write path/to/file.py:function, where the "
-            "function takes no arguments and returns a torch.nn.Module."
-        )
-    path = Path(file)
-    if not path.is_file():
-        raise PlanError(f"There is no file {path} for the backbone {place!r}. Check the path.")
-    return path.resolve(), function
-
-
-def _execute(path: Path) -> ModuleType:
-    name = f"offramp_backbone_{sha256(str(path).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PlanError(f"{path} is not a Python file. Its name must end in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickling look there
-    spec.loader.exec_module(module)
-    return module
-
-
-def _function(module: ModuleType, path: Path, function: str) -> Callable[[], object]:
-    found: Callable[[], object] | None = getattr(module, function, None)
-    if callable(found):
-        return found
-    functions = [name for name, value in vars(module).items() if callable(value)]
-    near = difflib.get_close_matches(function, functions, n=3, cutoff=0.3)
-    hint = f" Nearest: {', '.join(near)}." if near else ""
-    raise PlanError(f"{path} has no function {function!r}.{hint}")
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

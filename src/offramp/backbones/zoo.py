@@ -12,7 +12,7 @@ from torch import nn
 from offramp.backbones.entry import PRETRAINED, Backbone, BuildRequest
 from offramp.backbones.keras_resnet import KerasResNet152
 from offramp.backbones.libraries import LIBRARIES
-from offramp.backbones.python_file import call_function
+from offramp.backbones.python_file import module_from
 from offramp.backbones.staged import Cut
 from offramp.backbones.weights import load_weights, read_weights
 from offramp.compute import seeded
@@ -42,7 +42,7 @@ _ENTRIES = (
     ),
     Backbone(
         PYTHON,
-        lambda request: call_function(request.backbone_file or ""),
+        lambda request: module_from(request.backbone_file or ""),
         fixed="A backbone from a Python file brings its own weights and outputs. Leave out "
         "weights, num_outputs and options, and set them in the function.",
     ),

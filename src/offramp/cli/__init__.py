@@ -61,6 +61,7 @@ _EXAMPLES = {
         "offramp train plan.yaml --device cuda",
         "offramp train plan.yaml --set train.lr=3e-4 --out runs/slower",
         "offramp train plan.yaml --cache caches/photos --dry-run",
+        "offramp train plan.yaml --backbone mine.py:network --data mine.py:data",
     ),
     "evaluate": ("offramp evaluate runs/plan --device cuda",),
     "runs": ("offramp runs runs", "offramp runs experiments --json"),

@@ -33,6 +33,14 @@ BackboneFile = Annotated[
         help="A function in a Python file of yours that returns the nn.Module.",
     ),
 ]
+DataFile = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FILE:FUNCTION",
+        help="A function in a Python file of yours that returns the four splits.",
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:0 or mps.")
 ]

@@ -15,6 +15,7 @@ from offramp.cli.showing import (
     STARTS_OVER,
     AsJson,
     BackboneFile,
+    DataFile,
     Device,
     RunFolder,
     Settings,
@@ -131,6 +132,7 @@ def train(
     ] = None,
     settings: Settings = None,
     backbone_file: BackboneFile = None,
+    data_file: DataFile = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -159,6 +161,7 @@ def train(
             loaded,
             out or Path("runs") / plan.stem,
             backbone_file=backbone_file,
+            data_file=data_file,
             cache=cache,
             device=device,
             threads=threads,
@@ -172,6 +175,7 @@ def train(
 def evaluate(
     folder: RunFolder,
     backbone_file: BackboneFile = None,
+    data_file: DataFile = None,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -184,6 +188,7 @@ def evaluate(
         result = steps.evaluate(
             folder,
             backbone_file=backbone_file,
+            data_file=data_file,
             device=device,
             threads=threads,
             progress=progress,

@@ -7,10 +7,13 @@ from pydantic import Field
 from offramp.data.drawing import HeldOut, RandomSplit
 from offramp.data.given import as_samples
 from offramp.data.images import FashionMNIST, ImageFolder, ImageTable
+from offramp.data.python_file import PythonData
 from offramp.data.samples import Batch, Samples
 from offramp.data.splits import Splits
 
-DataSpec = Annotated[FashionMNIST | ImageFolder | ImageTable, Field(discriminator="kind")]
+DataSpec = Annotated[
+    FashionMNIST | ImageFolder | ImageTable | PythonData, Field(discriminator="kind")
+]
 """Any kind of data a plan may name."""
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "HeldOut",
     "ImageFolder",
     "ImageTable",
+    "PythonData",
     "RandomSplit",
     "Samples",
     "Splits",

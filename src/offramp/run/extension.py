@@ -10,6 +10,7 @@ from offramp.backbones.staged import StagedBackbone
 from offramp.data import Splits
 from offramp.errors import DataError, OfframpWarning, PlanError
 from offramp.multiexit.trial import Failed, Trial
+from offramp.run.data import RunData
 from offramp.run.names import EXTENSION, PLAN, WORK
 from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult
@@ -21,15 +22,12 @@ from offramp.training.learner import OUT_OF_MEMORY
 NOTHING_TRAINED = "nothing was trained: this run is finished, and its plan is the same"
 
 
-def earlier_run(
-    folder: Path, plan: Plan, splits: Splits | None, backbone_file: str | None
-) -> RunResult | None:
+def earlier_run(folder: Path, data: RunData, backbone_file: str | None) -> RunResult | None:
     """The finished run in a folder, if there is one, that a plan repeats or extends.
 
     Args:
         folder: May be missing.
-        plan: What is to be done there.
-        splits: The data, if it is loaded already.
+        data: Of the plan, which says what is to be done there.
         backbone_file: As in `train`.
 
     Raises:
@@ -37,6 +35,7 @@ def earlier_run(
         DataError: The data of the run, or the file of its backbone's weights, has changed since.
         BundleError: The folder has files of the names that a run writes, but holds no run.
     """
+    plan = data.plan
     if (folder / PLAN).exists():
         check_contained(folder, load_plan(folder / PLAN), plan)
     if not is_stored(folder):
@@ -45,7 +44,7 @@ def earlier_run(
     earlier = load_result(folder, backbone_file)
     check_contained(folder, earlier.plan, plan)
     _check_same_weights(earlier)
-    check_same_data(folder, earlier.data_keys, splits or plan.data.load(check=False))
+    check_same_data(folder, earlier.data_keys, data.splits)
     return earlier
 
 

@@ -13,6 +13,7 @@ from offramp.multiexit.answers import answer_samples
 from offramp.multiexit.trial import Failed, Trial
 from offramp.progress import Progress, silent
 from offramp.record import Record
+from offramp.run.data import RunData
 from offramp.run.extension import earlier_run, is_finished, kept_trials
 from offramp.run.listing import trained_branches
 from offramp.run.names import WORK
@@ -141,6 +142,7 @@ def forecast_run(
     *,
     splits: Splits | None = None,
     backbone_file: str | None = None,
+    data_file: str | None = None,
     cache: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -154,8 +156,9 @@ def forecast_run(
     """
     check_device(device)
     folder, memory_free = Path(out), available_memory()
-    earlier = earlier_run(folder, plan, splits, backbone_file)
-    prepared = prepare_run(plan, backbone_file, splits)
+    data = RunData(plan, splits, data_file)
+    earlier = earlier_run(folder, data, backbone_file)
+    prepared = prepare_run(plan, backbone_file, data)
     trials = sum(map(len, plan.branches.values())) * plan.train.num_trials
     about: dict[str, Any] = {
         "folder": str(folder),

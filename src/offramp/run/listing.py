@@ -43,7 +43,8 @@ class ListedRun(Record):
         step: Where an unfinished run or an extension stands, stopped or under way; or what is wrong
             with a damaged one.
         backbone: Its name in the plan; the file and function where it came by flag.
-        data: Kind of the data, and the last part of its root.
+        data: Kind of the data, and the last part of its root; the file and function where it came
+            by flag.
         cuts: With branches.
         branches: Over all cuts, each counted once.
         trials: Branches times seeds and learning rates.
@@ -163,6 +164,7 @@ def _finished(folder: Path) -> dict[str, Any]:
     if "plan" in manifest:
         facts |= {"state": "finished", "best": _best(stored), **_planned(manifest["plan"])}
         facts["backbone"] = (manifest.get("backbone") or {}).get("function", facts["backbone"])
+        facts["data"] = manifest.get("data_function") or facts["data"]
     bigger = folder / WORK / EXTENSION
     if bigger.exists():
         facts |= {"state": "extending", "step": _step(folder / WORK, _read_plan(bigger))}

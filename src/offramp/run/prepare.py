@@ -16,6 +16,8 @@ from offramp.compute import seeded
 from offramp.data import Splits
 from offramp.errors import CutError, OfframpError, PlanError
 from offramp.multiexit.trial import ModelInfo
+from offramp.python_function import short_name
+from offramp.run.data import RunData
 from offramp.run.plan import Plan
 from offramp.run.rivals import check_rivals
 from offramp.storage.atomic import sha256_of
@@ -62,24 +64,26 @@ class _Mistakes:
 
 
 def prepare_run(
-    plan: Plan, backbone_file: str | None = None, splits: Splits | None = None
+    plan: Plan, backbone_file: str | None = None, data: RunData | None = None
 ) -> Prepared:
     """Build, load and cut what a plan names.
 
     Args:
         plan: Checked by itself already.
         backbone_file: `file.py:function` for a plan whose backbone is `python`.
-        splits: The data, if it is loaded already.
+        data: None loads what the plan names.
 
     Raises:
         OfframpError: One mistake as itself; several as one PlanError that lists them all.
     """
     mistakes = _Mistakes()
     module = mistakes.attempt("backbone", lambda: build_backbone(plan, backbone_file))
-    splits = splits or mistakes.attempt("data", partial(plan.data.load, check=False))
+    source = data or RunData(plan)
+    splits = mistakes.attempt("data", lambda: source.splits)
     backbone = None
-    if module is not None:
-        backbone = _cut_all(plan, module, _sample(plan, splits), mistakes)
+    sample = _sample(plan, splits)
+    if module is not None and sample is not None:
+        backbone = _cut_all(plan, module, sample, mistakes)
     if backbone is not None:
         _check_branches(plan, backbone, mistakes)
     if backbone is not None and splits is not None:
@@ -95,11 +99,15 @@ def prepare_run(
     return Prepared(backbone, splits, info)
 
 
-def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...]:
-    """Inputs as the data gives them, or as the plan says where the data cannot be loaded."""
+def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...] | None:
+    """Inputs as the data gives them, or as the plan says where the data cannot be loaded.
+
+    None where neither tells.
+    """
     if splits is not None:
         return tuple(torch.zeros(1, *shape) for shape in splits.train.input_shapes)
-    return (torch.zeros(1, *plan.data.preprocess.shape),)
+    preprocess = plan.data.preprocess
+    return None if preprocess is None else (torch.zeros(1, *preprocess.shape),)
 
 
 def _check_targets(
@@ -136,9 +144,8 @@ def backbone_facts(plan: Plan, backbone_file: str | None) -> dict[str, Any]:
     """What the manifest keeps of where the backbone came from."""
     facts: dict[str, Any] = {**plan.backbone.model_dump(), "weights_sha256": None}
     if backbone_file is not None:
-        file, _, function = backbone_file.rpartition(":")
-        facts["function"] = f"{Path(file).name}:{function}"
-        facts["file_sha256"] = sha256_of(Path(file))
+        facts["function"] = short_name(backbone_file)
+        facts["file_sha256"] = sha256_of(Path(backbone_file.rpartition(":")[0]))
     if plan.backbone.weights not in (None, "pretrained"):
         facts["weights_sha256"] = sha256_of(Path(str(plan.backbone.weights)))
     return facts

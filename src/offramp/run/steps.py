@@ -16,6 +16,7 @@ from offramp.errors import OfframpError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
+from offramp.run.data import RunData
 from offramp.run.extension import (
     NOTHING_TRAINED,
     check_same_data,
@@ -50,6 +51,7 @@ def train(
     *,
     splits: Splits | None = None,
     backbone_file: str | None = None,
+    data_file: str | None = None,
     cache: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -68,6 +70,7 @@ def train(
         out: The run folder. An interrupted run in this folder is resumed.
         splits: The data, if it is loaded already; None loads what the plan names.
         backbone_file: `file.py:function`, for a plan whose backbone is `python`.
+        data_file: `file.py:function` that returns the splits, for a plan whose data is `python`.
         cache: Folder of taps that runs share; None keeps them in the run's own `work/cache`.
         device: cpu, cuda or mps; the result's model is there.
         threads: CPU threads; None leaves torch's number.
@@ -82,13 +85,14 @@ def train(
     """
     check_device(device)
     folder = make_folder(Path(out))
-    earlier = earlier_run(folder, plan, splits, backbone_file)
+    data = RunData(plan, splits, data_file)
+    earlier = earlier_run(folder, data, backbone_file)
     if earlier is not None:
         _restore_plan(folder, earlier.plan)
         if is_finished(earlier, plan):
             earlier.model.to(device)
             return replace(earlier, work_done=NOTHING_TRAINED)
-    prepared = prepare_run(plan, backbone_file, splits)
+    prepared = prepare_run(plan, backbone_file, data)
     known = () if earlier is None else kept_trials(earlier, plan, prepared.backbone)
     _check_files(prepared.splits, folder / WORK, progress)
     started, had_policy = clock(), (folder / POLICY).exists()
@@ -122,6 +126,7 @@ def evaluate(
     *,
     splits: Splits | None = None,
     backbone_file: str | None = None,
+    data_file: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
@@ -138,7 +143,7 @@ def evaluate(
     check_device(device)
     folder = Path(folder)
     run = load_run(folder, backbone_file)
-    data = splits or run.plan.data.load(check=False)
+    data = RunData(run.plan, splits, data_file).splits
     check_same_data(folder, run.data_keys, data)
     _restore_plan(folder, run.plan)
     context = RunContext(device, progress, clock)

@@ -50,6 +50,7 @@ def write_result(
         **describe_model(parts),
         "plan": result.plan.model_dump(mode="json"),
         "data": data_keys(splits),
+        "data_function": splits.origin if result.plan.data.kind == "python" else "",
         "seconds": facts["seconds"],
     }
     same_exits = _model_digest(result.folder) == content["model_digest"]

@@ -1,0 +1,117 @@
+"""Data from a function in a user's own Python file, or from anything else that gives splits."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from offramp.data.given import as_samples
+from offramp.data.images.pictures import PictureSource
+from offramp.data.samples import Samples
+from offramp.data.splits import SPLIT_NAMES, Splits
+from offramp.errors import DataError, OfframpError, PlanError, ShapeError
+from offramp.preprocess import ImagePreprocess
+from offramp.progress import Progress, silent
+from offramp.python_function import call_function, short_name
+from offramp.spec import Spec
+from offramp.task import Task
+
+_WANTED = f"a dict of the data sets {', '.join(SPLIT_NAMES)}, or an offramp.data.Splits"
+_TARGET_NAMES = "target_names"
+
+
+class PythonData(Spec):
+    """Data that a function in a Python file returns; a flag names it, since plans run no code."""
+
+    kind: Literal["python"] = "python"
+
+    @property
+    def preprocess(self) -> None:
+        """Unknown before the function has run."""
+
+    def load(self, progress: Progress = silent, *, check: bool = True) -> Splits:
+        """Refuse to load: the settings do not say which function it is.
+
+        Raises:
+            PlanError: Always.
+        """
+        raise PlanError(
+            "the data of this plan is `python`, and nothing says which function returns it. Give "
+            "--data path/to/file.py:function (in Python: data_file=, or splits=), also to evaluate "
+            "a run again."
+        )
+
+
+def splits_from(place: str, task: Task) -> Splits:
+    """The splits that the function `path/to/file.py:function` returns.
+
+    Args:
+        place: The function takes no arguments. It returns Splits, or a dict of the four data sets
+            by name, each as `as_samples` takes it, which may also hold `target_names`.
+        task: Of the plan.
+
+    Raises:
+        PlanError: No such file or function, or an error inside them.
+        DataError: It returned something else, a split is missing, or is not a data set.
+        ShapeError: Splits have inputs of different shapes.
+    """
+    given = call_function(place, _WANTED)
+    if isinstance(given, Mapping):
+        _check_keys(place, given)
+        given = Splits.of(given, target_names=given.get(_TARGET_NAMES, ()), task=task)
+    if not isinstance(given, Splits):
+        raise DataError(f"{place} returned a {type(given).__name__}; it must return {_WANTED}.")
+    _check_names(place, given.target_names)
+    parts: dict[str, Any] = _samples(place, given)
+    return replace(
+        given,
+        **parts,
+        target_names=tuple(given.target_names),
+        inputs=given.inputs or _inputs(parts),
+        origin=short_name(place),
+    )
+
+
+def _check_keys(place: str, given: Mapping[Any, Any]) -> None:
+    missing = [name for name in SPLIT_NAMES if name not in given]
+    unknown = [str(key) for key in given if key not in (*SPLIT_NAMES, _TARGET_NAMES)]
+    if missing or unknown:
+        faults = {"lacks": missing, "has the unknown": unknown}
+        listed = [f"{what} {', '.join(keys)}" for what, keys in faults.items() if keys]
+        raise DataError(
+            f"the dict that {place} returned {' and '.join(listed)}. Its keys must be "
+            f"{', '.join(SPLIT_NAMES)}, and may include {_TARGET_NAMES}. No sample may be in two "
+            "of them: thresholds are calibrated and tested on samples that nothing was trained on."
+        )
+
+
+def _check_names(place: str, names: object) -> None:
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"the {_TARGET_NAMES} that {place} returned are {names!r}. Give a list of texts, one "
+            "for each class in the order of the class numbers."
+        )
+
+
+def _samples(place: str, given: Splits) -> dict[str, Samples]:
+    parts, shapes = {}, {}
+    for name, data in given.named().items():
+        try:
+            parts[name] = as_samples(data)
+            shapes[name] = parts[name].input_shapes
+        except OfframpError as error:
+            raise type(error)(f"{name} of {place}: {error}") from error
+    if len({*shapes.values()}) > 1:
+        listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ShapeError(
+            f"the splits of {place} have inputs of different shapes: {listed}. Prepare all of them "
+            "in the same way."
+        )
+    return parts
+
+
+def _inputs(parts: Mapping[str, Samples]) -> tuple[ImagePreprocess, ...]:
+    """What prepares the pictures of all splits; empty where samples come prepared."""
+    sources = [samples.source for samples in parts.values()]
+    known = {each.preprocess for each in sources if isinstance(each, PictureSource)}
+    all_pictures = all(isinstance(each, PictureSource) for each in sources)
+    return tuple(known) if all_pictures and len(known) == 1 else ()
