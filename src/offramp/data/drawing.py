@@ -98,6 +98,8 @@ def drawn(
         labels: (N,) class numbers.
         sources: (N,) what each sample was taken from, such as a film or a patient.
     """
+    if not len(digests):
+        return np.array([], np.str_)
     joined = independent_units(digests, sources)
     units = np.arange(len(digests)) if joined is None else joined
     sizes = np.bincount(units)

@@ -323,6 +323,16 @@ def test_two_folders_for_validation_are_refused(split: Path) -> None:
         _load(split).load()
 
 
+@pytest.mark.parametrize("unreadable", ["val/*/*", "*/*/*"])
+def test_splits_that_would_be_drawn_from_no_readable_picture_are_refused(
+    pair: Path, unreadable: str
+) -> None:
+    for path in pair.glob(unreadable):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="validation, calibration, test would be empty"):
+        _load(pair, on_corrupt="skip").load()
+
+
 def test_shares_of_held_out_pictures_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must add up to 1, not 0\.75"):
         HeldOut(validation=0.25, calibration=0.25, test=0.25)

@@ -145,7 +145,7 @@ def _check_present(files: Listing, splits: NDArray[np.str_], *, all_classes: boo
     empty = [name for name in SPLIT_NAMES if not counts[name]]
     if empty:
         raise DataError(
-            f"{' and '.join(empty)} would be empty: {files.origin} has {len(splits)} images that "
+            f"{', '.join(empty)} would be empty: {files.origin} has {len(splits)} images that "
             "can be read. Add images, or change the shares of `split`."
         )
     unseen = files.untrained(splits) if all_classes else []
