@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
-from torch import nn
 
 from offramp.backbones import zoo
+from offramp.backbones.paper.top import paper_top
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.compute import count_flops
@@ -42,29 +41,10 @@ PLACES = {
 }
 
 
-def top(features: int, classes: int) -> nn.Sequential:
-    """Two dense layers with dropout between (section 4.2), 256 units wide."""
-    return nn.Sequential(
-        nn.Linear(features, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, classes)
-    )
-
-
-def backbone(name: str) -> nn.Module:
-    if name == "ResNet152":
-        return zoo.build("paper:resnet152", num_outputs=10)
-    model: nn.Module
-    if name == "DenseNet201":
-        model = torchvision.models.densenet201()
-        model.classifier = top(1920, 10)
-    else:
-        model = torchvision.models.inception_v3(aux_logits=False, init_weights=False)
-        model.fc = top(2048, 10)
-    return model.eval()
-
-
 @cache
 def staged(name: str) -> StagedBackbone:
-    return cut(backbone(name), PLACES[name], torch.zeros(1, 3, 224, 224))
+    backbone = zoo.build(f"paper:{name.lower()}", num_outputs=10)
+    return cut(backbone, PLACES[name], torch.zeros(1, 3, 224, 224))
 
 
 @cache
@@ -76,7 +56,7 @@ def stage_flops(name: str, classes: int, convention: Convention) -> tuple[int, .
     *early, last = ten_classes(name, convention)
     features = torch.zeros(1, 1920 if name == "DenseNet201" else 2048)
     ten, wanted = (
-        count_flops(top(features.shape[1], k), (features,), convention) for k in (10, classes)
+        count_flops(paper_top(features.shape[1], k), (features,), convention) for k in (10, classes)
     )
     return (*early, last - ten + wanted)
 

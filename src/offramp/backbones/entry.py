@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from offramp.backbones.staged import Cut
 from offramp.preprocess import ImagePreprocess
@@ -46,6 +47,11 @@ class Backbone:
         shipped: File in `offramp/data/backbone` that holds its weights.
         fixed: Why neither weights nor outputs nor options can be chosen; None where they can.
         num_outputs: Of a fixed backbone, the number that may be asked for all the same.
+        published: Which weights file to get and from where, for errors; empty where any will do.
+        reads: Makes a state dict of weights in another form than torch's; None where a path is
+            not in that form.
+        refuses: Why a state dict is that of a similar network which gives other answers; None
+            where it is not.
     """
 
     name: str
@@ -57,3 +63,6 @@ class Backbone:
     shipped: str | None = None
     fixed: str | None = None
     num_outputs: int | None = None
+    published: str = ""
+    reads: Callable[[Path, nn.Module], Mapping[str, Tensor] | None] = lambda path, model: None
+    refuses: Callable[[Mapping[str, Tensor]], str | None] = lambda state: None

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from offramp.backbones.entry import PRETRAINED, Backbone, BuildRequest
-from offramp.backbones.keras_resnet import KerasResNet152
 from offramp.backbones.libraries import LIBRARIES
+from offramp.backbones.paper.entries import ENTRIES as PAPER
 from offramp.backbones.python_file import module_from
-from offramp.backbones.staged import Cut
 from offramp.backbones.weights import load_weights, read_weights
 from offramp.compute import seeded
 from offramp.errors import BundleError, PlanError
@@ -31,15 +30,7 @@ _ENTRIES = (
         "options, or take timm:tf_efficientnet_lite0.",
         num_outputs=10,
     ),
-    Backbone(
-        "paper:resnet152",
-        lambda request: KerasResNet152(request.num_outputs, **request.options),
-        cuts={
-            "paper:1": Cut("paper:1", taps=("layer2.0.conv1",)),  # the 12th of all convolutions
-            "paper:2": Cut("paper:2", taps=("layer2.7.conv3",)),  # the 36th
-        },
-        inputs=(ImagePreprocess(height=224, width=224),),
-    ),
+    *PAPER,
     Backbone(
         PYTHON,
         lambda request: module_from(request.backbone_file or ""),
@@ -62,10 +53,11 @@ def build(
     """Build a backbone in evaluation mode.
 
     Args:
-        name: `torchvision:NAME`, `timm:NAME`, `paper:resnet152`, `offramp:demo` (the shipped one,
+        name: `torchvision:NAME`, `timm:NAME`, `paper:NAME`, `offramp:demo` (the shipped one,
             always with its weights), or `python` for `backbone_file`.
         weights: None for random weights, which touches no network; `pretrained` for the library's
-            own set, which may download; or a `.safetensors` or state-dict file.
+            own set, which may download; or a `.safetensors` or state-dict file, and for the
+            paper's image backbones Keras's `.h5`.
         num_outputs: Ends the backbone in that many outputs instead of its own classes; for the
             paper's, in the paper's top.
         backbone_file: `path/to/file.py:function`, for `python` only. It runs that code.
@@ -94,7 +86,7 @@ def build(
         with as_file(files("offramp") / "data" / "backbone" / entry.shipped) as path:
             load_weights(model, read_weights(path), str(path))
     elif request.weights is not None and not request.download:
-        load_weights(model, read_weights(Path(request.weights)), request.weights, entry.unused)
+        load_weights(model, _state(entry, model, request.weights), request.weights, entry.unused)
     return model
 
 
@@ -164,6 +156,18 @@ def _make(entry: Backbone, request: BuildRequest, seed: int) -> nn.Module:
     return made.eval()
 
 
+def _state(entry: Backbone, model: nn.Module, weights: str) -> Mapping[str, Tensor]:
+    """What a weights file holds, of torch or in another form that the backbone knows."""
+    path = Path(weights)
+    other = entry.reads(path, model)
+    if other is not None:
+        return other
+    state = read_weights(path)
+    if reason := entry.refuses(state):
+        raise BundleError(f"{weights} {reason}")
+    return state
+
+
 def _check(entry: Backbone, request: BuildRequest) -> None:
     name, file = entry.name, request.backbone_file
     if (name == PYTHON) != (file is not None):
@@ -175,7 +179,8 @@ def _check(entry: Backbone, request: BuildRequest) -> None:
     if entry.fixed and (chosen or request.num_outputs not in (None, entry.num_outputs)):
         raise PlanError(entry.fixed)
     if request.download and not entry.pretrained:
-        raise PlanError(f"{name} has no set of its own to download. Give a weights file, or none.")
+        advice = entry.published or "Give a weights file, or none."
+        raise PlanError(f"{name} has no set of its own to download. {advice}")
 
 
 def _unknown(name: str) -> PlanError:

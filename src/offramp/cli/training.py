@@ -77,7 +77,7 @@ def cuts(
     backbone: Annotated[
         str | None,
         typer.Argument(
-            metavar="BACKBONE", help="Its name: torchvision:resnet18, timm:NAME, paper:resnet152."
+            metavar="BACKBONE", help="Its name: torchvision:resnet18, timm:NAME, paper:NAME."
         ),
     ] = None,
     backbone_file: BackboneFile = None,

@@ -22,7 +22,7 @@ class BackbonePlan(Spec):
     """Which backbone.
 
     Attributes:
-        name: `offramp:demo`, `torchvision:NAME`, `timm:NAME`, `paper:resnet152`, or `python` for
+        name: `offramp:demo`, `torchvision:NAME`, `timm:NAME`, `paper:NAME`, or `python` for
             the function that the flag `--backbone file.py:function` names.
         weights: None for random weights, `pretrained` for the library's own set, or a file
             (`.safetensors`, or a state dict that torch saved).

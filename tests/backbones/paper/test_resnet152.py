@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from offramp.backbones.keras_resnet import KerasResNet152
+from offramp.backbones.paper.resnet152 import KerasResNet152
 
 
 def test_the_paper_s_resnet152_has_keras_s_size_and_strides() -> None:

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from offramp.backbones.paper.top import paper_top
+
 _BLOCKS = (3, 8, 36, 3)
 _EPSILON = 1.001e-5
 
@@ -39,8 +41,7 @@ class KerasResNet152(nn.Module):
     """Keras's `ResNet152` with torchvision's module names.
 
     Without `num_outputs` it ends in Keras's 1000 classes: 60,268,520 trainable parameters. With
-    it, in the paper's top of two dense layers with dropout between (section 4.2); 256 hidden units
-    fit the paper's printed FLOPs, and the dropout rate, which the paper leaves open, is 0.5.
+    it, in the paper's top.
 
     Shape:
         images (B, 3, H, W) -> logits (B, num_outputs).
@@ -59,7 +60,7 @@ class KerasResNet152(nn.Module):
         self.layer4 = _layer(1024, 512, _BLOCKS[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(2048, 1000) if num_outputs is None else _paper_top(num_outputs)
+        self.fc = nn.Linear(2048, 1000) if num_outputs is None else paper_top(2048, num_outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -76,9 +77,3 @@ def _layer(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     first = Bottleneck(inputs, width, stride, project=True)
     rest = (Bottleneck(4 * width, width, 1, project=False) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
-
-
-def _paper_top(num_outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(2048, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, num_outputs)
-    )
