@@ -63,7 +63,10 @@ _EXAMPLES = {
         "offramp train plan.yaml --cache caches/photos --dry-run",
         "offramp train plan.yaml --backbone mine.py:network --data mine.py:data",
     ),
-    "evaluate": ("offramp evaluate runs/plan --device cuda",),
+    "evaluate": (
+        "offramp evaluate runs/plan --device cuda",
+        "offramp evaluate runs/plan --data-root /mnt/photos",
+    ),
     "runs": ("offramp runs runs", "offramp runs experiments --json"),
     "tradeoff": ("offramp tradeoff runs/plan",),
     "calibrate": (

@@ -41,6 +41,13 @@ DataFile = Annotated[
         help="A function in a Python file of yours that returns the four splits.",
     ),
 ]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where the data is now, if it is not where the plan says.",
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:0 or mps.")
 ]

@@ -1,43 +1,62 @@
 """RunData: the data that a run works on, loaded once and when it is first needed."""
 
-from dataclasses import dataclass
+import os
 from functools import cached_property
+from pathlib import Path
 
 from offramp.data import PythonData, Splits
+from offramp.data.location import located, paths_of
 from offramp.data.python_file import splits_from
-from offramp.errors import PlanError
+from offramp.errors import DataError, PlanError
 from offramp.run.plan import Plan
 
 
-@dataclass(frozen=True, eq=False)
 class RunData:
     """Where the data of a run comes from.
 
     Attributes:
-        plan: Names the data.
-        given: The splits, if they are loaded already.
-        function: `file.py:function` that returns the splits, for a plan whose data is `python`.
+        plan: With absolute paths of its data.
     """
 
-    plan: Plan
-    given: Splits | None = None
-    function: str | None = None
+    def __init__(
+        self,
+        plan: Plan,
+        splits: Splits | None = None,
+        data_file: str | None = None,
+        data_root: str | Path | None = None,
+    ) -> None:
+        """Arguments are those of `offramp.run.steps.train`.
+
+        Raises:
+            PlanError: Some of them do not go together.
+        """
+        if data_file is not None and splits is not None:
+            raise PlanError("data_file and splits both give the data. Leave one of them out.")
+        if data_file is not None and not isinstance(plan.data, PythonData):
+            raise PlanError(
+                f"--data {data_file} gives the data, and so does the plan, of kind "
+                f"{plan.data.kind!r}. Leave out --data, or write `data: {{kind: python}}`."
+            )
+        self.plan = plan.model_copy(update={"data": located(plan.data, data_root)})
+        self._given, self._function = splits, data_file
 
     @cached_property
     def splits(self) -> Splits:
         """The data; files are not decoded yet.
 
         Raises:
-            PlanError: Plan and function do not go together.
             DataError: The data is missing, damaged or not what it should be.
+            PlanError: The plan's data is `python`, and no function is given, or it fails.
         """
-        if self.function is None:
-            return self.given or self.plan.data.load(check=False)
-        if self.given is not None:
-            raise PlanError("data_file and splits both give data. Leave one of them out.")
-        if not isinstance(self.plan.data, PythonData):
-            raise PlanError(
-                f"--data {self.function} gives the data, and so does the plan, with `kind: "
-                f"{self.plan.data.kind}`. Leave out --data, or write `data: {{kind: python}}`."
-            )
-        return splits_from(self.function, self.plan.task)
+        if self._given is not None:
+            return self._given
+        if self._function is not None:
+            return splits_from(self._function, self.plan.task)
+        for path in paths_of(self.plan.data).values():
+            if not os.path.exists(path):  # noqa: PTH110  (pathlib's raises on some paths)
+                raise DataError(
+                    f"{path}, where the data of the plan should be, is missing or cannot be read. "
+                    "Correct the path, or give the folder that the data has moved to by "
+                    "--data-root (in Python data_root=)."
+                )
+        return self.plan.data.load(check=False)

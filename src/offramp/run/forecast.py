@@ -143,6 +143,7 @@ def forecast_run(
     splits: Splits | None = None,
     backbone_file: str | None = None,
     data_file: str | None = None,
+    data_root: str | Path | None = None,
     cache: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -156,7 +157,7 @@ def forecast_run(
     """
     check_device(device)
     folder, memory_free = Path(out), available_memory()
-    data = RunData(plan, splits, data_file)
+    data = RunData(plan, splits, data_file, data_root)
     earlier = earlier_run(folder, data, backbone_file)
     prepared = prepare_run(plan, backbone_file, data)
     trials = sum(map(len, plan.branches.values())) * plan.train.num_trials

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_
 from offramp.backbones.zoo import check_name
 from offramp.branches import ShippedBranch
 from offramp.data import DataSpec
+from offramp.data.location import paths_of
 from offramp.errors import PlanError
 from offramp.spec import Spec
 from offramp.storage.text import decode_text
@@ -113,8 +114,14 @@ class Plan(Spec):
         return branches
 
     def differences(self, other: "Plan") -> list[str]:
-        """Dotted keys of the settings in which another plan differs."""
-        return _differences(self.model_dump(), other.model_dump())
+        """Dotted keys of the settings in which another plan differs.
+
+        The paths of the data are left out: data that has moved is the same data.
+        """
+        return _differences(self._without_paths(), other._without_paths())
+
+    def _without_paths(self) -> dict[str, Any]:
+        return {**self.model_dump(), "data": self.data.model_dump(exclude={*paths_of(self.data)})}
 
     def conflicts(self, bigger: "Plan") -> list[str]:
         """Dotted keys in which another plan does not contain this one; none where it extends it.

@@ -52,6 +52,7 @@ def train(
     splits: Splits | None = None,
     backbone_file: str | None = None,
     data_file: str | None = None,
+    data_root: str | Path | None = None,
     cache: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -71,6 +72,7 @@ def train(
         splits: The data, if it is loaded already; None loads what the plan names.
         backbone_file: `file.py:function`, for a plan whose backbone is `python`.
         data_file: `file.py:function` that returns the splits, for a plan whose data is `python`.
+        data_root: Folder that the data has moved to, in place of the plan's. The run keeps it.
         cache: Folder of taps that runs share; None keeps them in the run's own `work/cache`.
         device: cpu, cuda or mps; the result's model is there.
         threads: CPU threads; None leaves torch's number.
@@ -85,13 +87,15 @@ def train(
     """
     check_device(device)
     folder = make_folder(Path(out))
-    data = RunData(plan, splits, data_file)
+    data = RunData(plan, splits, data_file, data_root)
+    plan = data.plan
     earlier = earlier_run(folder, data, backbone_file)
+    if earlier is not None and is_finished(earlier, plan):
+        _keep_plan(folder, plan)
+        earlier.model.to(device)
+        return replace(earlier, plan=plan, work_done=NOTHING_TRAINED)
     if earlier is not None:
-        _restore_plan(folder, earlier.plan)
-        if is_finished(earlier, plan):
-            earlier.model.to(device)
-            return replace(earlier, work_done=NOTHING_TRAINED)
+        _keep_plan(folder, earlier.plan)
     prepared = prepare_run(plan, backbone_file, data)
     known = () if earlier is None else kept_trials(earlier, plan, prepared.backbone)
     _check_files(prepared.splits, folder / WORK, progress)
@@ -127,6 +131,7 @@ def evaluate(
     splits: Splits | None = None,
     backbone_file: str | None = None,
     data_file: str | None = None,
+    data_root: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
@@ -143,12 +148,12 @@ def evaluate(
     check_device(device)
     folder = Path(folder)
     run = load_run(folder, backbone_file)
-    data = RunData(run.plan, splits, data_file).splits
-    check_same_data(folder, run.data_keys, data)
-    _restore_plan(folder, run.plan)
+    data = RunData(run.plan, splits, data_file, data_root)
+    check_same_data(folder, run.data_keys, data.splits)
+    _keep_plan(folder, run.plan)
     context = RunContext(device, progress, clock)
     with torch_switches(threads=threads):
-        return _evaluate(folder, run.plan, run.model, data, context, run.training_seconds)
+        return _evaluate(folder, data.plan, run.model, data.splits, context, run.training_seconds)
 
 
 @contextmanager
@@ -159,8 +164,7 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
     """
     path = folder / PLAN
     before = path.read_bytes() if path.exists() else None
-    if before is None or load_plan(path).differences(plan):
-        write_bytes(path, plan.to_yaml().encode())
+    _keep_plan(folder, plan)
     try:
         yield
     except OfframpError as error:
@@ -172,9 +176,11 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
         raise
 
 
-def _restore_plan(folder: Path, plan: Plan) -> None:
-    if not (folder / PLAN).exists():
-        write_bytes(folder / PLAN, plan.to_yaml().encode())
+def _keep_plan(folder: Path, plan: Plan) -> None:
+    """Write a plan into its run, unless it is there, which may have comments."""
+    path = folder / PLAN
+    if not path.exists() or load_plan(path) != plan:
+        write_bytes(path, plan.to_yaml().encode())
 
 
 def _check_files(splits: Splits, work: Path, progress: Progress) -> None:

@@ -55,7 +55,7 @@ def write_result(
     }
     same_exits = _model_digest(result.folder) == content["model_digest"]
     with changing(result.folder, RUN, content, keep=[PLAN, *[POLICY] * same_exits]) as staged:
-        if load_plan(result.folder / PLAN).differences(result.plan):
+        if load_plan(result.folder / PLAN) != result.plan:
             write_bytes(staged / PLAN, result.plan.to_yaml().encode())
         write_weights(parts, staged)
         for name, answers in seen.outputs.items():
@@ -154,26 +154,27 @@ def plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, M
             f"another version of offramp made the run in {stored.folder}: {error}\nUse that "
             "version, or train into another folder."
         ) from error
-    _check_plan_file(stored.folder / PLAN, plan)
+    plan = _current(stored.folder / PLAN, plan)
     by_flag = build_backbone(plan, backbone_file) if backbone_file is not None else None
     return plan, MultiExit.read(stored, backbone=by_flag)
 
 
-def _check_plan_file(path: Path, plan: Plan) -> None:
-    """Refuse a run whose plan file says something else now; comments may change."""
+def _current(path: Path, plan: Plan) -> Plan:
+    """The plan of a run as its plan file has it: comments and paths of the data may change."""
     if not path.exists():  # the manifest has the plan
-        return
+        return plan
     try:
-        different = load_plan(path).differences(plan)
+        found = load_plan(path)
     except PlanError as error:
         raise BundleError(
             f"{error}\nIt is the plan of a finished run. {RUN.remedy(PLAN)}"
         ) from error
-    if different:
+    if different := found.differences(plan):
         raise BundleError(
             f"{path} was changed after the run was made; it differs in {', '.join(different)}. "
             f"{RUN.remedy(PLAN)}"
         )
+    return found
 
 
 def outputs_of(split: str) -> str:
