@@ -7,7 +7,7 @@ import pytest
 from offramp.data import PythonData, Splits
 from offramp.data.python_file import splits_from
 from offramp.data.splits import SPLIT_NAMES
-from offramp.errors import DataError, OfframpError, PlanError, ShapeError
+from offramp.errors import DataError, OfframpError, OfframpWarning, PlanError, ShapeError
 from offramp.preprocess import ImagePreprocess
 
 FILE = """
@@ -19,6 +19,16 @@ from offramp.preprocess import ImagePreprocess
 
 class Listed(list):
     ids = ["a", "b"]
+
+class Broken:
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        raise self.error
 
 def pair(count=3, side=5, channels=2):
     rng = np.random.default_rng(count)
@@ -118,3 +128,17 @@ def test_what_is_not_four_splits_is_refused_with_the_place(
 def test_python_data_cannot_be_loaded_without_its_function() -> None:
     with pytest.raises(PlanError, match="--data path/to/file"):
         PythonData().load()
+
+
+@pytest.mark.parametrize("error", ["KeyError('label.txt')", "FileNotFoundError('a.png')"])
+def test_an_error_of_a_data_sets_own_code_is_named_with_its_split(
+    returning: Returning, error: str
+) -> None:
+    place = returning(f"parts(calibration=Broken({error}))")
+    with pytest.raises(DataError, match=f"calibration of .* failed with {error[:5]}"):
+        splits_from(place, "classification")
+
+
+def test_samples_in_two_splits_are_warned_of_with_their_number(returning: Returning) -> None:
+    with pytest.warns(OfframpWarning, match=r"^3 samples of .*mine\.py:make are in more than one"):
+        splits_from(returning("parts(test=pair(3))"), "classification")

@@ -1,10 +1,14 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from offramp.backbones.staged import Cut
-from offramp.errors import CutError
-from offramp.run.plan import load_plan
+from offramp.data import Samples, Splits, as_samples
+from offramp.data.splits import SPLIT_NAMES
+from offramp.errors import CutError, DataError
+from offramp.run.data import RunData
+from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
 
 PLAN = """
@@ -29,3 +33,35 @@ def test_a_named_cut_belongs_to_its_backbone_alone(tmp_path: Path) -> None:
     path.write_text(PLAN.replace("paper:resnet152", "timm:test_resnet"))
     with pytest.raises(CutError, match="no place 'paper:1'"):
         prepare_run(load_plan(path))
+
+
+def samples(ids: list[str] | None, seed: int) -> Samples:
+    values = np.random.default_rng(seed).normal(size=(3, 3, 33, 32))
+    given = as_samples((values.astype(np.float32), np.array([0, 1, 1])))
+    return Samples.of(given.source, ids=ids)
+
+
+@pytest.mark.parametrize(
+    ("ids", "seeds", "shared"),
+    [
+        ((list("abc"), list("cda")), (2, 3), "share 2 ids, such as a"),
+        ((list("abc"), list("def")), (2, 3), None),
+        ((None, None), (2, 2), "are the same"),
+        ((None, None), (2, 3), None),
+    ],
+    ids=["shared ids", "own ids", "the same arrays", "other arrays"],
+)
+def test_calibration_samples_are_refused_as_test_samples_before_training(
+    ids: tuple[list[str] | None, ...], seeds: tuple[int, int], shared: str | None
+) -> None:
+    settings = {"backbone": {"name": "timm:test_resnet"}, "data": {"kind": "python"}}
+    plan = Plan.model_validate(settings | {"branches": {"layer1": [{"kind": "conv"}]}})
+    parts = [
+        samples(each, seed) for each, seed in zip((None, None, *ids), (0, 1, *seeds), strict=True)
+    ]
+    data = RunData(plan, Splits.of(dict(zip(SPLIT_NAMES, parts, strict=True)), target_names=()))
+    if shared is None:
+        assert prepare_run(plan, data=data).splits.test is parts[3]
+    else:
+        with pytest.raises(DataError, match=shared):
+            prepare_run(plan, data=data)

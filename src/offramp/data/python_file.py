@@ -1,5 +1,7 @@
 """Data from a function in a user's own Python file, or from anything else that gives splits."""
 
+import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -8,7 +10,7 @@ from offramp.data.given import as_samples
 from offramp.data.images.pictures import PictureSource
 from offramp.data.samples import Samples
 from offramp.data.splits import SPLIT_NAMES, Splits
-from offramp.errors import DataError, OfframpError, PlanError, ShapeError
+from offramp.errors import DataError, OfframpError, OfframpWarning, PlanError, ShapeError
 from offramp.preprocess import ImagePreprocess
 from offramp.progress import Progress, silent
 from offramp.python_function import call_function, short_name
@@ -42,7 +44,7 @@ class PythonData(Spec):
 
 
 def splits_from(place: str, task: Task) -> Splits:
-    """The splits that the function `path/to/file.py:function` returns.
+    """The splits that the function `path/to/file.py:function` returns; each sample is read once.
 
     Args:
         place: The function takes no arguments. It returns Splits, or a dict of the four data sets
@@ -51,8 +53,12 @@ def splits_from(place: str, task: Task) -> Splits:
 
     Raises:
         PlanError: No such file or function, or an error inside them.
-        DataError: It returned something else, a split is missing, or is not a data set.
+        DataError: It returned something else, a split is missing, is not a data set, or cannot be
+            read.
         ShapeError: Splits have inputs of different shapes.
+
+    Warns:
+        OfframpWarning: A sample is in several splits.
     """
     given = call_function(place, _WANTED)
     if isinstance(given, Mapping):
@@ -62,6 +68,7 @@ def splits_from(place: str, task: Task) -> Splits:
         raise DataError(f"{place} returned a {type(given).__name__}; it must return {_WANTED}.")
     _check_names(place, given.target_names)
     parts: dict[str, Any] = _samples(place, given)
+    _warn_of_shared(place, parts)
     return replace(
         given,
         **parts,
@@ -93,13 +100,8 @@ def _check_names(place: str, names: object) -> None:
 
 
 def _samples(place: str, given: Splits) -> dict[str, Samples]:
-    parts, shapes = {}, {}
-    for name, data in given.named().items():
-        try:
-            parts[name] = as_samples(data)
-            shapes[name] = parts[name].input_shapes
-        except OfframpError as error:
-            raise type(error)(f"{name} of {place}: {error}") from error
+    parts = {name: _read(f"{name} of {place}", data) for name, data in given.named().items()}
+    shapes = {name: samples.input_shapes for name, samples in parts.items()}
     if len({*shapes.values()}) > 1:
         listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise ShapeError(
@@ -107,6 +109,32 @@ def _samples(place: str, given: Splits) -> dict[str, Samples]:
             "in the same way."
         )
     return parts
+
+
+def _read(what: str, data: Any) -> Samples:
+    """A data set as samples, of which content and targets are known."""
+    try:
+        samples = as_samples(data)
+        _ = samples.targets, samples.digests
+    except OfframpError as error:
+        raise type(error)(f"{what}: {error}") from error
+    except Exception as error:
+        raise DataError(
+            f"{what} cannot be read, since its own code failed with {type(error).__name__}: "
+            f"{error}. Read it in a loop to see where, or show the traceback by --debug."
+        ) from error
+    return samples
+
+
+def _warn_of_shared(place: str, parts: Mapping[str, Samples]) -> None:
+    counts = Counter(digest for samples in parts.values() for digest in {*samples.digests})
+    if shared := sum(count > 1 for count in counts.values()):
+        warnings.warn(
+            f"{shared} samples of {place} are in more than one split, so results there look too "
+            "good. Keep each in one split.",
+            OfframpWarning,
+            stacklevel=2,
+        )
 
 
 def _inputs(parts: Mapping[str, Samples]) -> tuple[ImagePreprocess, ...]:

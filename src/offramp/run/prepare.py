@@ -13,8 +13,8 @@ from torch import nn
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.zoo import build, describe
 from offramp.compute import seeded
-from offramp.data import Splits
-from offramp.errors import CutError, OfframpError, PlanError
+from offramp.data import Samples, Splits
+from offramp.errors import CutError, DataError, OfframpError, PlanError
 from offramp.multiexit.trial import ModelInfo
 from offramp.python_function import short_name
 from offramp.run.data import RunData
@@ -88,6 +88,7 @@ def prepare_run(
         _check_branches(plan, backbone, mistakes)
     if backbone is not None and splits is not None:
         _check_targets(plan, backbone, splits, mistakes)
+        mistakes.attempt("data", partial(_check_apart, splits.calibration, splits.test))
         sizes, images = plan.evaluate.rival_sizes, plan.evaluate.rival_images
         possible = partial(check_rivals, backbone.original, splits.train, sizes, images)
         mistakes.attempt("evaluate.rival_sizes", possible)
@@ -126,6 +127,22 @@ def _check_targets(
     labels = np.concatenate([samples.targets for samples in splits.named().values()])
     names, outputs = splits.target_names, num_answers(backbone.output_shape, plan.task)
     mistakes.attempt("data", partial(training_labels, labels, outputs, names, task=plan.task))
+
+
+def _check_apart(calibration: Samples, test: Samples) -> None:
+    """Refuse to test on calibration samples, told by their ids or, as a whole, by content."""
+    fault = ""
+    if calibration.ids is not None and test.ids is not None:
+        shared = np.intersect1d(calibration.ids, test.ids)
+        fault = f"share {len(shared)} ids, such as {shared[0]}" if len(shared) else ""
+    elif np.array_equal(calibration.digests, test.digests):
+        fault = "are the same"
+    if fault:
+        raise DataError(
+            f"the calibration and the test samples {fault}, and what is calibrated on a sample "
+            "cannot be tested on it. Put each sample into one split, with an id of its own if it "
+            "has one."
+        )
 
 
 def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:
