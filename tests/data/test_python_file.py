@@ -107,7 +107,7 @@ def test_pictures_carry_their_preprocessing_where_all_are_prepared_alike(
         ("tuple(parts().values())", DataError, "returned a tuple"),
         ("{}", DataError, "lacks train, validation, calibration, test"),
         ("{'train': pair(), 'test': pair()}", DataError, "lacks validation, calibration"),
-        ("parts(val=pair())", DataError, "has the unknown val"),
+        ("parts(val=pair())", DataError, "has the unknown key val"),
         ("parts(**{'test': None})", DataError, "test of .*mine.py:make: .*got NoneType"),
         ("parts(validation=[3, 4])", DataError, "validation of .*: sample 0 is a int"),
         ("parts(train=[])", DataError, "train of .*: the data set is empty"),

@@ -82,7 +82,7 @@ def _check_keys(place: str, given: Mapping[Any, Any]) -> None:
     missing = [name for name in SPLIT_NAMES if name not in given]
     unknown = [str(key) for key in given if key not in (*SPLIT_NAMES, _TARGET_NAMES)]
     if missing or unknown:
-        faults = {"lacks": missing, "has the unknown": unknown}
+        faults = {"lacks": missing, "has the unknown key": unknown}
         listed = [f"{what} {', '.join(keys)}" for what, keys in faults.items() if keys]
         raise DataError(
             f"the dict that {place} returned {' and '.join(listed)}. Its keys must be "
