@@ -12,7 +12,10 @@ from offramp.backbones.zoo import build, describe
 from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.errors import BundleError
 from offramp.multiexit import Epoch, Failed, MultiExit, Trial
+from offramp.multiexit.saved import read_inputs
 from offramp.multiexit.trial import ModelInfo
+from offramp.preprocess import ImagePreprocess, Preprocess
+from offramp.preprocess.spectrogram import VGGISH
 from offramp.spec import FeatureShape, Spec, TapShape
 from offramp.storage.folder import read_folder
 from offramp.storage.manifest import MANIFEST, RUN
@@ -227,6 +230,23 @@ def test_whatever_saves_also_loads(make: Callable[[], MultiExit], tmp_path: Path
     again.save(tmp_path / "again")
     first, second = (read_folder(place, RUN).manifest for place in (tmp_path, tmp_path / "again"))
     assert first == second
+
+
+@pytest.mark.parametrize("inputs", [(), (VGGISH,), (ImagePreprocess(height=8, width=8), VGGISH)])
+def test_the_preprocessing_of_each_input_is_saved(
+    inputs: tuple[Preprocess, ...], tmp_path: Path
+) -> None:
+    model = regression()
+    model.info = ModelInfo(inputs=inputs)
+    model.save(tmp_path)
+    again = MultiExit.load(tmp_path, backbone=model.backbone.original)
+    assert again.info.inputs == inputs
+
+
+def test_the_single_preprocessing_that_earlier_versions_saved_is_read() -> None:
+    one = ImagePreprocess(height=8, width=8)
+    assert read_inputs(one.model_dump(mode="json")) == (one,)
+    assert read_inputs(None) == ()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", MANIFEST])

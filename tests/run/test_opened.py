@@ -52,7 +52,7 @@ def made(outputs: int = CLASSES, task: Task = "classification", **changes: Any) 
         for name in ("first", "third")
     }
     names = tuple("abcde")[:answers] if task == "classification" else ()
-    info = ModelInfo(None, ImagePreprocess(height=SIZE[0], width=SIZE[1]), names)
+    info = ModelInfo(None, (ImagePreprocess(height=SIZE[0], width=SIZE[1]),), names)
     return MultiExit(backbone, chosen, tuple(chosen.values()), task=task, info=info)
 
 

@@ -62,7 +62,7 @@ def test_a_network_for_grey_pictures_is_cut_for_their_height_and_width(
 ) -> None:
     prepared = prepare_run(plan, network)
     assert prepared.backbone.input_shapes == ((1, 12, 16),)
-    assert prepared.info.preprocess == plan.data.preprocess
+    assert prepared.info.inputs == plan.data.inputs
 
 
 @pytest.mark.slow
@@ -74,12 +74,12 @@ def test_a_network_for_grey_pictures_that_are_not_square_gets_a_run(
     assert (rival["name"], rival["resolution"]) == ("9 px", 9)
     assert rival["flops"] < sum(result.model.exit_stage_flops())
     again = MultiExit.load(tmp_path / "run", backbone=result.model.backbone.original)
-    assert again.info.preprocess == plan.data.preprocess
+    assert again.info.inputs == plan.data.inputs
 
 
 def test_a_run_prepares_new_pictures_as_its_data_was_prepared(plan: Plan, tmp_path: Path) -> None:
-    assert plan.data.preprocess is not None
-    stored = json.loads(json.dumps(plan.data.preprocess.model_dump(mode="json")))
+    [inputs] = plan.data.inputs
+    stored = json.loads(json.dumps(inputs.model_dump(mode="json")))
     held = io.BytesIO()
     with Image.open(tmp_path / "photos/test/ant/0.tif") as picture:
         picture.save(held, "TIFF")

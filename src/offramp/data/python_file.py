@@ -11,7 +11,7 @@ from offramp.data.images.pictures import PictureSource
 from offramp.data.samples import Samples
 from offramp.data.splits import SPLIT_NAMES, Splits
 from offramp.errors import DataError, OfframpError, OfframpWarning, PlanError, ShapeError
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import Preprocess
 from offramp.progress import Progress, silent
 from offramp.python_function import call_function, short_name
 from offramp.spec import Spec
@@ -27,8 +27,9 @@ class PythonData(Spec):
     kind: Literal["python"] = "python"
 
     @property
-    def preprocess(self) -> None:
-        """Unknown before the function has run."""
+    def inputs(self) -> tuple[Preprocess, ...]:
+        """Unknown before the function has run, so empty."""
+        return ()
 
     def load(self, progress: Progress = silent, *, check: bool = True) -> Splits:
         """Refuse to load: the settings do not say which function it is.
@@ -137,7 +138,7 @@ def _warn_of_shared(place: str, parts: Mapping[str, Samples]) -> None:
         )
 
 
-def _inputs(parts: Mapping[str, Samples]) -> tuple[ImagePreprocess, ...]:
+def _inputs(parts: Mapping[str, Samples]) -> tuple[Preprocess, ...]:
     """What prepares the pictures of all splits; empty where samples come prepared."""
     sources = [samples.source for samples in parts.values()]
     known = {each.preprocess for each in sources if isinstance(each, PictureSource)}

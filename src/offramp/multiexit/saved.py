@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
@@ -24,10 +25,12 @@ from offramp.branches.kinds import Kinds, changed_settings
 from offramp.compute import seeded
 from offramp.errors import BundleError
 from offramp.multiexit.trial import Epoch, Failed, ModelInfo, Trial
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import Preprocess
 from offramp.storage.atomic import write_bytes
 from offramp.storage.folder import Contents
 from offramp.task import Task, num_answers
+
+_INPUTS: TypeAdapter[tuple[Preprocess, ...]] = TypeAdapter(tuple[Preprocess, ...])
 
 WEIGHTS = "model.safetensors"
 
@@ -116,10 +119,16 @@ def load_model(
         manifest["task"],
         ModelInfo(
             manifest["backbone"],
-            manifest["preprocess"] and ImagePreprocess.model_validate(manifest["preprocess"]),
+            read_inputs(manifest["preprocess"]),
             tuple(manifest["class_names"]),
         ),
     )
+
+
+def read_inputs(given: Any) -> tuple[Preprocess, ...]:
+    """One preprocessing for each input; earlier versions wrote a single one, or null."""
+    listed = [given] if isinstance(given, Mapping) else given
+    return _INPUTS.validate_python(listed or ())
 
 
 def describe_model(parts: ModelParts) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def describe_model(parts: ModelParts) -> dict[str, Any]:
             }
             for failed in parts.failed
         ],
-        "preprocess": info.preprocess and info.preprocess.model_dump(mode="json"),
+        "preprocess": [each.model_dump(mode="json") for each in info.inputs],
         "class_names": list(info.class_names),
     }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from offramp.branches import BranchSpec
 from offramp.branches.kinds import predicts_error
 from offramp.branches.predictor import parted
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ class ModelInfo:
     Attributes:
         backbone: The zoo's name and what else builds the backbone again; None for a module that
             came by API.
-        preprocess: What turns a picture into an input.
+        inputs: What turns a picture or a sound into each input; empty where that is not known.
         class_names: One per class, in class order; empty where unknown.
     """
 
     backbone: Mapping[str, Any] | None = None
-    preprocess: ImagePreprocess | None = None
+    inputs: tuple[Preprocess, ...] = ()
     class_names: tuple[str, ...] = ()

@@ -1,5 +1,9 @@
 """Preprocessing in numpy and pillow: the one implementation for training and runtime."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from offramp.preprocess.image import (
     Deviation,
     ImagePreprocess,
@@ -9,9 +13,10 @@ from offramp.preprocess.image import (
     Size,
     decode_image,
 )
+from offramp.preprocess.spectrogram import SpectrogramPreprocess
 
-Preprocess = ImagePreprocess
-"""What makes a raw sample an input of the model; a union by `kind` once there is another."""
+Preprocess = Annotated[ImagePreprocess | SpectrogramPreprocess, Field(discriminator="kind")]
+"""What makes a picture or a sound an input of the model; `kind` says which."""
 
 __all__ = [
     "Deviation",
@@ -21,5 +26,6 @@ __all__ = [
     "PixelSettings",
     "Preprocess",
     "Size",
+    "SpectrogramPreprocess",
     "decode_image",
 ]

@@ -17,6 +17,7 @@ from offramp.multiexit.routing import Route, full_network, route, rows_are_apart
 from offramp.multiexit.saved import WEIGHTS
 from offramp.policy import ExitPolicy, Score, load_policies, policy_at
 from offramp.policy.scores import scaled, softmax
+from offramp.preprocess import ImagePreprocess, Preprocess, SpectrogramPreprocess
 from offramp.run.names import POLICY
 from offramp.run.stored import plan_and_model
 from offramp.storage.folder import read_folder
@@ -24,8 +25,9 @@ from offramp.storage.manifest import RUN
 from offramp.training.checks import check_device
 
 Sample = Any
-"""A path, the bytes of a picture file, pixels uint8 (H, W) or (H, W, C), an input as the backbone
-reads it (without batch axis), or a tuple of these for several inputs."""
+"""A path, the bytes of a picture or sound file, pixels uint8 (H, W) or (H, W, C), a sound (N,) at
+the rate of the preprocessing, an input as the backbone reads it (without batch axis), or a tuple of
+these for several inputs."""
 
 _TOGETHER = 64
 
@@ -88,7 +90,7 @@ class OpenRun:
     @property
     def no_files(self) -> str:
         """Why picture files cannot be answered; empty where they can."""
-        if self.model.info.preprocess is not None:
+        if self.model.info.inputs:
             return ""
         return (
             "how a file becomes an input is not stored with this model: its samples came prepared "
@@ -199,7 +201,8 @@ class OpenRun:
         """The inputs of one sample, without batch axis."""
         parts = sample if isinstance(sample, tuple) else (sample,)
         shapes = self.model.backbone.input_shapes
-        given = [self._input(part) for part in parts]
+        known = self.model.info.inputs or (None,) * len(parts)
+        given = [self._input(*each) for each in zip(parts, known, strict=False)]
         if tuple(each.shape for each in given) != shapes:
             raise ShapeError(
                 f"the input has shape {_listed(each.shape for each in given)}, and the model reads "
@@ -214,17 +217,18 @@ class OpenRun:
                 )
         return given
 
-    def _input(self, part: Any) -> NDArray[Any]:
+    def _input(self, part: Any, preprocess: Preprocess | None) -> NDArray[Any]:
         """One input, prepared."""
         if isinstance(part, str | Path | bytes):
-            return self._decoded(part)
+            return self._decoded(part, preprocess)
         if not isinstance(part, np.ndarray):
             raise DataError(
                 f"a sample cannot be a {type(part).__name__}. Give a path, the bytes of a picture "
                 "file, or a numpy array (a tuple of these for several inputs)."
             )
-        preprocess = self.model.info.preprocess
-        if part.dtype == np.uint8 and preprocess is not None:
+        if part.dtype == np.uint8 and isinstance(preprocess, ImagePreprocess):
+            return preprocess(part)
+        if part.ndim == 1 and isinstance(preprocess, SpectrogramPreprocess):
             return preprocess(part)
         if part.dtype.kind != "f":
             return part
@@ -232,11 +236,13 @@ class OpenRun:
             raise DataError("the input has values that are not finite. Give finite numbers.")
         return part if part.dtype == np.float64 else part.astype(np.float32)
 
-    def _decoded(self, part: str | Path | bytes) -> NDArray[np.float32]:
-        preprocess = self.model.info.preprocess
+    def _decoded(
+        self, part: str | Path | bytes, preprocess: Preprocess | None
+    ) -> NDArray[np.float32]:
         if preprocess is None:
             raise DataError(self.no_files)
-        what = "the picture" if isinstance(part, bytes) else str(part)
+        kind = "sound" if isinstance(preprocess, SpectrogramPreprocess) else "picture"
+        what = f"the {kind}" if isinstance(part, bytes) else str(part)
         try:
             return preprocess(part if isinstance(part, bytes) else Path(part).read_bytes())
         except Exception as error:  # pillow's decoders raise many kinds

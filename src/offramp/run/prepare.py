@@ -95,8 +95,7 @@ def prepare_run(
     mistakes.raise_if_any()
     if backbone is None or splits is None:
         raise PlanError("the plan gave neither a backbone nor an error; report this as a bug")
-    preprocess = splits.inputs[0] if splits.inputs else None
-    info = ModelInfo(backbone_facts(plan, backbone_file), preprocess, splits.target_names)
+    info = ModelInfo(backbone_facts(plan, backbone_file), splits.inputs, splits.target_names)
     return Prepared(backbone, splits, info)
 
 
@@ -107,8 +106,8 @@ def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...] | Non
     """
     if splits is not None:
         return tuple(torch.zeros(1, *shape) for shape in splits.train.input_shapes)
-    preprocess = plan.data.preprocess
-    return None if preprocess is None else (torch.zeros(1, *preprocess.shape),)
+    inputs = plan.data.inputs
+    return tuple(torch.zeros(1, *each.shape) for each in inputs) if inputs else None
 
 
 def _check_targets(

@@ -73,10 +73,10 @@ def test_a_folder_gives_its_splits_classes_and_names(split: Path) -> None:
 
 
 def test_pixels_come_from_the_file_through_the_preprocessing(split: Path) -> None:
-    splits = _load(split).load()
-    values, label = splits.test[4]
+    data = _load(split)
+    values, label = data.load().test[4]
     with Image.open(split / "test/cow/a.png") as picture:
-        np.testing.assert_array_equal(values.numpy(), splits.inputs[0](picture))
+        np.testing.assert_array_equal(values.numpy(), data.preprocess(picture))
     assert label == 2
     assert values.shape == (3, 8, 8)
 
@@ -521,9 +521,9 @@ def test_exif_can_be_switched_off(split: Path, exif: bool) -> None:
     orientation[0x0112] = 6
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     turned.save(split / "train/ant/0.png", exif=orientation)
-    data = _load(split, crop=None, exif=exif).load()
-    expected = data.inputs[0](upright if exif else turned)
-    np.testing.assert_array_equal(data.train[0][0].numpy(), expected)
+    data = _load(split, crop=None, exif=exif)
+    expected = data.preprocess(upright if exif else turned)
+    np.testing.assert_array_equal(data.load().train[0][0].numpy(), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -531,8 +531,9 @@ def test_exif_can_be_switched_off(split: Path, exif: bool) -> None:
 def test_the_first_page_of_a_tiff_file_is_read(split: Path, mode: str, ending: str) -> None:
     pages = [_picture(seed).convert(mode) for seed in (1, 2)]
     pages[0].save(split / f"train/ant/0.{ending}", "TIFF", save_all=True, append_images=pages[1:])
-    data = _load(split).load()
-    np.testing.assert_array_equal(data.train[0][0].numpy(), data.inputs[0](pages[0]))
+    data = _load(split)
+    expected = data.preprocess(pages[0])
+    np.testing.assert_array_equal(data.load().train[0][0].numpy(), expected)
 
 
 def test_a_picture_of_16_bits_is_named(split: Path) -> None:

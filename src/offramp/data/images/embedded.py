@@ -61,6 +61,11 @@ class FashionMNIST(Spec):
     limit: PositiveInt | None = None
 
     @property
+    def inputs(self) -> tuple[ImagePreprocess]:
+        """What makes each input of the backbone."""
+        return (self.preprocess,)
+
+    @property
     def preprocess(self) -> ImagePreprocess:
         """What makes an image the backbone's input."""
         return ImagePreprocess(
@@ -80,7 +85,7 @@ class FashionMNIST(Spec):
         return Splits.of(
             parts,
             target_names=class_names,
-            inputs=(self.preprocess,),
+            inputs=self.inputs,
             origin=str(self.root or SHIPPED),
         )
 

@@ -93,7 +93,7 @@ class PictureFiles(PictureSettings):
                 for name in SPLIT_NAMES
             },
             target_names=files.target_names,
-            inputs=(self.preprocess,),
+            inputs=self.inputs,
             task=files.task,
             origin=str(files.origin),
             skipped=skipped,

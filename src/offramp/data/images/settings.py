@@ -39,6 +39,11 @@ class PictureSettings(PixelSettings):
         return {**given, "resize_to": size if len(sides) == 2 else round(size / _USUAL_SHARE)}
 
     @property
+    def inputs(self) -> tuple[ImagePreprocess]:
+        """What makes each input of the backbone."""
+        return (self.preprocess,)
+
+    @property
     def preprocess(self) -> ImagePreprocess:
         """What makes a picture the backbone's input."""
         size = self.image_size

@@ -1,0 +1,247 @@
+"""From a sound to the spectrogram that a backbone reads, in numpy.
+
+The one implementation: training, evaluation and the torch-free runtime all call it, and the spec
+is stored with the model.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from offramp.errors import ShapeError
+from offramp.preprocess.sound import decode_sound
+from offramp.spec import Spec
+
+Sound = bytes | NDArray[np.float32]
+"""A file's content, or samples (N,) from -1 to 1 at the rate of the preprocessing."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class MelBins(Spec):
+    """A bank of triangular filters, evenly spaced and linear on HTK's mel scale.
+
+    Attributes:
+        count: Filters.
+        low_hz: Where the first begins.
+        high_hz: Where the last ends; half the sampling rate where None.
+    """
+
+    count: PositiveInt
+    low_hz: NonNegativeFloat = 0.0
+    high_hz: PositiveFloat | None = None
+
+
+class Stft(Spec):
+    """One channel: the short-time Fourier transform of a sound, as magnitudes.
+
+    Frames are not padded: a sound of N samples has (N - window) // step + 1 of them. Each is
+    multiplied by a periodic Hann window and padded by zeros to `fft` samples.
+
+    Attributes:
+        window: Samples of a frame.
+        step: Samples from one frame to the next.
+        fft: Samples that are transformed, at least `window`.
+        power: Squares the magnitudes.
+        mel: Filters that sum the frequencies; None keeps all `fft // 2 + 1`.
+        log: Takes the natural logarithm, after adding `log_offset`.
+        log_offset: Above 0, so that silence has a logarithm.
+    """
+
+    window: PositiveInt
+    step: PositiveInt
+    fft: PositiveInt
+    power: bool = False
+    mel: MelBins | None = None
+    log: bool = False
+    log_offset: PositiveFloat = 0.01
+
+    @model_validator(mode="after")
+    def _a_frame_fits(self) -> Self:
+        if self.fft < self.window:
+            raise ValueError(f"fft is {self.fft}, but must be at least window, {self.window}")
+        return self
+
+    @property
+    def num_bins(self) -> int:
+        """Frequencies, or mel filters."""
+        return self.fft // 2 + 1 if self.mel is None else self.mel.count
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a sound of so many samples."""
+        return max(0, (num_samples - self.window) // self.step + 1)
+
+    def of(self, sound: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+        """Spectrogram (frames, bins) of a sound (N,) with `rate` samples a second."""
+        frames = np.lib.stride_tricks.sliding_window_view(sound, self.window)[:: self.step]
+        spectrum = np.abs(np.fft.rfft(frames * _hann(self.window), self.fft))
+        found = spectrum**2 if self.power else spectrum
+        if self.mel is not None:
+            found = found @ mel_filters(self.mel, self.fft, rate)
+        if self.log:
+            found = np.log(found + self.log_offset)
+        return found.astype(np.float32)
+
+
+class SpectrogramPreprocess(Spec):
+    """Cut or zero-pad a sound, compute one spectrogram per channel, resize, standardise.
+
+    Rows are time and columns are frequency, lowest first.
+
+    Attributes:
+        rate: Samples a second; sounds of another rate have to be resampled first.
+        num_samples: Of the sound: what is longer is cut at its end, what is shorter is padded.
+        channels: What each channel holds.
+        repeat: How often all channels are repeated, as 3 for a network that reads pictures.
+        height: Of the result. None leaves the frames as they are; otherwise all channels are
+            resized, bilinearly without antialiasing (corners not aligned).
+        width: Of the result; given where `height` is.
+        mean: One number per channel, which is subtracted.
+        std: One number per channel, which divides.
+    """
+
+    kind: Literal["spectrogram"] = "spectrogram"
+    rate: PositiveInt
+    num_samples: PositiveInt
+    channels: tuple[Stft, ...] = Field(min_length=1)
+    repeat: PositiveInt = 1
+    height: PositiveInt | None = None
+    width: PositiveInt | None = None
+    mean: tuple[Finite, ...] = ()
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
+
+    @model_validator(mode="after")
+    def _the_parts_fit(self) -> Self:
+        for channel in self.channels:
+            if channel.num_frames(self.num_samples) == 0:
+                raise ValueError(
+                    f"a window of {channel.window} samples is longer than the sound of "
+                    f"{self.num_samples}. Use a shorter window or more samples"
+                )
+        if (self.height is None) != (self.width is None):
+            raise ValueError("give both height and width, or neither")
+        if self.height is None and len({self._frames_and_bins(each) for each in self.channels}) > 1:
+            raise ValueError("channels have different sizes. Give height and width")
+        for name, given in (("mean", self.mean), ("std", self.std)):
+            if len(given) not in (0, len(self.channels)):
+                raise ValueError(
+                    f"{name} has {len(given)} numbers for {len(self.channels)} channels. Give one "
+                    "number per channel, or none"
+                )
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the result, (C, H, W)."""
+        height, width = self._frames_and_bins(self.channels[0])
+        return (
+            self.repeat * len(self.channels),
+            height if self.height is None else self.height,
+            width if self.width is None else self.width,
+        )
+
+    def __call__(self, sound: Sound) -> NDArray[np.float32]:
+        """One sound, or the bytes of a file, to float32 (C, H, W).
+
+        Raises:
+            DataError: It is bytes that are not a sound.
+            ShapeError: It is not one channel of floats.
+        """
+        if isinstance(sound, bytes):
+            sound = decode_sound(sound, self.rate)
+        if sound.ndim != 1 or sound.dtype.kind != "f":
+            raise ShapeError(
+                f"a sound is one channel of floats (N,), got {sound.dtype} {sound.shape}. Take "
+                "the mean of the channels and scale integers to -1..1."
+            )
+        fitted = np.zeros(self.num_samples, np.float32)
+        kept = sound[: self.num_samples]
+        fitted[: len(kept)] = kept
+        made = [self._sized(channel.of(fitted, self.rate)) for channel in self.channels]
+        values = np.stack(made)
+        if self.mean:
+            values -= np.array(self.mean, np.float32)[:, None, None]
+        if self.std:
+            values /= np.array(self.std, np.float32)[:, None, None]
+        return np.tile(values, (self.repeat, 1, 1))
+
+    def batch(self, sounds: Sequence[Sound]) -> NDArray[np.float32]:
+        """Several sounds to float32 (B, C, H, W)."""
+        return np.stack([self(sound) for sound in sounds])
+
+    def _frames_and_bins(self, channel: Stft) -> tuple[int, int]:
+        return channel.num_frames(self.num_samples), channel.num_bins
+
+    def _sized(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.height is None or self.width is None:
+            return values
+        rows = _interpolation(values.shape[0], self.height)
+        columns = _interpolation(values.shape[1], self.width)
+        return (rows @ values @ columns.T).astype(np.float32)
+
+
+def mel_filters(bins: MelBins, fft: int, rate: int) -> NDArray[np.float64]:
+    """Weights (fft // 2 + 1, count) of each frequency in each filter.
+
+    The constant part of a sound (0 Hz) belongs to no filter, as in VGGish.
+    """
+    high = rate / 2 if bins.high_hz is None else bins.high_hz
+    edges = np.linspace(_mel(bins.low_hz), _mel(high), bins.count + 2)
+    frequencies = _mel(np.linspace(0, rate / 2, fft // 2 + 1))[:, None]
+    low, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (frequencies - low) / (centre - low)
+    falling = (upper - frequencies) / (upper - centre)
+    weights: NDArray[np.float64] = np.maximum(0, np.minimum(rising, falling))
+    weights[0] = 0
+    return weights
+
+
+def _mel(hz: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """HTK's scale."""
+    return np.asarray(1127 * np.log1p(np.asarray(hz) / 700))
+
+
+def _hann(length: int) -> NDArray[np.float64]:
+    """A periodic Hann window."""
+    found: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    return found
+
+
+def _interpolation(there: int, wanted: int) -> NDArray[np.float64]:
+    """Matrix (wanted, there) of bilinear interpolation between centres of cells."""
+    centres = np.clip((np.arange(wanted) + 0.5) * there / wanted - 0.5, 0, there - 1)
+    first = np.floor(centres).astype(int)
+    share = centres - first
+    matrix = np.zeros((wanted, there))
+    matrix[np.arange(wanted), first] = 1 - share
+    matrix[np.arange(wanted), np.minimum(first + 1, there - 1)] += share
+    return matrix
+
+
+SPEECH_COMMANDS = SpectrogramPreprocess(
+    rate=16_000,
+    num_samples=16_000,
+    channels=(Stft(window=255, step=128, fft=256),),
+    repeat=3,
+    height=224,
+    width=224,
+)
+"""The paper's input from a word of Speech Commands: 124 frames of 129 bins, resized."""
+
+VGGISH = SpectrogramPreprocess(
+    rate=16_000,
+    num_samples=15_600,
+    channels=(
+        Stft(
+            window=400,
+            step=160,
+            fft=512,
+            mel=MelBins(count=64, low_hz=125, high_hz=7500),
+            log=True,
+        ),
+    ),
+)
+"""VGGish's input from 0.975 s of sound: a log-mel spectrogram 1x96x64."""

@@ -1,0 +1,75 @@
+import io
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offramp.errors import DataError
+from offramp.preprocess.sound import decode_sound
+from offramp.preprocess.spectrogram import SPEECH_COMMANDS
+
+soundfile: Any = pytest.importorskip("soundfile")
+
+
+def encoded(samples: Any, rate: int = 16_000, form: str = "WAV", subtype: str = "FLOAT") -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.asarray(samples, np.float32), rate, format=form, subtype=subtype)
+    return buffer.getvalue()
+
+
+def tone(hz: float, rate: int, seconds: float = 0.5) -> Any:
+    return 0.5 * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)
+
+
+def test_samples_come_as_they_are_where_the_rate_is_right() -> None:
+    samples = tone(440, 16_000).astype(np.float32)
+    assert np.array_equal(decode_sound(encoded(samples), 16_000), samples)
+
+
+@pytest.mark.parametrize("form", ["AU", "FLAC", "OGG"])
+def test_other_formats_are_read(form: str) -> None:
+    subtype = {"AU": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS"}[form]
+    samples = tone(440, 22_050)
+    found = decode_sound(encoded(samples, 22_050, form, subtype), 22_050)
+    assert len(found) == len(samples)
+    assert np.abs(found - samples).max() < 0.05
+
+
+def test_channels_are_averaged() -> None:
+    left, right = tone(440, 16_000), tone(900, 16_000)
+    found = decode_sound(encoded(np.stack([left, right], axis=1)), 16_000)
+    assert np.allclose(found, (left + right) / 2, atol=1e-6)
+
+
+def test_another_rate_is_resampled_and_keeps_the_tone() -> None:
+    found = decode_sound(encoded(tone(1_000, 48_000), 48_000), 16_000)
+    middle = found[1_000:-1_000]
+    expected = tone(1_000, 16_000)[1_000 : 1_000 + len(middle)]
+    assert abs(len(found) - 8_000) <= 1
+    assert np.allclose(middle, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a sound of a known format"),
+        (b"RIFF, but nothing else", "not a sound of a known format"),
+        (encoded([]), "decodes to no samples"),
+        (encoded([0.1, np.nan]), "not finite"),
+    ],
+)
+def test_content_without_a_sound_is_one_clear_error(content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        decode_sound(content, 16_000)
+
+
+def test_a_missing_library_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    with pytest.raises(DataError, match=r"needs soxr .*pip install 'offramp\[audio\]'"):
+        decode_sound(encoded([0.1]), 16_000)
+
+
+def test_a_preprocessing_takes_the_bytes_of_a_file() -> None:
+    samples = tone(700, 16_000, 1.0).astype(np.float32)
+    assert np.array_equal(SPEECH_COMMANDS(encoded(samples)), SPEECH_COMMANDS(samples))

@@ -1,0 +1,150 @@
+"""Spectrograms, compared with torch and Keras, which compute them in their own ways."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from offramp.errors import ShapeError
+from offramp.preprocess.spectrogram import (
+    SPEECH_COMMANDS,
+    VGGISH,
+    MelBins,
+    SpectrogramPreprocess,
+    Stft,
+    mel_filters,
+)
+
+
+def noise(count: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(scale=0.1, size=count).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("window", "step", "fft"), [(255, 128, 256), (400, 160, 512), (64, 64, 64)]
+)
+def test_the_transform_is_torchs_without_padding(window: int, step: int, fft: int) -> None:
+    sound = noise(3000)
+    frames = torch.from_numpy(sound).unfold(0, window, step) * torch.hann_window(window)
+    expected = torch.fft.rfft(frames, fft).abs().numpy()
+    channel = Stft(window=window, step=step, fft=fft)
+    found = channel.of(sound, 16_000)
+    assert found.shape == (channel.num_frames(3000), channel.num_bins)
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_a_tone_is_loudest_at_its_frequency() -> None:
+    rate, hz = 16_000, 3_000
+    tone = np.sin(2 * np.pi * hz * np.arange(rate) / rate).astype(np.float32)
+    found = Stft(window=512, step=256, fft=512).of(tone, rate)
+    assert set(found.argmax(axis=1)) == {hz * 512 // rate}
+
+
+def test_power_and_logarithm_are_taken_in_this_order() -> None:
+    sound = noise(600)
+    plain = Stft(window=64, step=32, fft=64).of(sound, 8000)
+    changed = Stft(window=64, step=32, fft=64, power=True, log=True, log_offset=0.5).of(sound, 8000)
+    assert np.allclose(changed, np.log(plain.astype(float) ** 2 + 0.5), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("bins", "fft", "rate"),
+    [(MelBins(count=64, low_hz=125, high_hz=7500), 512, 16_000), (MelBins(count=20), 256, 8_000)],
+)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_mel_filters_are_those_of_keras(
+    monkeypatch: pytest.MonkeyPatch, bins: MelBins, fft: int, rate: int
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras: Any = pytest.importorskip("keras")
+    layer = keras.layers.MelSpectrogram(fft_length=fft)
+    expected = layer.linear_to_mel_weight_matrix(
+        num_mel_bins=bins.count,
+        num_spectrogram_bins=fft // 2 + 1,
+        sampling_rate=rate,
+        lower_edge_hertz=bins.low_hz,
+        upper_edge_hertz=bins.high_hz or rate / 2,
+    )
+    assert np.allclose(mel_filters(bins, fft, rate), torch.as_tensor(expected).numpy(), atol=1e-4)
+
+
+def test_speech_commands_are_124_frames_of_129_bins_resized_as_torch_does() -> None:
+    [channel] = SPEECH_COMMANDS.channels
+    sound = noise(16_000)
+    plain = channel.of(sound, 16_000)
+    assert plain.shape == (124, 129)
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(plain)[None, None], (224, 224), mode="bilinear", align_corners=False
+    )
+    found = SPEECH_COMMANDS(sound)
+    assert found.shape == SPEECH_COMMANDS.shape == (3, 224, 224)
+    assert np.allclose(found[0], resized[0, 0].numpy(), atol=1e-4)
+    assert np.array_equal(found[0], found[2])
+
+
+def test_vggish_reads_96_frames_of_64_bins() -> None:
+    assert VGGISH.shape == (1, 96, 64)
+    silence = VGGISH(np.zeros(100, np.float32))
+    assert np.allclose(silence, np.log(0.01))
+
+
+def test_a_short_sound_is_padded_by_zeros_and_a_long_one_is_cut_at_its_end() -> None:
+    sound = noise(20_000)
+    assert np.array_equal(SPEECH_COMMANDS(sound), SPEECH_COMMANDS(sound[:16_000]))
+    padded = np.concatenate([sound[:9_000], np.zeros(7_000, np.float32)])
+    assert np.array_equal(SPEECH_COMMANDS(sound[:9_000]), SPEECH_COMMANDS(padded))
+
+
+def test_several_channels_are_standardised_each_by_its_own_numbers() -> None:
+    short, long = Stft(window=50, step=25, fft=64), Stft(window=100, step=50, fft=128)
+    facts: dict[str, Any] = {"rate": 8_000, "num_samples": 4_000, "height": 20, "width": 30}
+    plain = SpectrogramPreprocess(channels=(short, long), **facts)
+    scaled = SpectrogramPreprocess(channels=(short, long), mean=(1, 2), std=(2, 4), **facts)
+    sound = noise(4_000)
+    expected = (plain(sound) - np.array([1, 2])[:, None, None]) / np.array([2, 4])[:, None, None]
+    assert np.allclose(scaled(sound), expected, atol=1e-6)
+    assert np.array_equal(scaled.batch([sound, sound])[1], scaled(sound))
+
+
+@pytest.mark.parametrize(
+    "sound", [np.zeros((2, 100), np.float32), np.zeros(100, np.int16), np.zeros((), np.float32)]
+)
+def test_what_is_not_one_channel_of_floats_is_refused(sound: Any) -> None:
+    with pytest.raises(ShapeError, match=r"one channel of floats .*scale integers"):
+        VGGISH(sound)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"num_samples": 200}, "a window of 255 samples is longer than the sound of 200"),
+        ({"width": None}, "both height and width, or neither"),
+        ({"mean": (1, 2)}, "mean has 2 numbers for 1 channels"),
+        ({"channels": ()}, "channels"),
+        (
+            {
+                "height": None,
+                "width": None,
+                "channels": [Stft(window=9, step=9, fft=9), Stft(window=9, step=8, fft=9)],
+            },
+            "channels have different sizes",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changed: dict[str, Any], message: str) -> None:
+    given = {**SPEECH_COMMANDS.model_dump(), **changed}
+    with pytest.raises(ValueError, match=message):
+        SpectrogramPreprocess.model_validate(given)
+
+
+def test_a_transform_shorter_than_its_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least window, 400"):
+        Stft(window=400, step=160, fft=256)
+
+
+def test_the_settings_are_read_back_from_json() -> None:
+    text = VGGISH.model_dump_json()
+    assert SpectrogramPreprocess.model_validate_json(text) == VGGISH
