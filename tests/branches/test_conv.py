@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from torch import fx, nn
 
 from offramp.branches import ConvBranch
+from offramp.branches.conv import Modulation
 from offramp.compute import count_params
 from offramp.errors import ShapeError
 from offramp.spec import FeatureShape
@@ -49,8 +50,8 @@ def test_the_pooling_baseline_is_a_head_on_channel_means() -> None:
 def test_the_order_is_convolution_activation_pooling() -> None:
     branch = ConvBranch(layers=2, norm=True, activation="gelu").build(MAP, 5)
     kinds = [nn.Conv2d, nn.BatchNorm2d, nn.GELU] * 2
-    assert [type(part) for part in branch.convolutions] == kinds
-    assert [type(part) for part in branch.pool] == [nn.MaxPool2d]
+    parts = [*branch.convolutions, *branch.pool]
+    assert [type(part) for part in parts] == [*kinds, nn.MaxPool2d]
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -105,11 +106,32 @@ def test_wrong_channels_are_refused_with_both_numbers() -> None:
         branch(torch.randn(2, 8, 11, 9))
 
 
-def test_a_tap_that_is_no_map_or_more_than_one_is_refused() -> None:
+def test_a_first_tap_that_is_not_a_map_is_refused() -> None:
     with pytest.raises(ShapeError, match="a convolutional branch needs a 4-D map"):
         ConvBranch().build((768,), 5)
-    with pytest.raises(ShapeError, match="reads one tap; this cut has 2"):
-        ConvBranch().build((MAP, MAP), 5)
+    with pytest.raises(ShapeError, match="name the map first"):
+        ConvBranch().build(((768,), MAP), 5)
+
+
+def test_side_inputs_scale_and_shift_what_the_last_convolution_gives() -> None:
+    branch = ConvBranch(dropout=0.0).build((MAP, (6,), FeatureShape(3, 2, 2)), 5).eval()
+    features, vector, small = torch.randn(2, 7, 11, 9), torch.randn(2, 6), torch.randn(2, 3, 2, 2)
+    side = torch.cat([vector, small.mean(dim=(2, 3))], dim=1)
+    modulate = branch.modulate
+    assert isinstance(modulate, Modulation)
+    gamma, beta = (layer(side)[..., None, None] for layer in (modulate.gamma, modulate.beta))
+    expected = branch.head(branch.pool(gamma * branch.convolutions(features) + beta).flatten(1))
+    torch.testing.assert_close(branch(features, vector, small), expected)
+
+
+def test_side_inputs_need_a_convolution() -> None:
+    with pytest.raises(ShapeError, match="no convolution that its 1 side inputs could change"):
+        ConvBranch(layers=0, pool="global").build((MAP, (6,)), 5)
+
+
+def test_a_side_input_that_is_neither_a_vector_nor_a_map_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"each a vector \(B, C\) or a map"):
+        ConvBranch().build((MAP, (6, 4)), 5)
 
 
 def test_a_traced_branch_answers_the_same_for_any_batch() -> None:

@@ -6,6 +6,7 @@ from torch import fx
 from offramp.branches import SLViT
 from offramp.branches.attention import Attention
 from offramp.branches.slvit import Encoder
+from offramp.branches.tap import Standardise
 from offramp.compute import count_params
 from offramp.errors import ShapeError
 from offramp.spec import FeatureShape
@@ -101,9 +102,49 @@ def test_one_tap_in_a_tuple_is_that_tap() -> None:
     assert SMALL.build((MAP,), 3).features == MAP
 
 
-def test_two_taps_are_one_too_many() -> None:
-    with pytest.raises(ShapeError, match="an SL-ViT branch reads one tap; this cut has 2"):
-        SMALL.build((MAP, (512,)), 3)
+def test_a_side_input_with_the_channels_of_the_map_is_a_patch_of_equal_cells() -> None:
+    """Paper, section 3.3: the same projection, so only a position and head weights are new."""
+    branch = SMALL.build((MAP, (7,)), 3).eval()
+    features, side = torch.randn(2, 7, 6, 4), torch.randn(2, 7)
+    tall = torch.cat([features, side[..., None, None].expand(2, 7, 2, 4)], dim=2)
+    tokens = branch._embed(tall)[:, :-1]  # two patches were added, and one side input is one token
+    x = branch.encoder(tokens + branch.position)
+    torch.testing.assert_close(branch(features, side), branch.head(x.flatten(1)))
+    alone = SMALL.build(MAP, 3)
+    assert count_params(branch) - count_params(alone) == SMALL.dim * (1 + SMALL.hidden)
+
+
+def test_side_inputs_of_other_channels_are_tokens_by_a_layer_of_their_own() -> None:
+    branch = SMALL.build((MAP, (9,), FeatureShape(4, 3, 3)), 3).eval()
+    features, vector, small = torch.randn(2, 7, 6, 4), torch.randn(2, 9), torch.randn(2, 4, 3, 3)
+    first, second = branch.side_embed
+    own = [first(vector), second(small.mean(dim=(2, 3)))]
+    tokens = torch.cat([branch._embed(features), torch.stack(own, dim=1)], dim=1)
+    x = branch.encoder(tokens + branch.position)
+    torch.testing.assert_close(branch(features, vector, small), branch.head(x.flatten(1)))
+
+
+def test_side_inputs_are_standardised_each_by_its_own_statistics() -> None:
+    spec = SMALL.model_copy(update={"standardise": True})
+    plain, branch = SMALL.build((MAP, (9,)), 3).eval(), spec.build((MAP, (9,)), 3).eval()
+    branch.load_state_dict(plain.state_dict(), strict=False)
+    standardise = branch.sides[0].standardise
+    assert isinstance(standardise, Standardise)
+    standardise.set_statistics(torch.full((9,), 2.0), torch.full((9,), 4.0))
+    features, side = torch.randn(2, 7, 6, 4), torch.randn(2, 9)
+    torch.testing.assert_close(branch(features, side), plain(features, (side - 2) / 4))
+
+
+def test_an_exported_branch_with_side_inputs_keeps_its_batch_free() -> None:
+    branch = SMALL.build((MAP, (7,), FeatureShape(4, 3, 3)), 3).eval()
+
+    def taps(batch: int) -> tuple[torch.Tensor, ...]:
+        return torch.randn(batch, 7, 6, 4), torch.randn(batch, 7), torch.randn(batch, 4, 3, 3)
+
+    free = {0: torch.export.Dim("batch")}
+    exported = torch.export.export(branch, taps(2), dynamic_shapes=(free, (free, free))).module()
+    more = taps(5)
+    torch.testing.assert_close(exported(*more), branch(*more))
 
 
 def test_no_outputs_are_refused() -> None:

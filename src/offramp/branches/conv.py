@@ -2,14 +2,22 @@
 
 from typing import Literal, Self
 
+import torch
 from einops import rearrange
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, fx, nn
 
 from offramp.branches.head import HeadSettings, activation, he_normal_, mlp_head
-from offramp.branches.tap import Standardise, TapShapes, check_map, check_outputs, one_map
+from offramp.branches.tap import (
+    SideInput,
+    Standardise,
+    TapShapes,
+    check_map,
+    check_outputs,
+    map_and_sides,
+)
 from offramp.errors import ShapeError
-from offramp.spec import FeatureShape
+from offramp.spec import FeatureShape, TapShape
 
 fx.wrap("rearrange")
 
@@ -67,14 +75,20 @@ class ConvBranch(HeadSettings):
         return self._label(f"conv-k{self.kernel}-f{self.filters}", own)
 
     def build(self, features: TapShapes, num_outputs: int) -> "ConvBranchModule":
-        """Make a branch with new weights for one map.
+        """Make a branch with new weights for a map, and side inputs where the cut has more taps.
 
         Raises:
-            ShapeError: The tap is not a map, there are several, or a kernel or the pooling window
-                is larger than what it reads.
+            ShapeError: The first tap is not a map, a kernel or the pooling window is larger than
+                what it reads, or there is no convolution for side inputs to change.
         """
         check_outputs(num_outputs)
-        return ConvBranchModule(self, one_map(features, "a convolutional"), num_outputs)
+        tap, sides = map_and_sides(features, "a convolutional")
+        if sides and self.layers == 0:
+            raise ShapeError(
+                f"{self.label()} has no convolution that its {len(sides)} side inputs could "
+                "change. Give it layers=1 or more, or a cut with one tap."
+            )
+        return ConvBranchModule(self, tap, num_outputs, sides)
 
 
 def _after_conv(spec: ConvBranch, features: FeatureShape, layer: int) -> FeatureShape:
@@ -107,10 +121,42 @@ def _after_pool(spec: ConvBranch, features: FeatureShape) -> FeatureShape:
     )
 
 
-class ConvBranchModule(nn.Module):
-    """Convolutions, pooling, then the dense head: (B, C, H, W) to (B, num_outputs)."""
+class Modulation(nn.Module):
+    """Scales and shifts each channel of a map by what side inputs say (paper, section 3.3).
 
-    def __init__(self, spec: ConvBranch, features: FeatureShape, num_outputs: int) -> None:
+    Shape:
+        map (B, C, H, W), side (B, D) -> (B, C, H, W).
+    """
+
+    def __init__(self, side: int, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Linear(side, channels)
+        self.beta = nn.Linear(side, channels)
+
+    def forward(self, features: Tensor, side: Tensor) -> Tensor:
+        """Change a map."""
+        gamma = rearrange(self.gamma(side), "b c -> b c 1 1")
+        beta = rearrange(self.beta(side), "b c -> b c 1 1")
+        changed: Tensor = gamma * features + beta
+        return changed
+
+
+class ConvBranchModule(nn.Module):
+    """Convolutions, pooling, then the dense head.
+
+    Side inputs, joined to one vector, scale and shift what the last convolution gives.
+
+    Shape:
+        features (B, C, H, W), sides (B, C') or (B, C', H', W') -> outputs (B, num_outputs).
+    """
+
+    def __init__(
+        self,
+        spec: ConvBranch,
+        features: FeatureShape,
+        num_outputs: int,
+        sides: tuple[TapShape, ...] = (),
+    ) -> None:
         super().__init__()
         self.spec, self.features = spec, features
         self.standardise = Standardise(features.channels) if spec.standardise else nn.Identity()
@@ -120,19 +166,29 @@ class ConvBranchModule(nn.Module):
             after = _after_conv(spec, shape, layer)
             layers += _convolution(spec, shape.channels, layer)
             shape = after
+        read = [SideInput(side, standardise=spec.standardise) for side in sides]
+        self.sides = nn.ModuleList(read)
+        heard = sum(side.channels for side in read)
+        self.modulate = Modulation(heard, shape.channels) if sides else nn.Identity()
         shape = _after_pool(spec, shape)
         pooling = [_pooling(spec)]
-        if layers and isinstance(layers[-1], nn.ReLU) and isinstance(pooling[0], nn.MaxPool2d):
-            pooling.append(layers.pop())  # the same to the bit, on fewer cells
+        if layers:
+            # ReLU behind max pooling gives the same bits, on fewer cells.
+            last = isinstance(layers[-1], nn.ReLU) and isinstance(pooling[0], nn.MaxPool2d)
+            pooling.insert(1 if last else 0, layers.pop())
         self.convolutions = nn.Sequential(*layers)
         self.pool = nn.Sequential(*pooling)
         self.head = mlp_head(shape.channels * shape.height * shape.width, num_outputs, spec)
         he_normal_(self)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *sides: Tensor) -> Tensor:
         """Answer: (B, C, H, W) to (B, num_outputs), one more with an error predictor."""
         check_map(features, self.features)
-        x = self.pool(self.convolutions(self.standardise(features)))
+        x = self.convolutions(self.standardise(features))
+        if self.sides:
+            read = [module(side) for module, side in zip(self.sides, sides, strict=True)]
+            x = self.modulate(x, torch.cat(read, dim=1))
+        x = self.pool(x)
         outputs: Tensor = self.head(rearrange(x, "b c h w -> b (c h w)"))
         return outputs
 

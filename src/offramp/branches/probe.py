@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from offramp.branches.dropout import own_dropout
 from offramp.branches.kinds import BranchSpec, predicts_error
-from offramp.branches.tap import Standardise, TapShapes
+from offramp.branches.tap import Standardise, TapShapes, shapes_of
 from offramp.compute import count_flops, count_params, seeded
 from offramp.errors import OfframpError, PlanError, ShapeError
-from offramp.spec import FeatureShape, TapShape, dims
+from offramp.spec import TapShape, dims
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,6 @@ def _global_states() -> dict[str, object]:
     """States that can be compared."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
     return {"Python": random.getstate(), "numpy": (name, np.asarray(keys).tobytes(), *rest)}
-
-
-def shapes_of(features: TapShapes) -> tuple[TapShape, ...]:
-    """The shape of each tap, one or several."""
-    if isinstance(features, FeatureShape) or isinstance(features[0], int):
-        return (features,)
-    return features
 
 
 def _answers(branch: nn.Module, shapes: tuple[TapShape, ...]) -> Tensor:

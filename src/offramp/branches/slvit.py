@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from pydantic import PositiveInt
 from torch import Tensor, fx, nn
 
@@ -17,11 +17,19 @@ from offramp.branches.head import (
     he_normal_,
     mlp_head,
 )
-from offramp.branches.tap import Standardise, TapShapes, check_map, check_outputs, one_map
+from offramp.branches.tap import (
+    SideInput,
+    Standardise,
+    TapShapes,
+    check_map,
+    check_outputs,
+    map_and_sides,
+)
 from offramp.errors import ShapeError
-from offramp.spec import FeatureShape
+from offramp.spec import FeatureShape, TapShape
 
 fx.wrap("rearrange")
+fx.wrap("repeat")
 
 
 class SLViT(HeadSettings):
@@ -58,20 +66,20 @@ class SLViT(HeadSettings):
         return self._label(f"slvit-p{self.patch}-d{self.dim}-h{self.heads}", own)
 
     def build(self, features: TapShapes, num_outputs: int) -> "SLViTBranch":
-        """Make a branch with new weights for one map.
+        """Make a branch with new weights for a map, and side inputs where the cut has more taps.
 
         Raises:
-            ShapeError: The tap is not a map, there are several, or the patch does not divide it.
+            ShapeError: The first tap is not a map, or the patch does not divide it.
         """
         check_outputs(num_outputs)
-        tap = one_map(features, "an SL-ViT")
+        tap, sides = map_and_sides(features, "an SL-ViT")
         if tap.height % self.patch or tap.width % self.patch:
             fits = [p for p in range(1, min(tap.height, tap.width) + 1) if _divides(p, tap)]
             raise ShapeError(
                 f"patch={self.patch} does not divide the {tap.height}x{tap.width} feature map, "
                 f"and SL-ViT does not pad. Use one of {fits}, or cut elsewhere."
             )
-        return SLViTBranch(self, tap, num_outputs)
+        return SLViTBranch(self, tap, num_outputs, sides)
 
 
 def _divides(patch: int, features: FeatureShape) -> bool:
@@ -103,19 +111,36 @@ class Encoder(nn.Module):
 class SLViTBranch(nn.Module):
     """Transformer encoder over patches of a feature map, then the dense head.
 
-    There is no class token: every token goes to the head (paper, section 3.1).
+    There is no class token: every token goes to the head (paper, section 3.1). Each side input,
+    such as what is heard, is one more token (section 3.3): a vector of as many channels as the map
+    is repeated to a patch and goes through the projection of the patches; another gets a linear
+    layer of its own.
 
     Shape:
-        features (B, C, H, W) -> outputs (B, num_outputs), with N = (H / patch) * (W / patch)
-        tokens of size D in between.
+        features (B, C, H, W), sides (B, C') or (B, C', H', W') -> outputs (B, num_outputs), with
+        N = (H / patch) * (W / patch) tokens of size D in between, one more for each side input.
     """
 
-    def __init__(self, spec: SLViT, features: FeatureShape, num_outputs: int) -> None:
+    def __init__(
+        self,
+        spec: SLViT,
+        features: FeatureShape,
+        num_outputs: int,
+        sides: tuple[TapShape, ...] = (),
+    ) -> None:
         super().__init__()
         self.spec, self.features = spec, features
-        tokens = features.height * features.width // spec.patch**2
+        tokens = features.height * features.width // spec.patch**2 + len(sides)
         self.standardise = Standardise(features.channels) if spec.standardise else nn.Identity()
         self.embed = nn.Linear(features.channels * spec.patch**2, spec.dim)
+        read = [SideInput(side, standardise=spec.standardise) for side in sides]
+        self.sides = nn.ModuleList(read)
+        self.side_embed = nn.ModuleList(
+            nn.Identity()
+            if side.channels == features.channels
+            else nn.Linear(side.channels, spec.dim)
+            for side in read
+        )
         self.position = nn.Parameter(torch.empty(tokens, spec.dim))
         self.encoder = nn.Sequential(
             *(
@@ -128,13 +153,27 @@ class SLViTBranch(nn.Module):
         he_normal_(self)
         nn.init.normal_(self.position, std=POSITION_STD)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *sides: Tensor) -> Tensor:
         """Answer: (B, C, H, W) to (B, num_outputs), one more with an error predictor."""
         check_map(features, self.features)
         tokens = self._embed(self.standardise(features))
+        if self.sides:
+            tokens = torch.cat([tokens, *self._side_tokens(sides)], dim=1)
         x = self.encoder(tokens + self.position)  # (B, N, D)
         outputs: Tensor = self.head(rearrange(self.norm(x), "b n d -> b (n d)"))
         return outputs
+
+    def _side_tokens(self, sides: tuple[Tensor, ...]) -> list[Tensor]:
+        """One token (B, 1, D) of each side input."""
+        found = []
+        for side, read, embed in zip(sides, self.sides, self.side_embed, strict=True):
+            vector = read(side)
+            if isinstance(embed, nn.Identity):
+                vector = self.embed(repeat(vector, "b c -> b (c p)", p=self.spec.patch**2))
+            else:
+                vector = embed(vector)
+            found.append(rearrange(vector, "b d -> b 1 d"))
+        return found
 
     def _embed(self, features: Tensor) -> Tensor:
         """Every patch as a token: (B, C, H, W) to (B, N, D).

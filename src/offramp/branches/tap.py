@@ -1,11 +1,11 @@
-"""What a branch reads: one feature map, checked, and standardised if asked for."""
+"""What a branch reads: a feature map and side inputs, checked, and standardised if asked for."""
 
 import torch
 from einops import rearrange
 from torch import Tensor, fx, nn
 
 from offramp.errors import DataError, ShapeError
-from offramp.spec import FeatureShape, TapShape
+from offramp.spec import FeatureShape, TapShape, dims
 
 fx.wrap("rearrange")
 
@@ -22,27 +22,48 @@ _AXES = {
 }
 
 
-def one_map(taps: TapShapes, branch: str) -> FeatureShape:
-    """The only tap, which must be a map; `branch` names the kind in the error.
+def map_and_sides(taps: TapShapes, branch: str) -> tuple[FeatureShape, tuple[TapShape, ...]]:
+    """The first tap, which must be a map, and the others, which are side inputs.
+
+    A side input is a vector (C,), or a map (C, H, W) of which a branch reads the mean of each
+    channel.
+
+    Args:
+        taps: Shape of the only tap, or of each tap.
+        branch: What errors call the kind of branch.
 
     Raises:
-        ShapeError: There are several taps, or the tap has no height and width.
+        ShapeError: The first tap has no height and width, or another tap is of some other form.
     """
-    if isinstance(taps, FeatureShape):
-        return _filled(taps)
-    if all(isinstance(size, int) for size in taps):
-        shape = ", ".join(["B", *map(str, taps)])
+    first, *others = shapes_of(taps)
+    if not isinstance(first, FeatureShape):
+        shape = ", ".join(["B", *map(str, first)])
         raise ShapeError(
             f"{branch} branch needs a 4-D map (B, C, H, W); this tap is ({shape})"
-            f"{_AXES.get(len(taps), '')}. Cut where the backbone still has a feature map, "
-            "`offramp cuts` lists such places."
+            f"{_AXES.get(len(first), '')}. Cut where the backbone still has a feature map, "
+            "`offramp cuts` lists such places. Where a cut has several taps, name the map first."
         )
-    if len(taps) != 1:
+    for each in others:
+        _check_side(each, branch)
+    return _filled(first), tuple(others)
+
+
+def shapes_of(taps: TapShapes) -> tuple[TapShape, ...]:
+    """The shape of each tap, one or several."""
+    if isinstance(taps, FeatureShape) or isinstance(taps[0], int):
+        return (taps,)
+    return taps
+
+
+def _check_side(shape: TapShape, branch: str) -> None:
+    if isinstance(shape, FeatureShape):
+        _filled(shape)
+    elif len(shape) != 1:
         raise ShapeError(
-            f"{branch} branch reads one tap; this cut has {len(taps)}. "
-            "Give the cut one tap, or put the branch at another cut."
+            f"{branch} branch reads a map and side inputs, each a vector (B, C) or a map "
+            f"(B, C, H, W); a further tap of this cut is {('B', *shape)}. Take a tap of one of "
+            "these forms, such as the mean over its other axes."
         )
-    return one_map(taps[0], branch)  # type: ignore[arg-type]  # ints were handled above
 
 
 def _filled(features: FeatureShape) -> FeatureShape:
@@ -78,7 +99,7 @@ def check_map(taps: Tensor, features: FeatureShape) -> None:
 
 
 class Standardise(nn.Module):
-    """Frozen shift and scale per channel: (B, C, H, W) to the same shape.
+    """Frozen shift and scale per channel: (B, C, H, W) or (B, C) to the same shape.
 
     The statistics are buffers, so no optimiser moves them; until they are set nothing changes.
     """
@@ -86,8 +107,9 @@ class Standardise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, spatial: bool = True) -> None:
         super().__init__()
+        self.spatial = spatial
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
 
@@ -117,6 +139,28 @@ class Standardise(nn.Module):
         self.std.copy_(std.float().clamp(min=floor))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Standardise: (B, C, H, W) to the same shape."""
-        mean, std = rearrange(self.mean, "c -> c 1 1"), rearrange(self.std, "c -> c 1 1")
+        """Standardise: (B, C, H, W) to the same shape, or (B, C)."""
+        mean, std = self.mean, self.std
+        if self.spatial:
+            mean, std = rearrange(mean, "c -> c 1 1"), rearrange(std, "c -> c 1 1")
         return (features - mean).div_(std)  # in place: no second map is written to memory
+
+
+class SideInput(nn.Module):
+    """A side input as a vector: (B, C) as it is, or (B, C, H, W) by the mean of each channel.
+
+    Attributes:
+        channels: C.
+    """
+
+    def __init__(self, shape: TapShape, *, standardise: bool) -> None:
+        super().__init__()
+        self.channels = dims(shape)[0]
+        self.is_map = isinstance(shape, FeatureShape)
+        scale = Standardise(self.channels, spatial=self.is_map) if standardise else nn.Identity()
+        self.standardise = scale
+
+    def forward(self, side: Tensor) -> Tensor:
+        """(B, C)."""
+        scaled: Tensor = self.standardise(side)
+        return scaled.mean(dim=(2, 3)) if self.is_map else scaled
