@@ -2,13 +2,12 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import fx, nn
 
 from offramp.branches import ConvBranch
 from offramp.branches.conv import Modulation
 from offramp.compute import count_params
-from offramp.errors import ShapeError
+from offramp.errors import PlanError, ShapeError
 from offramp.spec import FeatureShape
 
 MAP = FeatureShape(7, 11, 9)
@@ -80,7 +79,7 @@ def test_batch_norm_costs_two_weights_per_filter() -> None:
 
 
 def test_paddings_must_be_as_many_as_layers() -> None:
-    with pytest.raises(ValidationError, match="padding has 3 numbers for 2 layers; give one per"):
+    with pytest.raises(PlanError, match="padding has 3 numbers for 2 layers; give one per"):
         ConvBranch(layers=2, padding=(1, 0, 1))
 
 
@@ -144,5 +143,5 @@ def test_a_traced_branch_answers_the_same_for_any_batch() -> None:
 
 @pytest.mark.parametrize("settings", [{"kernel": 0}, {"layers": -1}, {"pool": "max"}, {"pool": 0}])
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(settings))):
+    with pytest.raises(PlanError, match=next(iter(settings))):
         ConvBranch(**settings)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
 from offramp.data import Samples, as_samples
@@ -208,12 +207,12 @@ def test_preprocessing_changes_the_content_key() -> None:
     [{}, {"views": 3}, {"shift": -1}, {"erase": 0.6}, {"flip": 1, "views": 0}, {"rotate": 5}],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(PlanError):
         Augment(**settings)
 
 
 def test_augmentation_with_nothing_switched_on_says_what_to_set() -> None:
-    with pytest.raises(ValidationError, match="Set flip, shift or erase, or leave augment out"):
+    with pytest.raises(PlanError, match="Set flip, shift or erase, or leave augment out"):
         Augment(seed=3)
 
 

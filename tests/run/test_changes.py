@@ -242,7 +242,7 @@ def test_a_run_with_a_setting_of_another_version_is_refused_with_its_name(run: P
     names = manifest["files"]
     with changing(run, RUN, manifest, keep=names):
         pass
-    with pytest.raises(BundleError, match=r"another version of offramp.*\n.*train\.warmup"):
+    with pytest.raises(BundleError, match=r"another version of offramp.*train\.warmup"):
         evaluate(run)
 
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from offramp.errors import PlanError
 from offramp.simulation import Arrivals, Bursts, FixedRate, Poisson
 
 KINDS = [FixedRate(per_second=40), Poisson(per_second=40), Bursts(per_second=40, burst_size=7)]
@@ -50,7 +51,7 @@ def test_the_last_burst_may_be_incomplete() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_not_positive_is_refused(rate: float) -> None:
-    with pytest.raises(ValidationError, match="per_second"):
+    with pytest.raises(PlanError, match="per_second"):
         Poisson(per_second=rate)
 
 

@@ -12,7 +12,7 @@ from offramp.branches.conv import ConvBranch
 from offramp.branches.slvit import SLViT
 from offramp.branches.tap import TapShapes
 from offramp.errors import PlanError
-from offramp.spec import Spec
+from offramp.spec import Spec, mistakes
 
 
 class BranchSpec(Protocol):
@@ -108,8 +108,9 @@ def read_spec(settings: Mapping[str, Any], kinds: Kinds) -> BranchSpec:
     try:
         return cast(BranchSpec, kinds[kind].model_validate(settings))
     except ValidationError as error:
+        wrong = "; ".join(mistakes(error, kinds[kind].model_fields))
         raise PlanError(
-            f"{kinds[kind].__name__} does not take the saved settings {dict(settings)}: {error}. "
+            f"{kinds[kind].__name__} does not take the saved settings {dict(settings)}: {wrong}. "
             "Use the version of the class that the branches were trained with."
         ) from error
 

@@ -116,7 +116,7 @@ class Request(Spec):
             PlanError: Settings are unknown, out of range or contradictory; all mistakes are listed.
         """
         try:
-            return cls(**settings)
+            return cls.model_validate(settings)
         except ValidationError as error:
             raise PlanError("\n".join(map(_fault, error.errors()))) from None
 

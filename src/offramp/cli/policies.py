@@ -287,8 +287,10 @@ def _built(make: Callable[..., Setting], options: dict[str, str], **values: floa
 
     try:
         return make(**values)
-    except ValidationError as error:
-        wrong = error.errors()[0]
+    except PlanError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        wrong = error.__cause__.errors()[0]
         name = str(wrong["loc"][0])
         raise typer.BadParameter(
             f"{values[name]:g}: {wrong['msg']}", param_hint=options[name]

@@ -1,6 +1,5 @@
 """Plan: what one training run does, as YAML; typed, closed, every mistake reported at once."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from offramp.branches import ShippedBranch
 from offramp.data import DataSpec
 from offramp.data.location import paths_of
 from offramp.errors import PlanError
-from offramp.spec import Spec
+from offramp.spec import Spec, listed, mistakes
 from offramp.storage.text import decode_text
 from offramp.task import Task
 from offramp.training import TrainSettings
@@ -204,7 +203,8 @@ def checked_plan(content: Mapping[str, Any], path: Path) -> Plan:
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
-        raise PlanError(_explain(path, error)) from error
+        faults = mistakes(error, _setting_names(), "plan")
+        raise PlanError(listed(f"the plan {path} has", faults)) from error
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -246,40 +246,6 @@ def _first_key(mapping: object, dotted: str) -> str:
     known = [str(key) for key in mapping] if isinstance(mapping, dict) else []
     fitting = [key for key in known if dotted == key or dotted.startswith(key + ".")]
     return max(fitting, key=len, default=dotted.split(".")[0])
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    mistakes = error.errors()
-    lines = [f"  {_place(m['loc'])}: {_message(m)}" for m in mistakes]
-    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    return "\n".join([f"the plan {path} has {count}:", *lines])
-
-
-def _place(location: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in location) or "plan"
-
-
-def _message(mistake: Mapping[str, Any]) -> str:
-    if mistake["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return _no_such_kind(mistake["ctx"])
-    if mistake["type"] in ("model_attributes_type", "model_type", "dict_type"):
-        return f"write it as settings, `key: value` (got {mistake['input']!r})"
-    text = str(mistake["msg"]).removeprefix("Value error, ")
-    if mistake["type"] != "extra_forbidden":
-        return f"{text} (got {mistake['input']!r})" if mistake["type"] != "missing" else text
-    near = difflib.get_close_matches(str(mistake["loc"][-1]), _setting_names(), 1)
-    return "no such setting" + (f", did you mean {near[0]!r}?" if near else "")
-
-
-def _no_such_kind(union: Mapping[str, Any]) -> str:
-    """For settings whose `kind` says which they are, and whose kind is missing or unknown."""
-    setting = str(union["discriminator"]).strip("'")
-    if "tag" not in union:
-        return f"give its {setting}"
-    known = [each.strip("'") for each in str(union["expected_tags"]).split(", ")]
-    near = difflib.get_close_matches(str(union["tag"]), known, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"no such {setting}, {hint}(got {union['tag']!r}; there are {', '.join(known)})"
 
 
 def _setting_names() -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import (
 from offramp.data.augment import Augment
 from offramp.errors import PlanError
 from offramp.features import CacheDtype
-from offramp.spec import Spec
+from offramp.spec import Spec, listed, mistakes
 
 How = Literal["cached", "fused", "auto"]
 Precision = Literal["fp32", "bf16"]
@@ -185,11 +185,6 @@ def read_settings(seeds: Iterable[int], options: TrainOptions) -> TrainSettings:
     try:
         return TrainSettings.model_validate({"seeds": tuple(seeds), **options})
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
-            for e in error.errors()
-        ]
         known = ", ".join(TrainSettings.model_fields)
-        raise PlanError(
-            f"the training settings are wrong: {'; '.join(wrong)}. Settings are: {known}."
-        ) from error
+        faults = listed("the training settings have", mistakes(error, TrainSettings.model_fields))
+        raise PlanError(f"{faults}\nSettings are: {known}.") from error

@@ -1,0 +1,60 @@
+"""Wrong settings end in one PlanError, wherever a Spec is made."""
+
+import re
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from offramp import ConvBranch, SLViT
+from offramp.data import DataSpec, ImageFolder
+from offramp.errors import OfframpError, PlanError
+from offramp.spec import Spec, mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patch": 0}, "SLViT has 1 mistake: patch: should be greater than 0 (got 0)"),
+        ({"pach": 4}, "SLViT has 1 mistake: pach: no such setting, did you mean 'patch'?"),
+        ({"zzz": 4}, "SLViT has 1 mistake: zzz: no such setting"),
+        ({"mlp_activation": "tanh"}, "mlp_activation: should be 'relu' or 'gelu' (got 'tanh')"),
+        ({"patch": "x" * 200}, f"(got '{'x' * 79}...)"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(PlanError, match=re.escape(message) + "$"):
+        SLViT(**settings)
+
+
+def test_all_mistakes_are_listed_a_line_each() -> None:
+    with pytest.raises(PlanError, match=r"^SLViT has 2 mistakes:\n  patch: .*\n  dim: .*$"):
+        SLViT(patch=0, dim=-1)
+
+
+def test_a_rule_over_several_settings_is_told_in_its_own_words() -> None:
+    with pytest.raises(PlanError, match=r"1 mistake: padding has 3 numbers for 2 layers"):
+        ConvBranch(layers=2, padding=(1, 2, 3))
+
+
+def test_a_mistake_inside_another_spec_is_named_by_its_path() -> None:
+    with pytest.raises(PlanError, match=r"mistake: split\.test: should be less than 1 \(got 3\)"):
+        ImageFolder(root="photos", split={"test": 3})
+
+
+def test_it_is_both_an_offramp_error_and_a_value_error() -> None:
+    assert issubclass(PlanError, OfframpError)
+    assert issubclass(PlanError, ValueError)
+
+
+def test_validation_of_a_mapping_keeps_pydantics_own_error_with_all_places() -> None:
+    adapter: TypeAdapter[Spec] = TypeAdapter(DataSpec)
+    given = {"kind": "image_folder", "root": "x", "limit": 0, "split": {"test": 2}}
+    with pytest.raises(ValidationError) as caught:
+        adapter.validate_python(given)
+    found = mistakes(caught.value, ImageFolder.model_fields)
+    assert [line.partition(": ")[0] for line in found] == [
+        "image_folder.limit",
+        "image_folder.split.test",
+    ]
