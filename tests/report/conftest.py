@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from offramp.answer import Answer
 from offramp.evaluation import (
     Comparison,
     Rival,
@@ -58,6 +59,22 @@ def comparison() -> Comparison:
     return compare(trials, rivals, draws=200)
 
 
+def answer(name: str, exit: str, confidence: float, saved: float) -> Answer:
+    return Answer(
+        outputs=np.zeros(2, np.float32),
+        probabilities=np.array([1 - confidence, confidence]),
+        label=1,
+        class_name=name,
+        exit=exit,
+        score=None,
+        stage_ms=(1.0,),
+        total_ms=2.0,
+        flops=3,
+        flops_saved=saved,
+        promised=False,
+    )
+
+
 @pytest.fixture(scope="session")
 def inputs(comparison: Comparison) -> ReportInputs:
     outputs = ExitOutputs(
@@ -84,8 +101,8 @@ def inputs(comparison: Comparison) -> ReportInputs:
         quality=quality(outputs, {"at <half>": policy}, temperatures_on=others),
         curves=curves,
         pictures=[
-            Picture(image, "cat & dog", "cat & dog", "a<1>", 0.97, 0.88),
-            Picture(np.stack([image] * 3, axis=-1), "cat", "<b>", "final", 0.4, -0.04),
+            Picture(image, "cat & dog", answer("cat & dog", "a<1>", 0.97, 0.88)),
+            Picture(np.stack([image] * 3, axis=-1), "<b>", answer("cat", "final", 0.4, -0.04)),
         ],
         facts={"machine": "2 <cores>", "versions": "numpy 2"},
         plan="backbone: {name: <any>}\n",

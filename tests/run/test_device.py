@@ -12,9 +12,10 @@ from offramp.data.images import labelled_pictures
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import ModelInfo, Trial
 from offramp.preprocess import ImagePreprocess
-from offramp.run.answer import answer_one_by_one
 from offramp.run.measure import collect_trials, measure_model
+from offramp.run.pictures import answered_pictures
 from offramp.run.plan import Plan
+from offramp.run.results import fixed_policy
 from offramp.run.rivals import static_rivals
 from offramp.run.steps import evaluate, train
 
@@ -90,15 +91,19 @@ def test_a_moved_model_answers_and_is_timed_there_with_all_trials(
 def test_rivals_and_single_pictures_answer_where_the_model_is(
     model: MultiExit, images: Samples, second_device: str
 ) -> None:
+    def exits() -> list[str]:
+        policy = fixed_policy(model.names, 0.4)
+        return [one.answer.exit for one in answered_pictures(model, images, 3, policy)]
+
     here = [rival.value for rival in static_rivals(model, images, images, [8])]
-    answers = [one.exit for one in answer_one_by_one(model, images, range(3), 0.4)]
+    answers = exits()
     model.to(second_device)
     seen: list[str] = []
     there = static_rivals(model, images, images, [8])
     assert [rival.value for rival in there] == here
     for stage in model.backbone.stages:
         stage.register_forward_pre_hook(lambda _, live: seen.append(live[0][0].device.type))
-    assert [one.exit for one in answer_one_by_one(model, images, range(3), 0.4)] == answers
+    assert exits() == answers
     assert set(seen) == {second_device}
 
 

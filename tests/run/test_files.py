@@ -96,7 +96,7 @@ def test_the_pictures_shown_are_of_every_class_though_the_folder_is_sorted(
     plan: Plan, backbone_file: str, tmp_path: Path
 ) -> None:
     result = train(plan, tmp_path / "run", backbone_file=backbone_file)
-    assert [answer.truth for answer in answers(result, 2)] == ["ant", "bee"]
+    assert [picture.truth for picture in answers(result, 2)] == ["ant", "bee"]
 
 
 def test_a_finished_run_is_read_without_decoding_a_picture(

@@ -70,8 +70,8 @@ def demo(
         policies.calibrate(out, max_drop=[0.02])
     except NoPolicyError as error:  # with fewer pictures than the demo's
         put(str(error))
-    for one in story.answers(result, pictures):
-        put(f"\n{one}")
+    for picture in story.answers(result, pictures):
+        put(f"\n{story.told(picture)}")
 
 
 def cuts(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.answer import Answer
 from offramp.evaluation import Comparison, Tradeoff
 from offramp.evaluation.quality import Quality
 
@@ -35,19 +36,23 @@ class Picture:
 
     Attributes:
         image: (H, W) or (H, W, 3) uint8.
-        answer: Class that was answered.
-        truth: Class it has.
-        exit: Which exit answered.
-        confidence: Maximum softmax of the answer, 0 to 1.
-        saved: Share of the backbone's FLOPs not spent; negative when more were spent.
+        truth: Name of its class.
+        answer: Of a classification.
     """
 
     image: NDArray[np.uint8]
-    answer: str
     truth: str
-    exit: str
-    confidence: float
-    saved: float
+    answer: Answer
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer is its class."""
+        return self.answer.text == self.truth
+
+    @property
+    def confidence(self) -> float:
+        """The largest probability of the answer, 0 to 1."""
+        return float(np.asarray(self.answer.probabilities).max())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

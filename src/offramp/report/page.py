@@ -180,13 +180,13 @@ def _pictures(inputs: ReportInputs) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    answer, truth = html.escape(picture.answer), html.escape(picture.truth)
-    right = "right" if picture.answer == picture.truth else f"wrong, it is {truth}"
-    share = f"{100 * abs(picture.saved):.0f} %"
-    saved = f"{share} of FLOPs saved" if picture.saved >= 0 else f"{share} more FLOPs"
+    answer, truth = picture.answer, html.escape(picture.truth)
+    right = "right" if picture.is_right else f"wrong, it is {truth}"
+    share = f"{100 * abs(answer.flops_saved):.0f} %"
+    saved = f"{share} of FLOPs saved" if answer.flops_saved >= 0 else f"{share} more FLOPs"
     return (
         f'<li><img src="{picture_uri(picture.image)}" alt="test picture of class {truth}">'
-        f"<strong>{answer}</strong> {right}<br>{html.escape(picture.exit)}, "
+        f"<strong>{html.escape(answer.text)}</strong> {right}<br>{html.escape(answer.exit)}, "
         f"{100 * picture.confidence:.0f} % sure<br>{saved}</li>"
     )
 

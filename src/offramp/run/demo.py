@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from itertools import zip_longest
 
-from offramp.run.answer import OneAnswer, answer_one_by_one, shows_pictures
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.report import Picture
+from offramp.run.pictures import answered_pictures
 from offramp.run.plan import Plan, load_plan
-from offramp.run.results import PICTURES_SEED, RunResult
+from offramp.run.results import RunResult, fixed_policy
+
+_SHADES = " .:-=+*#%@"
+_WIDTH = 28
 
 
 def demo_plan(overrides: Sequence[str] = ()) -> Plan:
@@ -14,12 +22,30 @@ def demo_plan(overrides: Sequence[str] = ()) -> Plan:
         return load_plan(path, overrides)
 
 
-def answers(result: RunResult, pictures: int) -> Iterator[OneAnswer]:
-    """Some test images of a run, drawn evenly over the classes, answered one by one."""
+def answers(result: RunResult, number: int) -> Iterator[Picture]:
+    """Some test pictures of a run, drawn evenly over the classes, answered one by one."""
     test = result.plan.data.load(check=False).test
-    if pictures == 0 or not shows_pictures(result.model, test):
-        return
-    some = test.sample(pictures, PICTURES_SEED)
-    yield from answer_one_by_one(
-        result.model, some, range(len(some)), result.plan.evaluate.threshold
-    )
+    policy = fixed_policy(result.model.names, result.plan.evaluate.threshold)
+    return answered_pictures(result.model, test, number, policy)
+
+
+def told(picture: Picture) -> str:
+    """A picture in characters, with its answer beside it."""
+    answer = picture.answer
+    right = "right" if picture.is_right else f"wrong, it is {picture.truth}"
+    facts = [
+        f"{answer.text} ({right})",
+        f"exit       {answer.exit}",
+        f"confidence {picture.confidence:.3f}",
+        f"spent      {answer.flops / 1e6:.1f} MFLOP",
+        f"saved      {answer.flops_saved:.1%} of the whole backbone",
+    ]
+    lines = zip_longest(sketch(picture.image), facts, fillvalue="")
+    return "\n".join(f"  {line:<{_WIDTH}}   {fact}".rstrip() for line, fact in lines)
+
+
+def sketch(image: NDArray[np.uint8]) -> list[str]:
+    """Lines of characters that show an (H, W) picture; one is about twice as high as wide."""
+    step = max(1, image.shape[1] // _WIDTH)
+    cells = image[::step, ::step].astype(int) * (len(_SHADES) - 1) // 255
+    return ["".join(_SHADES[cell] for cell in row) for row in cells[::2]]

@@ -19,7 +19,7 @@ from offramp.policy import ExitPolicy, Score, load_policies, policy_at
 from offramp.policy.scores import scaled, softmax
 from offramp.preprocess import ImagePreprocess, Preprocess, SpectrogramPreprocess
 from offramp.run.names import POLICY
-from offramp.run.stored import plan_and_model
+from offramp.run.stored_model import plan_and_model
 from offramp.storage.folder import read_folder
 from offramp.storage.manifest import RUN
 from offramp.training.checks import check_device

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from offramp.data import Samples, Splits
+from offramp.data import Splits
 from offramp.doubts import class_counts
 from offramp.evaluation import (
     Comparison,
@@ -20,14 +20,13 @@ from offramp.evaluation.quality import Quality, quality
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Trial
 from offramp.policy import ExitPolicy, find_score
-from offramp.report import Curve, Picture, ReportInputs
-from offramp.run.answer import answer_one_by_one, shows_pictures
+from offramp.report import Curve, ReportInputs
 from offramp.run.measure import Measured, ModelTimings
+from offramp.run.pictures import answered_pictures
 from offramp.run.plan import Plan
 
 REPORT_FILES = ("report.html", "tradeoff.png", "tradeoff.svg")
 REPORT_PICTURES = 12
-PICTURES_SEED = 0
 _CLASSES = 20  # that the report counts one by one
 
 
@@ -110,13 +109,14 @@ def report_inputs(
 ) -> ReportInputs:
     """What the report of a run shows; `facts` are those of `environment.json`."""
     plan, model = result.plan, result.model
+    fixed = fixed_policy(model.names, plan.evaluate.threshold)
     return ReportInputs(
         title=f"Early exits on {_backbone_name(model, plan)}",
         comparison=result.comparison,
         exits=result.exits,
         quality=result.quality,
         curves=[_curve(trial) for trial in model.trials],
-        pictures=_pictures(model, splits.test, plan.evaluate.threshold),
+        pictures=list(answered_pictures(model, splits.test, REPORT_PICTURES, fixed)),
         facts=_readable(facts, plan, splits) | _spread(seen.timings) | _left_out(seen.notes),
         plan=plan.to_yaml(),
         warnings=result.doubts,
@@ -128,12 +128,13 @@ def _backbone_name(model: MultiExit, plan: Plan) -> str:
     return str((model.info.backbone or {}).get("function", plan.backbone.name))
 
 
-def _pictures(model: MultiExit, test: Samples, threshold: float) -> Sequence[Picture]:
-    """A few test pictures answered one by one; none where the samples are not pictures."""
-    if not shows_pictures(model, test):
-        return []
-    some = test.sample(REPORT_PICTURES, PICTURES_SEED)
-    return list(answer_one_by_one(model, some, range(len(some)), threshold))
+def fixed_policy(names: Sequence[str], threshold: float) -> ExitPolicy:
+    """The policy that leaves at the first exit whose maximum softmax reaches a fixed threshold."""
+    return ExitPolicy(
+        score=find_score("max_softmax"),
+        thresholds=(threshold,) * (len(names) - 1),
+        names=tuple(names),
+    )
 
 
 def _quality(seen: Measured, threshold: float, class_names: Sequence[str]) -> Quality:
@@ -141,14 +142,9 @@ def _quality(seen: Measured, threshold: float, class_names: Sequence[str]) -> Qu
     test = seen.outputs["test"]
     if test.task == "regression":
         return quality(test)
-    fixed = ExitPolicy(
-        score=find_score("max_softmax"),
-        thresholds=(threshold,) * (len(test.names) - 1),
-        names=tuple(test.names),
-    )
     return quality(
         test,
-        {f"softmax >= {threshold:g}": fixed},
+        {f"softmax >= {threshold:g}": fixed_policy(test.names, threshold)},
         temperatures_on=seen.outputs.get("calibration"),
         class_names=class_names,
     )

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from offramp.data import Splits
-from offramp.errors import BundleError, PlanError
 from offramp.evaluation import Rival, TrialOutputs
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.saved import WEIGHTS, describe_model, write_weights
@@ -17,9 +16,9 @@ from offramp.outputs import ExitOutputs
 from offramp.report import write_report
 from offramp.run.measure import SPLITS, Measured
 from offramp.run.names import ENVIRONMENT, METRICS, PLAN, POLICY
-from offramp.run.plan import Plan, checked_plan, load_plan
-from offramp.run.prepare import build_backbone
+from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult, report_inputs
+from offramp.run.stored_model import plan_and_model
 from offramp.storage.archive import read_arrays, write_arrays
 from offramp.storage.atomic import write_bytes
 from offramp.storage.folder import Contents, changing, is_stored, read_folder
@@ -134,47 +133,6 @@ def load_run(folder: Path, backbone_file: str | None = None) -> StoredRun:
     stored = read_folder(folder, RUN, [WEIGHTS])
     plan, model = plan_and_model(stored, backbone_file)
     return StoredRun(plan, model, stored.manifest["data"], stored.manifest["seconds"]["training"])
-
-
-def plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, MultiExit]:
-    """Plan and model from what was read of a run, the file of weights among it.
-
-    Raises:
-        BundleError: It is no run of a plan, or plan or weights were changed.
-    """
-    if "plan" not in stored.manifest:
-        raise BundleError(
-            f"{stored.folder} holds a model that `MultiExit.save` wrote, not a run of a plan. Read "
-            "it with MultiExit.load, or name a folder that `offramp train` wrote."
-        )
-    try:
-        plan = checked_plan(stored.manifest["plan"], stored.folder / PLAN)
-    except PlanError as error:
-        raise BundleError(
-            f"another version of offramp made the run in {stored.folder}: {error}\nUse that "
-            "version, or train into another folder."
-        ) from error
-    plan = _current(stored.folder / PLAN, plan)
-    by_flag = build_backbone(plan, backbone_file) if backbone_file is not None else None
-    return plan, MultiExit.read(stored, backbone=by_flag)
-
-
-def _current(path: Path, plan: Plan) -> Plan:
-    """The plan of a run as its plan file has it: comments and paths of the data may change."""
-    if not path.exists():  # the manifest has the plan
-        return plan
-    try:
-        found = load_plan(path)
-    except PlanError as error:
-        raise BundleError(
-            f"{error}\nIt is the plan of a finished run. {RUN.remedy(PLAN)}"
-        ) from error
-    if different := found.differences(plan):
-        raise BundleError(
-            f"{path} was changed after the run was made; it differs in {', '.join(different)}. "
-            f"{RUN.remedy(PLAN)}"
-        )
-    return found
 
 
 def outputs_of(split: str) -> str:

@@ -10,7 +10,10 @@ from offramp.data.images import labelled_pictures
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import ModelInfo, Trial
 from offramp.preprocess import ImagePreprocess
-from offramp.run.answer import OneAnswer, answer_one_by_one
+from offramp.report import Picture
+from offramp.run.demo import sketch, told
+from offramp.run.pictures import answered_pictures
+from offramp.run.results import fixed_policy
 
 NAMES = ("dark", "light")
 
@@ -60,40 +63,54 @@ def model(backbone: StagedBackbone, scale: float) -> MultiExit:
     return MultiExit(backbone, {"early": early}, info=ModelInfo(class_names=NAMES))
 
 
-def answers(backbone: StagedBackbone, images: Samples, scale: float) -> list[OneAnswer]:
-    return list(answer_one_by_one(model(backbone, scale), images, range(3), 0.9))
+def answers(backbone: StagedBackbone, images: Samples, scale: float) -> list[Picture]:
+    whole = model(backbone, scale)
+    return list(answered_pictures(whole, images, 3, fixed_policy(whole.names, 0.9)))
 
 
-def test_a_sure_branch_answers_and_the_rest_is_saved(
-    backbone: StagedBackbone, images: Samples
-) -> None:
+def test_a_sure_branch_answers_a_picture(backbone: StagedBackbone, images: Samples) -> None:
     found = answers(backbone, images, 10.0)
-    assert [a.exit for a in found] == ["early"] * 3
-    assert [a.answer for a in found] == ["dark", "light", "light"]
-    assert [a.truth for a in found] == ["dark", "light", "dark"]
-    assert all(a.confidence >= 0.9 for a in found)
+    assert [each.answer.exit for each in found] == ["early"] * 3
+    assert [each.answer.text for each in found] == ["dark", "light", "light"]
+    assert [each.truth for each in found] == ["dark", "light", "dark"]
+    assert [each.is_right for each in found] == [True, True, False]
+    assert all(each.confidence >= 0.9 for each in found)
 
 
 def test_an_unsure_branch_leaves_the_answer_to_the_last_exit(
     backbone: StagedBackbone, images: Samples
 ) -> None:
     found = answers(backbone, images, 1e-3)
-    assert [a.exit for a in found] == ["final"] * 3
-    assert all(a.confidence < 0.9 for a in found)
+    assert [each.answer.exit for each in found] == ["final"] * 3
+    assert all(0.5 <= each.confidence < 0.9 for each in found)
 
 
-def test_branches_passed_on_the_way_are_paid_for(backbone: StagedBackbone, images: Samples) -> None:
-    whole = model(backbone, 1e-3)
-    costs = whole.exit_branch_flops()
-    [first, *_] = answers(backbone, images, 1e-3)
-    assert first.flops == sum(whole.exit_stage_flops()) + sum(costs)
-    assert first.saved == pytest.approx(-sum(costs) / sum(whole.exit_stage_flops()))
+def test_as_many_pictures_are_answered_as_wanted(backbone: StagedBackbone, images: Samples) -> None:
+    policy = fixed_policy(("early", "final"), 0.9)
+    for number in (0, 2):
+        found = list(answered_pictures(model(backbone, 1.0), images, number, policy))
+        assert len(found) == number
+
+
+def test_pictures_without_class_names_are_left_out(
+    backbone: StagedBackbone, images: Samples
+) -> None:
+    unnamed = model(backbone, 1.0)
+    unnamed.info = ModelInfo()
+    assert not list(answered_pictures(unnamed, images, 3, fixed_policy(unnamed.names, 0.9)))
 
 
 def test_the_sketch_shows_light_and_dark(backbone: StagedBackbone, images: Samples) -> None:
     _, light, _ = answers(backbone, images, 10.0)
-    lines = light.sketch().splitlines()
+    lines = sketch(light.image)
     assert [len(line) for line in lines] == [4, 4, 4]
     assert lines[0][0] == " "
     assert lines[1] == "@@@@"
-    assert "light (right)" in str(light)
+
+
+def test_an_answer_stands_beside_its_sketch(backbone: StagedBackbone, images: Samples) -> None:
+    _, right, wrong = answers(backbone, images, 10.0)
+    assert "light (right)" in told(right).splitlines()[0]
+    assert "light (wrong, it is dark)" in told(wrong).splitlines()[0]
+    for fact in ("exit       early", "confidence 1.000", "MFLOP", "of the whole backbone"):
+        assert fact in told(right)
