@@ -3,7 +3,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from offramp.errors import DataError, ShapeError
+from offramp.errors import DataError, PlanError, ShapeError
 from offramp.task import (
     ACCURACY,
     MEAN_ABSOLUTE_ERROR,
@@ -83,5 +83,5 @@ def test_a_model_must_answer_in_the_shape_of_its_task(
 
 
 def test_a_misspelt_task_is_refused_with_the_tasks_there_are() -> None:
-    with pytest.raises(ShapeError, match=r"task is 'regresion'; it must be one of .*'regression'"):
+    with pytest.raises(PlanError, match=r"task is 'regresion', .* did you mean 'regression'\?"):
         check_output_shape((1,), "regresion")  # type: ignore[arg-type]

@@ -11,6 +11,10 @@ class OfframpWarning(UserWarning):
     """Something that works but may not be what the user wants; the message says what to check."""
 
 
+class ArgumentError(OfframpError, TypeError):
+    """An argument is an object of another kind than the function takes."""
+
+
 class CutError(OfframpError):
     """A backbone cannot be cut as asked."""
 

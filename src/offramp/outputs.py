@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offramp import cost
+from offramp.arguments import as_items, check_kind
 from offramp.errors import OfframpError, PlanError, ShapeError
 from offramp.storage.archive import Archived
 from offramp.storage.arrays import (
@@ -157,6 +158,7 @@ class ExitOutputs(Archived):
             PlanError: There is no such unit.
             OfframpError: Milliseconds are asked for and none were measured.
         """
+        check_kind(unit, str, "the unit of costs", "Give 'flops' or 'ms'.")
         if unit not in get_args(CostUnit):
             raise PlanError(f"a cost in {unit!r} is not known. Ask for 'flops' or 'ms'.")
         if unit == "flops":
@@ -208,7 +210,8 @@ def _joined(clusters: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _checked_names(names: Sequence[str] | None, exits: int) -> tuple[str, ...]:
-    given = () if names is None else tuple(str(name) for name in names)
+    remedy = "Give a tuple of names, one for each exit."
+    given = () if names is None else tuple(map(str, as_items(names, "names", remedy)))
     if not given:
         return (*(f"exit {exit}" for exit in range(exits - 1)), "final")
     if len(given) != exits or len(set(given)) != exits:
@@ -220,3 +223,17 @@ def _checked_scores(scores: ArrayLike | None, shape: tuple[int, int]) -> NDArray
     if scores is None:
         return None
     return kept(finite("scores", shaped("scores", np.asarray(scores, np.float64), shape)))
+
+
+def check_outputs(outputs: object, name: str = "outputs") -> None:
+    """Refuse an argument that is not ExitOutputs.
+
+    Raises:
+        ArgumentError: It is something else, such as the path of a file with outputs.
+    """
+    check_kind(
+        outputs,
+        ExitOutputs,
+        name,
+        "Give ExitOutputs: what model.collect(data) returns, or ExitOutputs.load(path) for a file.",
+    )

@@ -1,5 +1,6 @@
 """Task: whether a model names classes or gives values, and all that depends on which."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -7,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offramp.errors import DataError, ShapeError
+from offramp.arguments import described
+from offramp.errors import DataError, PlanError, ShapeError
 from offramp.record import Record
 from offramp.storage.arrays import finite, kept, shaped
 
@@ -91,14 +93,17 @@ def measure_of(task: Task) -> Measure:
     return ACCURACY if task == "classification" else MEAN_ABSOLUTE_ERROR
 
 
-def check_task(task: str) -> None:
+def check_task(task: object) -> None:
     """Refuse what is not a task.
 
     Raises:
-        ShapeError: With the tasks there are.
+        PlanError: With the tasks there are.
     """
-    if task not in get_args(Task):
-        raise ShapeError(f"task is {task!r}; it must be one of {list(get_args(Task))}.")
+    known = get_args(Task)
+    if not isinstance(task, str) or task not in known:
+        near = difflib.get_close_matches(str(task), known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise PlanError(f"task is {described(task)}, not one of {', '.join(known)}{hint}")
 
 
 def check_output_shape(shape: Sequence[int], task: Task) -> None:

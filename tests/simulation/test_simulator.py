@@ -307,8 +307,8 @@ def test_outputs_without_times_are_refused(policy: Policy) -> None:
         ({"deadline_ms": math.nan}, "deadline_ms=nan"),
         ({"requests": 0}, "a whole number, at least 1"),
         ({"requests": 10.5}, "a whole number"),
-        ({"seed": -1}, "seed=-1"),
-        ({"seed": 0.5}, "seed=0.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 0.5}, r"seed is 0\.5"),
         ({"reserve": 1.5}, "reserve=1.5"),
     ],
 )

@@ -8,7 +8,7 @@ from torch import nn
 
 from offramp.backbones.staged import StagedBackbone, cut
 from offramp.branches import ConvBranch
-from offramp.errors import PlanError
+from offramp.errors import ArgumentError, PlanError
 from offramp.training import fit_branches
 
 DATA = np.zeros((2, 3, 6, 4), np.float32), np.zeros(2, np.int64)
@@ -34,7 +34,7 @@ def test_a_single_spec_is_not_a_list_of_branches(backbone: StagedBackbone) -> No
 
 def test_a_network_that_is_not_cut_says_how_to_cut_it(backbone: StagedBackbone) -> None:
     net: Any = backbone.original
-    with pytest.raises(PlanError, match=r"a Sequential is not a cut backbone.*cut\(model"):
+    with pytest.raises(ArgumentError, match=r"backbone is a Sequential\..*cut\(model"):
         fit_branches(net, {"0": [ConvBranch(filters=2)]}, DATA, DATA, seeds=[0])
 
 
@@ -55,6 +55,6 @@ def test_an_empty_path_is_not_the_current_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pool = ConvBranch(layers=0, pool="global")
-    with pytest.raises(PlanError, match="out is empty"):
+    with pytest.raises(ArgumentError, match="out is empty"):
         fit_branches(backbone, {"0": [pool]}, DATA, DATA, seeds=[0], out="")
     assert list(tmp_path.iterdir()) == []

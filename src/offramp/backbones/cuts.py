@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from offramp.arguments import as_items, check_kind
 from offramp.backbones.analysis import Analysis
 from offramp.backbones.partition import Flow, Partition, divide_graph
 from offramp.errors import CutError
@@ -26,10 +27,13 @@ class Cut:
     taps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(isinstance(given, str) for given in (self.after, self.taps)):
-            raise CutError(f"Cut {self.name!r}: after and taps are tuples of places, not a string.")
-        object.__setattr__(self, "after", tuple(self.after))
-        object.__setattr__(self, "taps", tuple(self.taps))
+        check_kind(self.name, str, "the name of a Cut", "Give a text, such as 'early'.")
+        for field in ("after", "taps"):
+            what, remedy = f"{field} of Cut {self.name!r}", "Give a tuple of places."
+            places = as_items(getattr(self, field), what, remedy)
+            for place in places:
+                check_kind(place, str, f"a place in {what}", "Give the name of a place.")
+            object.__setattr__(self, field, places)
         if not self.after and not self.taps:
             raise CutError(
                 f"Cut {self.name!r} names no place. Give after=(place, ...), taps=(place, ...) "

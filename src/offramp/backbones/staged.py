@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, fx, nn
 
+from offramp.arguments import check_kind
 from offramp.backbones.aliasing import make_out_of_place
 from offramp.backbones.analysis import Analysis, analyse, as_tuple
 from offramp.backbones.cuts import Cut as Cut
@@ -18,7 +19,7 @@ from offramp.backbones.partition import Flow, Partition
 from offramp.backbones.stage import Live, make_stage
 from offramp.compute import count_flops
 from offramp.cost import Convention
-from offramp.errors import CutError
+from offramp.errors import CutError, ShapeError
 from offramp.spec import FeatureShape, TapShape, dims
 
 
@@ -143,6 +144,27 @@ class StagedBackbone(nn.Module):
             raise CutError(f"There is no cut {cut!r}; the backbone is cut at {list(self.cuts)}.")
         return self.tap_shapes[cut]
 
+    def check_inputs(self, inputs: Sequence[Any]) -> None:
+        """Refuse what cannot be inputs. FX tracing, which has no values, skips this.
+
+        Raises:
+            ArgumentError: An input is not a tensor.
+            ShapeError: There is another number of inputs, or one has another number of axes.
+        """
+        if any(isinstance(each, fx.Proxy) for each in inputs):
+            return
+        for place, each in enumerate(inputs):
+            remedy = "Give a tensor with a batch axis, such as torch.from_numpy(array)[None]."
+            check_kind(each, Tensor, f"input {place}", remedy)
+        given, wanted = [each.ndim for each in inputs], [1 + len(s) for s in self.input_shapes]
+        if given != wanted:
+            shapes = ", ".join(str(("B", *shape)) for shape in self.input_shapes)
+            raise ShapeError(
+                f"the inputs have shapes {', '.join(str(tuple(each.shape)) for each in inputs)}, "
+                f"but the backbone was cut for {shapes}, with B samples in a batch. Give inputs "
+                "of these shapes."
+            )
+
     def forward(self, *inputs: Tensor) -> Tensor:
         """Answer as the frozen model would, bit for bit.
 
@@ -150,6 +172,7 @@ class StagedBackbone(nn.Module):
         gradients. Where they do ask, torch takes another kernel for some matrix products even
         under `no_grad`, and the last bits of its answer move (5e-7).
         """
+        self.check_inputs(inputs)
         live: Live = inputs
         for stage in self.stages:
             live, _ = stage(live)
@@ -247,3 +270,17 @@ def _to_change(analysis: Analysis, flow: Flow, parts: Partition) -> list[fx.Node
 
 def _tap_shape(shape: tuple[int, ...]) -> TapShape:
     return FeatureShape(*shape) if len(shape) == 3 else shape
+
+
+def check_staged(backbone: object, name: str = "backbone") -> None:
+    """Refuse an argument that is not a cut backbone.
+
+    Raises:
+        ArgumentError: It is something else, such as the module itself.
+    """
+    check_kind(
+        backbone,
+        StagedBackbone,
+        name,
+        "Give a backbone that is cut: cut(model, after=[...], sample=images).",
+    )

@@ -4,6 +4,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, fx, nn
 
+from offramp.arguments import check_kind
 from offramp.errors import DataError, ShapeError
 from offramp.spec import FeatureShape, TapShape, dims
 
@@ -49,7 +50,18 @@ def map_and_sides(taps: TapShapes, branch: str) -> tuple[FeatureShape, tuple[Tap
 
 
 def shapes_of(taps: TapShapes) -> tuple[TapShape, ...]:
-    """The shape of each tap, one or several."""
+    """The shape of each tap, one or several.
+
+    Raises:
+        ArgumentError: It is neither a FeatureShape nor a tuple of sizes or shapes.
+    """
+    remedy = "Give a FeatureShape(channels, height, width), or a tuple with one for each tap."
+    check_kind(taps, (FeatureShape, tuple, list), "features", remedy)
+    if not isinstance(taps, FeatureShape):
+        for each in taps:
+            check_kind(each, (int, tuple, FeatureShape), "an entry of features", remedy)
+        if not taps:
+            raise ShapeError(f"features are empty. {remedy}")
     if isinstance(taps, FeatureShape) or isinstance(taps[0], int):
         return (taps,)
     return taps
@@ -74,6 +86,7 @@ def _filled(features: FeatureShape) -> FeatureShape:
 
 def check_outputs(num_outputs: int) -> None:
     """Refuse a branch that would answer nothing."""
+    check_kind(num_outputs, int, "num_outputs", "Give the number of classes, or 1 for a value.")
     if num_outputs < 1:
         raise ShapeError(
             f"num_outputs={num_outputs}: a branch needs at least one output, the number of "

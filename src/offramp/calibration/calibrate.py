@@ -16,7 +16,7 @@ from offramp.calibration.risks import losses_of
 from offramp.calibration.roles import roles_of
 from offramp.calibration.temperature import fit_temperatures
 from offramp.errors import DataError, PlanError, ShapeError
-from offramp.outputs import CostUnit, ExitOutputs
+from offramp.outputs import CostUnit, ExitOutputs, check_outputs
 from offramp.policy.decision import Thresholds
 from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
@@ -214,6 +214,7 @@ def calibrate(
         PlanError: There is not exactly one goal, or a setting is unknown or does not suit the task.
         DataError: The outputs are of a split used in training, and `split` is None.
     """
+    check_outputs(outputs)
     request = Request.of(
         max_drop=max_drop,
         max_rise=max_rise,

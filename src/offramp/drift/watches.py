@@ -10,14 +10,16 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from offramp.arguments import check_seed
 from offramp.drift.bets import TUNING, bets_on
 from offramp.drift.dependence import LagTest
 from offramp.drift.monitor import Crossing, Monitor
 from offramp.drift.reference import DependenceWarning, Reference, Tally, reference_of
 from offramp.errors import BundleError, PlanError, ShapeError
-from offramp.outputs import ExitOutputs
+from offramp.outputs import ExitOutputs, check_outputs
 from offramp.policy import ExitPolicy
 from offramp.policy.files import check_schema
+from offramp.policy.policy import check_policy
 from offramp.record import Record
 
 _SCHEMA = "offramp watch 2"
@@ -312,7 +314,10 @@ def watch(
             enabled.
         PlanError: `rate` is not a probability, or `every` is below 1.
     """
+    check_outputs(reference, "reference")
+    check_policy(policy)
     _check_settings(rate, every)
+    check_seed(seed)
     placing, of_mix, of_disagreement = np.random.default_rng(seed).spawn(3)
     found = reference_of(reference, policy, placing)
     return Watch(found, rate, int(every), of_mix, of_disagreement)

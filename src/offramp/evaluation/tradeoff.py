@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.evaluation.intervals import Interval, mean_interval, units_text, wilson
-from offramp.outputs import ExitOutputs
+from offramp.outputs import ExitOutputs, check_outputs
 from offramp.record import Record, plain
 from offramp.table import Table, scaled_flops
 from offramp.task import Measure, measure_of
@@ -98,7 +98,12 @@ class Tradeoff(Record, Sequence[ExitPoint]):
 
 
 def tradeoff(outputs: ExitOutputs) -> Tradeoff:
-    """Place every exit on the accuracy-compute plane."""
+    """Place every exit on the accuracy-compute plane.
+
+    Raises:
+        ArgumentError: It is not given ExitOutputs.
+    """
+    check_outputs(outputs)
     measure = measure_of(outputs.task)
     values = measure.values(outputs.outputs, outputs.labels)  # (E, N)
     means = values.mean(axis=1)

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offramp.backbones.staged import StagedBackbone
+from offramp.arguments import as_path
+from offramp.backbones.staged import StagedBackbone, check_staged
 from offramp.data import Samples, as_samples
 from offramp.errors import BundleError
 from offramp.features.draft import Layout
@@ -85,12 +86,14 @@ class FeatureCache:
             BundleError: The folder cannot be created.
             ShapeError: The data is not of the shape that the backbone was cut for.
         """
+        check_staged(backbone)
         samples = as_samples(data)
         wanted = tuple(name for name in backbone.cuts if cuts is None or name in cuts)
         scaled = None if scales_of is None else scales_of.parts["scales"]
         parts = key_parts(backbone, samples, wanted, scaled, dtype, torch.device(device))
         scales = None if scales_of is None else scales_of.scales()
-        make = _Caches(make_folder(Path(root)), backbone, samples, scales, threads, progress)
+        folder = make_folder(as_path(root, "root"))
+        make = _Caches(folder, backbone, samples, scales, threads, progress)
         with locked(make.root, what=digest_of(shared_parts(parts))[:16]):
             found = make.whole(parts)
         taps = {

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offramp.backbones.staged import StagedBackbone
+from offramp.arguments import as_path, check_kind
+from offramp.backbones.staged import StagedBackbone, check_staged
 from offramp.branches.predictor import surest
 from offramp.compute import count_flops
 from offramp.data import Samples, as_samples
@@ -70,6 +71,10 @@ class MultiExit(nn.Module):
         info: ModelInfo | None = None,
     ) -> None:
         super().__init__()
+        check_staged(backbone)
+        check_kind(chosen, Mapping, "chosen", "Give a mapping from cuts to trials.")
+        for cut, trial in chosen.items():
+            check_kind(trial, Trial, f"chosen[{cut!r}]", "Give a Trial, as fit_branches makes it.")
         unknown = sorted(set(chosen) - set(backbone.cuts))
         if unknown or FINAL in chosen:
             raise CutError(
@@ -117,6 +122,7 @@ class MultiExit(nn.Module):
 
     def walk(self, *inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is requested."""
+        self.backbone.check_inputs(inputs)
         live: tuple[Tensor, ...] = inputs
         for name, stage in zip((*self.backbone.cuts, FINAL), self.backbone.stages, strict=True):
             live, taps = stage(live)
@@ -161,6 +167,7 @@ class MultiExit(nn.Module):
             DoubtWarning: The final exit hardly does better than guessing, is far below an early
                 exit, or gives probabilities; with likely causes.
         """
+        check_kind(split, str, "split", 'Give a name, such as "calibration".')
         samples = as_samples(data)
         trials = tuple(self.chosen.values())
         answers = self.answer(samples, trials, batch_size, split or "samples", progress)
@@ -239,7 +246,7 @@ class MultiExit(nn.Module):
             BundleError: The folder cannot be written, holds a run, or has files of these names
                 that `save` did not write; what was there is still there.
         """
-        folder = Path(folder)
+        folder = as_path(folder, "folder")
         if is_stored(folder) and "plan" in read_folder(folder, RUN).manifest:
             raise BundleError(
                 f"{folder} holds a run of `offramp train`, whose report, outputs and policy would "
@@ -274,7 +281,7 @@ class MultiExit(nn.Module):
             PlanError: It has branches of a kind that is neither shipped nor in `branches`.
             BundleError: A file that is read was changed in any byte, or the backbone is another.
         """
-        return cls.read(read_folder(Path(run), RUN, [WEIGHTS]), backbone, branches)
+        return cls.read(read_folder(as_path(run, "run"), RUN, [WEIGHTS]), backbone, branches)
 
     @classmethod
     def read(

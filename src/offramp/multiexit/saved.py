@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
+from offramp.arguments import as_items, check_kind
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.weights import load_weights
 from offramp.backbones.zoo import architecture
@@ -82,7 +84,9 @@ def load_model(
 
     `module` and `branches` are as in MultiExit.load.
     """
-    kinds = branch_kinds(branches)
+    remedy = "Give the nn.Module that was cut, or leave it out for a backbone by name."
+    check_kind(module, (nn.Module, NoneType), "backbone", remedy)
+    kinds = branch_kinds(as_items(branches, "branches", "Give a list of classes."))
     folder, manifest = stored.folder, stored.manifest
     tensors = read_tensors(stored.files[WEIGHTS])
     given = module.original if isinstance(module, StagedBackbone) else module

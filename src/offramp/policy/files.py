@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from offramp.arguments import as_path
 from offramp.errors import BundleError
 from offramp.storage.atomic import write_bytes
 
@@ -16,7 +17,7 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
         BundleError: The file cannot be written.
     """
     text = json.dumps(content, indent=1, allow_nan=False)
-    write_bytes(Path(path), (text + "\n").encode())
+    write_bytes(as_path(path, "path"), (text + "\n").encode())
 
 
 def read_json(source: Path | str | bytes, what: str) -> Any:
@@ -25,9 +26,9 @@ def read_json(source: Path | str | bytes, what: str) -> Any:
     Raises:
         BundleError: The file does not exist, or is not JSON.
     """
-    path = "what the run holds" if isinstance(source, bytes) else source
+    path = "what the run holds" if isinstance(source, bytes) else as_path(source, "path")
     try:
-        return json.loads(source if isinstance(source, bytes) else Path(source).read_bytes())
+        return json.loads(source if isinstance(source, bytes) else Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise BundleError(
             f"{path} cannot be read as {what}: {error}. Use a file saved from the result of "

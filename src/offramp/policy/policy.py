@@ -1,10 +1,12 @@
 """ExitPolicy: the rule that chooses the exit for each sample, and its promise."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
 
 from offramp import cost
+from offramp.arguments import as_items, check_kind
 from offramp.errors import BundleError, PlanError, ShapeError
-from offramp.outputs import CostUnit, ExitOutputs
+from offramp.outputs import CostUnit, ExitOutputs, check_outputs
 from offramp.policy.decision import leaving
 from offramp.policy.files import check_schema, read_json, write_json
 from offramp.policy.promise import Promise, PromiseWarning
@@ -64,13 +67,16 @@ class ExitPolicy:
                 "find_score(name)."
             )
         find_score(self.score)
+        for name in ("names", "thresholds"):
+            remedy = "Give a tuple with one entry for each exit."
+            object.__setattr__(self, name, as_items(getattr(self, name), name, remedy))
         early = len(self.names) - 1
         if len(self.thresholds) != early:
             raise ShapeError(
                 f"{early + 1} exits need {early} thresholds, one per early exit; got "
                 f"{len(self.thresholds)}. Use None to disable an exit."
             )
-        wrong = [each for each in self.thresholds if each is not None and not np.isfinite(each)]
+        wrong = [each for each in self.thresholds if not _is_threshold(each)]
         if wrong:
             raise PlanError(
                 f"thresholds must be finite numbers; got {wrong}. Use None to disable an exit."
@@ -106,6 +112,7 @@ class ExitPolicy:
         Raises:
             ShapeError: The outputs have other exits.
         """
+        check_outputs(outputs)
         self.check_exits(outputs.names)
         self.on(outputs.source)
         return leaving(self.score.of(outputs, self.temperatures), self.thresholds)
@@ -130,6 +137,7 @@ class ExitPolicy:
 
     def exit_cost(self, outputs: ExitOutputs, unit: CostUnit = "flops") -> NDArray[np.float64]:
         """Cost of leaving at each exit, (E,), including the branches that run on the way."""
+        check_outputs(outputs)
         return self.path_cost(*outputs.costs(unit))
 
     def path_cost(self, stages: ArrayLike, branches: ArrayLike) -> NDArray[np.float64]:
@@ -225,3 +233,22 @@ class ExitPolicy:
 def _stored() -> TypeAdapter[ExitPolicy]:
     """Converts a policy to plain values and back."""
     return TypeAdapter(ExitPolicy)
+
+
+def _is_threshold(given: object) -> bool:
+    return given is None or (isinstance(given, Real) and math.isfinite(given))
+
+
+def check_policy(policy: object, name: str = "policy") -> None:
+    """Refuse an argument that is not a single ExitPolicy.
+
+    Raises:
+        ArgumentError: It is something else, such as a menu or the path of a file.
+    """
+    check_kind(
+        policy,
+        ExitPolicy,
+        name,
+        "Give an ExitPolicy: what calibrate returns, menu.at(limit) for one of a menu, or one of "
+        "load_policies(path) for a file.",
+    )

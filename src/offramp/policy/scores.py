@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.arguments import check_kind
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
 from offramp.task import Task
@@ -213,6 +214,7 @@ def find_score(score: str | Score) -> Score:
                 "load instead of yours. Rename your Score."
             )
         return score
+    check_kind(score, str, "score", f"Give one of {', '.join(SCORES)}, or a Score.")
     if score not in SCORES:
         raise PlanError(
             f"there is no score {score!r}. Use one of {', '.join(SCORES)}, or pass a Score."

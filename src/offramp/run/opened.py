@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from offramp.answer import Answer
+from offramp.arguments import as_items, as_path, check_kind
 from offramp.compute import torch_switches
 from offramp.errors import DataError, ShapeError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.routing import Route, full_network, route, rows_are_apart
 from offramp.multiexit.saved import WEIGHTS
 from offramp.policy import ExitPolicy, Score, load_policies, policy_at
+from offramp.policy.policy import check_policy
 from offramp.policy.scores import scaled, softmax
 from offramp.preprocess import ImagePreprocess, Preprocess, SpectrogramPreprocess
 from offramp.run.names import POLICY
@@ -56,7 +58,7 @@ def open_run(
         PlanError: The device is not available.
     """
     check_device(device)
-    stored = read_folder(Path(folder), RUN, [WEIGHTS], [POLICY])
+    stored = read_folder(as_path(folder, "folder"), RUN, [WEIGHTS], [POLICY])
     _, model = plan_and_model(stored, backbone_file)
     own = stored.files.get(POLICY)
     policies = () if own is None else load_policies(own, scores)
@@ -81,7 +83,11 @@ class OpenRun:
         threads: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.model, self.policies = model, tuple(policies)
+        check_kind(model, MultiExit, "model", "Give a MultiExit, or open a run with open_run.")
+        self.model = model
+        self.policies = as_items(policies, "policies", "Give a list of policies, or none.")
+        for place, policy in enumerate(self.policies):
+            check_policy(policy, f"policies[{place}]")
         self._threads, self._clock = threads, clock
         self._source = model.source()
         self._costs = np.array(model.exit_stage_flops()), np.array(model.exit_branch_flops())
@@ -121,7 +127,8 @@ class OpenRun:
 
         Arguments and errors are those of `run`; an error names the sample by its number.
         """
-        chosen, every = self.chosen(policy), list(samples)
+        every = as_items(samples, "samples", "Give a list of samples.")
+        chosen = self.chosen(policy)
         step = _TOGETHER if len(every) > 1 and self._may_run_together() else 1
         found: list[Answer] = []
         for first in range(0, len(every), step):
@@ -143,6 +150,8 @@ class OpenRun:
         if policy is None:
             policy = self.policies[0]
         if not isinstance(policy, ExitPolicy):
+            remedy = "Give an ExitPolicy, a limit of the run's menu such as 0.01, or None."
+            check_kind(policy, (float, int), "policy", remedy)
             policy = policy_at(self.policies, policy)
         policy.check_exits(self.model.names)
         policy.score.check_task(self.model.task)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
+from offramp.arguments import as_items, as_path
 from offramp.backbones.zoo import check_name
 from offramp.branches import ShippedBranch
 from offramp.data import DataSpec
@@ -171,7 +172,8 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         PlanError: Lists every mistake found, each with its key.
     """
-    path = Path(path)
+    path = as_path(path, "path")
+    overrides = as_items(overrides, "overrides", "Give a list, such as ['train.lr=3e-4'].")
     try:
         raw = path.read_bytes()
     except OSError as error:

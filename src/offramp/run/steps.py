@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from offramp.arguments import as_path, check_kind
 from offramp.compute import device_name, torch_switches
 from offramp.data import Splits
 from offramp.doubts import warn_of
@@ -86,7 +87,8 @@ def train(
         OfframpError: Whatever is wrong with the plan, the data or the folder.
     """
     check_device(device)
-    folder = make_folder(Path(out))
+    check_kind(plan, Plan, "plan", "Give a Plan, such as load_plan('plan.yaml').")
+    folder = make_folder(as_path(out, "out"))
     data = RunData(plan, splits, data_file, data_root)
     plan = data.plan
     earlier = earlier_run(folder, data, backbone_file)
@@ -146,7 +148,7 @@ def evaluate(
         DataError: The data has changed since.
     """
     check_device(device)
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     run = load_run(folder, backbone_file)
     data = RunData(run.plan, splits, data_file, data_root)
     check_same_data(folder, run.data_keys, data.splits)

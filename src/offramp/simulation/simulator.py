@@ -4,19 +4,24 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.arguments import check_kind, check_seed
 from offramp.errors import PlanError
-from offramp.outputs import CostUnit, ExitOutputs
+from offramp.outputs import CostUnit, ExitOutputs, check_outputs
 from offramp.policy import ExitPolicy, PolicyMenu
+from offramp.policy.policy import check_policy
 from offramp.simulation.queue import Served, fifo, fifo_by_deadline
 from offramp.simulation.result import BY_DEADLINE, Simulation, SimulationRow
 from offramp.simulation.traffic import (
     Arrivals,
+    Bursts,
     Constant,
+    FixedRate,
+    Poisson,
     Traffic,
     Transmission,
     drawn_traffic,
@@ -70,6 +75,9 @@ def simulate(
             policy has the name of another row.
     """
     started = clock()
+    check_outputs(outputs)
+    kinds, remedy = (FixedRate, Poisson, Bursts), "Give one such as FixedRate(per_second=100)."
+    check_kind(arrivals, kinds, "arrivals", remedy)
     _check_numbers(deadline_ms, reserve, requests, seed)
     _check_policies(policies)
     outputs.costs("ms")
@@ -94,9 +102,9 @@ def simulate(
 
 
 def _check_numbers(deadline_ms: float, reserve: float, requests: int, seed: int) -> None:
-    if not (math.isfinite(deadline_ms) and deadline_ms > 0):
+    if not (isinstance(deadline_ms, Real) and math.isfinite(deadline_ms) and deadline_ms > 0):
         raise PlanError(
-            f"deadline_ms={deadline_ms} is wrong: it must be a positive number of milliseconds."
+            f"deadline_ms={deadline_ms!r} is wrong: it must be a positive number of milliseconds."
         )
     if not 0 <= reserve <= 1:
         raise PlanError(
@@ -108,11 +116,12 @@ def _check_numbers(deadline_ms: float, reserve: float, requests: int, seed: int)
             f"requests={requests!r} is wrong: it must be a whole number, at least 1. High "
             "percentiles need about 10,000."
         )
-    if not isinstance(seed, Integral) or seed < 0:
-        raise PlanError(f"seed={seed!r} is wrong: it must be a whole number, 0 or larger.")
+    check_seed(seed)
 
 
 def _check_policies(policies: Mapping[str, object]) -> None:
+    remedy = "Give a mapping from names to policies: {'mine': policy}."
+    check_kind(policies, Mapping, "policies", remedy)
     taken = sorted({FULL, SMALLEST, *(name + BY_DEADLINE for name in policies)} & set(policies))
     if taken:
         raise PlanError(f"{taken[0]!r} is already the name of another row. Rename the policy.")
@@ -122,6 +131,8 @@ def _check_policies(policies: Mapping[str, object]) -> None:
             f"{menus[0]!r} is a menu, but each row needs a single policy. Pass the policies of "
             "the menu: {str(limit): menu.at(limit) for limit in menu.limits}."
         )
+    for name, policy in policies.items():
+        check_policy(policy, f"policies[{name!r}]")
 
 
 def _served(

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from offramp.arguments import as_path
 from offramp.errors import BundleError, ShapeError
 from offramp.storage.atomic import write_bytes
 
@@ -46,7 +47,7 @@ def write_arrays(path: Path | str, schema: str, arrays: Mapping[str, ArrayLike])
             entry = zipfile.ZipInfo(f"{name}.npy", _LONG_AGO)
             entry.create_system = 3  # or the bytes would depend on the operating system
             archive.writestr(entry, _as_npy(np.asarray(values)))
-    write_bytes(Path(path), buffer.getvalue())
+    write_bytes(as_path(path, "path"), buffer.getvalue())
 
 
 def read_arrays(
@@ -66,6 +67,8 @@ def read_arrays(
     Raises:
         BundleError: No such file, a damaged one, or one that holds something else.
     """
+    if not isinstance(source, bytes):
+        source = as_path(source, "path")
     path = _name(source)
     arrays = _read_members(source)
     if _SCHEMA not in arrays or str(arrays.pop(_SCHEMA)) != schema:

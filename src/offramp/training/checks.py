@@ -3,20 +3,21 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from offramp.arguments import check_kind
 from offramp.backbones.axes import check_taps
-from offramp.backbones.staged import StagedBackbone
+from offramp.backbones.staged import StagedBackbone, check_staged
 from offramp.branches import BranchSpec, branch_kinds, key
 from offramp.branches.kinds import check_spec
 from offramp.branches.probe import Probe, probe_branch
 from offramp.data import Samples, as_samples
 from offramp.errors import CutError, DataError, PlanError
 from offramp.features.source import check_shapes
-from offramp.task import Task, check_output_shape, num_answers, training_labels
+from offramp.task import check_output_shape, check_task, num_answers, training_labels
 from offramp.training.objective import Objective
 
 Probes = Mapping[tuple[str, str], Probe]
@@ -38,6 +39,7 @@ def check_device(name: str) -> torch.device:
     Raises:
         PlanError: Torch does not know it or does not find it here.
     """
+    check_kind(name, str, "device", "Give a name: cpu, cuda or mps.")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -66,13 +68,8 @@ def check_branches(
             not float32 at its edges and taps.
         ShapeError: A branch does not fit its tap, or the backbone's answer does not fit the task.
     """
-    if not isinstance(backbone, StagedBackbone):
-        raise PlanError(
-            f"a {type(backbone).__name__} is not a cut backbone. Cut it first: "
-            "cut(model, after=[...], sample=images)."
-        )
-    if objective.task not in get_args(Task):
-        raise PlanError(f"task={objective.task!r} is not one of {', '.join(get_args(Task))}.")
+    check_staged(backbone)
+    check_task(objective.task)
     _check_precision(backbone)
     check_output_shape(backbone.output_shape, objective.task)
     _check_lists(backbone, branches)

@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
+from offramp.arguments import as_items, as_path, check_kind
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches import BranchSpec
 from offramp.data.samples import Samples
-from offramp.errors import PlanError
 from offramp.features import Executor, FeatureCache, LiveTaps, start_executor
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Failed, Trial
@@ -95,11 +95,14 @@ def fit_branches(
         DoubtWarning: All training samples are of one class, or classes have none.
     """
     settings = read_settings(seeds, options)
+    earlier = as_items(known, "known", "Give a list of trials, such as those of another model.")
+    for each in earlier:
+        check_kind(each, (Trial, Failed), "an entry of known", "Give a Trial or a Failed.")
     job = Job.of(
-        backbone, branches, train, val, settings=settings, task=task, device=device, known=known
+        backbone, branches, train, val, settings=settings, task=task, device=device, known=earlier
     )
     with _folder(out) as root, start_executor(threads, job.device) as executor:
-        taps = root / "cache" if cache is None else make_folder(Path(cache))
+        taps = root / "cache" if cache is None else make_folder(as_path(cache, "cache"))
         curves = root if tensorboard and out is not None else None
         results = _Fit(job, root, taps, curves, executor, progress).run()
     trials = [result for result in results if isinstance(result, Trial)]
@@ -255,10 +258,8 @@ class _Fit:
 
 @contextmanager
 def _folder(out: str | Path | None) -> Iterator[Path]:
-    if out == "":
-        raise PlanError("out is empty. Name a folder, such as runs/mine, or leave it out.")
     if out is not None:
-        yield make_folder(Path(out))
+        yield make_folder(as_path(out, "out"))
     else:
         with tempfile.TemporaryDirectory(prefix="offramp-") as folder:
             yield Path(folder)
