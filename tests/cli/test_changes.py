@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,28 +12,6 @@ from offramp.outputs import ExitOutputs
 from offramp.policy import load_policies
 from offramp.storage.folder import changing, read_folder
 from offramp.storage.manifest import RUN
-
-
-def made_up(seed: int) -> ExitOutputs:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, 700)
-    outputs = rng.normal(size=(2, 700, 4))
-    outputs[:, np.arange(700), labels] += np.array([[1.5], [4.0]])
-    return ExitOutputs(
-        outputs=outputs.astype(np.float32),
-        labels=labels,
-        stage_flops=np.array([20, 80]),
-        branch_flops=np.array([2, 0]),
-    )
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    with changing(folder, RUN, {"class_names": ["cat", "dog", "owl", "eel"]}) as staged:
-        for seed, split in enumerate(("calibration", "test")):
-            made_up(seed).save(staged / "outputs" / f"{split}.npz")
-    return folder
 
 
 def calibrate(run: Path, budget: int) -> None:
@@ -71,7 +48,7 @@ def test_a_killed_calibration_leaves_the_old_policy_or_the_new(
 
 
 def test_a_policy_of_outputs_that_were_replaced_meanwhile_is_not_stored(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, made_up: Callable[[int], ExitOutputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibrate(run, 60)
     before = (run / "policy.json").read_bytes()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import offramp
-from offramp.cli import policies, running, training, watching
+from offramp.cli import policies, running, simulating, training, watching
 from offramp.cli.notices import be_quiet, shown_warnings
 from offramp.cli.streams import alert, drop_output, prepare_streams
 from offramp.cli.verb import FAILURES, Debug, Quiet, as_verb, explanation
@@ -48,7 +48,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     policies.tradeoff,
     policies.calibrate,
     running.run,
-    policies.simulate,
+    simulating.simulate,
     watching.watch,
 )
 _EXAMPLES = {

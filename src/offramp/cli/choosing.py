@@ -1,13 +1,17 @@
 """Choosing: the policy that a verb uses, picked from a run or a file, and always named."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offramp.cli.showing import POLICY, read_outputs
+from offramp.errors import PlanError
+
 if TYPE_CHECKING:
+    from offramp.outputs import ExitOutputs
     from offramp.policy import ExitPolicy
 
 PolicyFile = Annotated[
@@ -70,6 +74,10 @@ class Chosen:
     policies: "tuple[ExitPolicy, ...]"
     file: Path | None
 
+    def on(self, source: Mapping[str, Any] | None) -> "Chosen":
+        """The same for outputs from this source, without promises that do not hold for them."""
+        return Chosen(tuple(policy.on(source) for policy in self.policies), self.file)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
         return {
@@ -83,3 +91,38 @@ class Chosen:
         if len(self.policies) == 1:
             return f"policy of {self.file}: {self.policies[0]}"
         return "\n".join([f"policies of {self.file}:", *(f"  {each}" for each in self.policies)])
+
+
+def with_policies(
+    outputs: Path, split: str, file: Path | None, **limits: float | None
+) -> "tuple[ExitOutputs, Chosen]":
+    """Outputs, and the policies of a file that fit the limit, as `picked` says.
+
+    Args:
+        outputs: A run folder, or a file of outputs.
+        split: Of the run.
+        file: A policy or a menu; None takes the run's own.
+        limits: `max_drop`, `max_disagreement` and `max_rise`.
+
+    Raises:
+        PlanError: There is no run to take a policy from, or none that promises this limit.
+        BundleError: A file of the run, or the policy, cannot be read.
+    """
+    from offramp.policy import load_policies
+
+    if file is not None:
+        rows, _ = read_outputs(outputs, split)
+        return rows, Chosen(picked(load_policies(file), **limits), file)
+    rows, run = read_outputs(outputs, split, POLICY)
+    if run is None:
+        raise PlanError("name the policy: --policy policy.json, as `offramp calibrate` wrote.")
+    own = load_policies(run.files[POLICY])
+    return rows, Chosen(picked(own, **limits), run.folder / POLICY)
+
+
+def named(policies: "Sequence[ExitPolicy]") -> "dict[str, ExitPolicy]":
+    """Each under a short name: its promise's limit, or what it is."""
+    return {
+        "budget" if each.promise is None else f"{each.promise.goal} {each.promise.limit}": each
+        for each in policies
+    }

@@ -15,7 +15,7 @@ from offramp.cli.streams import alert, put
 from offramp.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from offramp.policy import ExitPolicy, PolicyMenu
+    from offramp.outputs import ExitOutputs
     from offramp.storage.folder import Contents
 
 POLICY = "policy.json"
@@ -59,40 +59,33 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the plan; repeatable."),
 ]
+Outputs = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder (its test split), or an .npz of outputs."),
+]
+CalibrationOutputs = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run folder (its calibration split), or an .npz of outputs."
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, as `offramp train` writes it.")
 ]
 
 
-def outputs_file(path: Path, split: str = "test") -> Path | bytes:
-    """The outputs of a run on one of its splits as they were stored, or the file itself."""
+def read_outputs(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Contents | None]":
+    """The outputs of a run on a split, and all that was read of it, in one state; or of a file."""
+    from offramp.outputs import ExitOutputs
     from offramp.storage.folder import read_folder
     from offramp.storage.manifest import RUN
 
-    if not path.is_dir():
-        return path
+    if not outputs.is_dir():
+        return ExitOutputs.load(outputs), None
     name = f"outputs/{split}.npz"
-    return read_folder(path, RUN, [name]).files[name]
-
-
-def save_policy(
-    out: Path | None, run: "Contents | None", policy: "ExitPolicy | PolicyMenu"
-) -> Path:
-    """Save a policy to `out`, else into the run that it was calibrated on; give its path.
-
-    Raises:
-        BundleError: The outputs that it was calibrated on are not the run's any more.
-    """
-    from offramp.storage.folder import changing
-    from offramp.storage.manifest import RUN
-
-    if out is None and run is not None:
-        with changing(run.folder, RUN, since=run) as staged:
-            policy.save(staged / POLICY)
-        return run.folder / POLICY
-    path = out or Path(POLICY)
-    policy.save(path)
-    return path
+    run = read_folder(outputs, RUN, [name, *others])
+    return ExitOutputs.load(run.files[name]), run
 
 
 def check_usage(option: str, text: str, pattern: str, example: str) -> None:

@@ -8,13 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offramp.cli.answers import read_answers
-from offramp.cli.policies import CalibrationOutputs, PolicyFile, Seed, with_policies
-from offramp.cli.showing import AsJson, AsJsonLines, show, show_line
+from offramp.cli.choosing import (
+    Chosen,
+    MaxDisagreement,
+    MaxDrop,
+    MaxRise,
+    PolicyFile,
+    with_policies,
+)
+from offramp.cli.notices import note
+from offramp.cli.showing import (
+    AsJson,
+    AsJsonLines,
+    CalibrationOutputs,
+    Seed,
+    show,
+    show_line,
+)
 from offramp.cli.streams import alert, put
 from offramp.errors import OfframpError, PlanError
 
 if TYPE_CHECKING:
     from offramp.drift import Alarm, Watch
+    from offramp.policy import ExitPolicy
 
 
 def watch(
@@ -28,6 +44,9 @@ def watch(
         ),
     ] = None,
     policy: PolicyFile = None,
+    max_drop: MaxDrop = None,
+    max_disagreement: MaxDisagreement = None,
+    max_rise: MaxRise = None,
     rate: Annotated[
         float,
         typer.Option(
@@ -49,10 +68,18 @@ def watch(
     """Watch a stream of answers for drift; exit code 3 is an alarm."""
     from offramp.drift import watch as start
 
-    reference, chosen = with_policies(outputs, "calibration", policy)
-    if len(chosen) > 1:
-        raise PlanError("watch follows one policy, and this file is a menu. Name another --policy.")
-    watched = start(reference, chosen[0], rate=rate, every=every, seed=seed)
+    reference, read = with_policies(
+        outputs,
+        "calibration",
+        policy,
+        max_drop=max_drop,
+        max_disagreement=max_disagreement,
+        max_rise=max_rise,
+    )
+    watched = start(reference, _only(read), rate=rate, every=every, seed=seed)
+    chosen = read.on(reference.source)
+    if not as_json:
+        (note if as_json_lines else put)(str(chosen))
 
     def tell(alarm: "Alarm") -> None:
         if as_json_lines:
@@ -60,7 +87,7 @@ def watch(
         elif not as_json:
             put(str(alarm))
 
-    seen = _follow(watched, stream, tell)
+    seen = _follow(watched, chosen, stream, tell)
     if as_json_lines:
         show_line({"event": "end", **seen.as_json()})
     else:
@@ -69,7 +96,21 @@ def watch(
         raise typer.Exit(3)
 
 
-def _follow(watched: "Watch", stream: Path | None, tell: "Callable[[Alarm], None]") -> "Watched":
+def _only(chosen: Chosen) -> "ExitPolicy":
+    """The one policy that was chosen."""
+    if len(chosen.policies) == 1:
+        return chosen.policies[0]
+    promises = [each.promise for each in chosen.policies if each.promise is not None]
+    limits = [f"--{each.goal.replace('_', '-')} {each.limit}" for each in promises]
+    raise PlanError(
+        f"watch follows one policy, and {chosen.file} holds a menu of {len(limits)}. Name the one "
+        f"that gave the answers: {' or '.join(limits)}."
+    )
+
+
+def _follow(
+    watched: "Watch", chosen: Chosen, stream: Path | None, tell: "Callable[[Alarm], None]"
+) -> "Watched":
     """Watch a stream to its end; a bad line after an alarm ends it too."""
     alarms: list[Alarm] = []
     try:
@@ -81,8 +122,8 @@ def _follow(watched: "Watch", stream: Path | None, tell: "Callable[[Alarm], None
         if not alarms:
             raise
         alert(f"error: {error}")  # the alarm is what matters, and stays the result
-        return Watched(tuple(alarms), watched, error)
-    return Watched(tuple(alarms), watched)
+        return Watched(tuple(alarms), watched, chosen, error)
+    return Watched(tuple(alarms), watched, chosen)
 
 
 @dataclass(frozen=True)
@@ -91,6 +132,7 @@ class Watched:
 
     alarms: "tuple[Alarm, ...]"
     watch: "Watch"
+    chosen: Chosen
     fault: OfframpError | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -102,6 +144,7 @@ class Watched:
             "e_values": dict(self.watch.e_values),
             "rate": self.watch.rate,
             "every": self.watch.every,
+            "policy": self.chosen.as_json(),
             **({} if self.fault is None else {"fault": str(self.fault)}),
         }
 

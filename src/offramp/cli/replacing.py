@@ -1,0 +1,127 @@
+"""Replacing: a policy is saved where another one may stand, which is never lost in silence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offramp.cli.showing import POLICY
+from offramp.errors import NoPolicyError, OfframpError, PlanError
+
+if TYPE_CHECKING:
+    from offramp.policy import ExitPolicy, PolicyMenu
+    from offramp.storage.folder import Contents
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a file holds before a policy is saved to it.
+
+    Attributes:
+        policies: One, all of a menu, or none if the file cannot be read as a policy.
+    """
+
+    policies: "tuple[ExitPolicy, ...]"
+
+    @classmethod
+    def of(cls, file: Path) -> "Earlier | None":
+        """What this file holds; None where there is no file."""
+        from offramp.policy import load_policies
+
+        if not file.is_file():
+            return None
+        try:
+            return cls(load_policies(file))
+        except OfframpError:
+            return cls(())
+
+    @property
+    def may_promise(self) -> bool:
+        """Whether a promise would be lost with it, as far as one can tell."""
+        return not self.policies or any(each.promise is not None for each in self.policies)
+
+    def __str__(self) -> str:
+        promises = [each.promise for each in self.policies if each.promise is not None]
+        if not self.policies:
+            return "something that cannot be read as a policy"
+        if not promises:
+            return "a policy without a promise"
+        if len(promises) == 1:
+            return f"a policy with the promise that {promises[0]}"
+        limits = ", ".join(str(each.limit) for each in promises)
+        return f"a menu of policies that promise a {promises[0].goal} of {limits}"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a policy was saved, and what it replaced there."""
+
+    file: Path
+    replaced: Earlier | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        earlier = self.replaced and [each.as_json() for each in self.replaced.policies]
+        return {"file": str(self.file), "replaced": earlier}
+
+    def __str__(self) -> str:
+        replaced = "" if self.replaced is None else f"\nreplaced: {self.replaced}"
+        return f"written: {self.file}{replaced}"
+
+
+def policy_file(out: Path | None, run: "Contents | None") -> Path:
+    """Where a policy is saved: `out`, else in the run that it is calibrated on."""
+    return out or (Path(POLICY) if run is None else run.folder / POLICY)
+
+
+def save_policy(
+    policy: "ExitPolicy | PolicyMenu", out: Path | None, run: "Contents | None", replace: bool
+) -> Saved:
+    """Save a policy to `policy_file(out, run)`.
+
+    Raises:
+        PlanError: It has no promise, the one in that file has, and `replace` is false.
+        BundleError: The outputs that it was calibrated on are not the run's any more.
+    """
+    from offramp.storage.folder import changing
+    from offramp.storage.manifest import RUN
+
+    file = policy_file(out, run)
+    if out is not None or run is None:
+        earlier = _replaceable(file, policy, replace)
+        policy.save(file)
+    else:
+        with changing(run.folder, RUN, since=run) as staged:
+            earlier = _replaceable(file, policy, replace)
+            policy.save(staged / POLICY)
+    return Saved(file, earlier)
+
+
+def _replaceable(file: Path, policy: "ExitPolicy | PolicyMenu", replace: bool) -> Earlier | None:
+    """What the file holds, if this policy may replace it."""
+    from offramp.policy import ExitPolicy
+
+    earlier = Earlier.of(file)
+    promises = not isinstance(policy, ExitPolicy) or policy.promise is not None
+    if earlier is None or promises or replace or not earlier.may_promise:
+        return earlier
+    raise PlanError(
+        f"{file} holds {earlier}, and the new policy comes without a promise. Nothing was "
+        "written. Save the new one elsewhere with --out FILE, or give --replace."
+    )
+
+
+@contextmanager
+def saying_what_stays(file: Path) -> Iterator[None]:
+    """Where no policy is found, add to the error what this file holds and goes on holding."""
+    try:
+        yield
+    except NoPolicyError as error:
+        if (earlier := Earlier.of(file)) is None:
+            raise
+        raise NoPolicyError(
+            f"{error}\n{file} was not changed; it holds {earlier}.",
+            closest=error.closest,
+            num_samples_needed=error.num_samples_needed,
+        ) from error
