@@ -5,11 +5,11 @@ import sys
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep the memory that is freed; say whether it could be told so.
+    """Let glibc keep freed memory; return whether that was possible.
 
-    Torch's convolutions allocate and free large blocks. Each would be mapped, zeroed page by page
-    and unmapped by the kernel, which halves the throughput of a small network on a CPU, or does
-    not, as the heap happens to lie. Elsewhere than on glibc nothing happens.
+    Torch's convolutions allocate and free large blocks, and the kernel may map, zero and unmap each
+    of them. That can halve the throughput of a small network on a CPU, depending on the layout
+    of the heap. Without glibc this does nothing.
     """
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_* of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -1,4 +1,4 @@
-"""Doubts: signs in labels and answers of a mistake that nothing else refuses."""
+"""Doubts: signs of a mistake in labels and answers that no other check refuses."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from offramp.outputs import ExitOutputs
 from offramp.task import measure_of
 
 _FEWEST = 20
-"""Samples below which answers say too little."""
+"""Number of samples below which answers are not judged."""
 _NEAR_CHANCE = (0.1, 0.25)
 """Of the way from guessing to all right: a network below the first is taken to guess, and one below
 the second where so few samples do not tell it from guessing."""
@@ -33,7 +33,7 @@ class DoubtWarning(OfframpWarning):
 
 
 def warn_of(doubts: Sequence[str], stacklevel: int = 3) -> None:
-    """Warn of each doubt, at the caller's caller where `stacklevel` is left out."""
+    """Issue each warning, by default for the caller's caller."""
     for doubt in doubts:
         warnings.warn(doubt, DoubtWarning, stacklevel=stacklevel)
 
@@ -53,7 +53,7 @@ def class_counts(
 def doubts_of_labels(
     labels: NDArray[np.integer], num_classes: int, class_names: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """What is strange about the labels (N,) of training samples, 0 to num_classes - 1."""
+    """Warnings about the labels (N,) of training samples, 0 to num_classes - 1."""
     present = np.unique(labels)
     if len(present) == 1:
         return (
@@ -74,7 +74,7 @@ def doubts_of_labels(
 
 
 def doubts_of_answers(outputs: ExitOutputs) -> tuple[str, ...]:
-    """What is strange about the answers of the final exit, beside labels and early exits."""
+    """Warnings about the final exit's answers, compared with labels and early exits."""
     if len(outputs.labels) < _FEWEST:
         return ()
     found = _of_classes if outputs.task == "classification" else _of_values
@@ -156,7 +156,7 @@ def _better_exit(right: NDArray[np.bool_]) -> int | None:
 
 
 def _cause(outputs: ExitOutputs) -> str:
-    """Likely causes; the numbering of the classes by itself where another one fits."""
+    """Likely causes; only the numbering of the classes if another one fits."""
     answers, labels = outputs.predictions[-1].astype(np.int64), outputs.labels.astype(np.int64)
     names = outputs.class_names
     if len(np.unique(answers)) == 1:

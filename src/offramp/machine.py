@@ -1,4 +1,4 @@
-"""The machine and the versions that a figure was made with."""
+"""The machine and the versions of libraries that numbers were measured with."""
 
 import os
 import platform
@@ -44,7 +44,7 @@ def _processor() -> str:
 
 
 def peak_memory() -> int | None:
-    """Bytes of memory that this process has held at most; None where the system does not say."""
+    """Largest memory of this process so far, in bytes; None if the system does not say."""
     try:
         import resource  # not on Windows
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""What every exit answered on a set of samples, and what each answer costs: plain arrays."""
+"""Answers of every exit on a set of samples, and their costs, as plain arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,16 +102,16 @@ class ExitOutputs(Archived):
 
     @cached_property
     def units(self) -> NDArray[np.int64] | None:
-        """Which independent unit each sample belongs to, (N,) numbers from 0; None if all do alone.
+        """Independent unit of each sample, (N,) numbers from 0; None if each is its own unit.
 
-        Samples are in one unit where they share an id or a cluster, also through other samples.
-        Whatever is said about chance (intervals, tests, bounds) counts units, not samples.
+        Samples that share an id or a cluster, directly or through other samples, are one unit.
+        Intervals, tests and bounds count units, not samples.
         """
         return independent_units(self.ids, self.clusters)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the K classes, as `source` has them; empty where it has none."""
+        """Names of the K classes from `source`; empty if it has none."""
         found = (self.source or {}).get("class_names", ())
         return tuple(map(str, found)) if len(found) == self.outputs.shape[-1] else ()
 
@@ -160,7 +160,7 @@ class ExitOutputs(Archived):
         """
         check_kind(unit, str, "the unit of costs", "Give 'flops' or 'ms'.")
         if unit not in get_args(CostUnit):
-            raise PlanError(f"a cost in {unit!r} is not known. Ask for 'flops' or 'ms'.")
+            raise PlanError(f"{unit!r} is not a unit of costs. Give 'flops' or 'ms'.")
         if unit == "flops":
             return self.stage_flops, self.branch_flops
         if self.stage_ms is None or self.branch_ms is None:

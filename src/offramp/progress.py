@@ -1,4 +1,4 @@
-"""How long work tells its caller how far it is; the library itself prints nothing."""
+"""Progress of long work, reported to the caller; the library itself prints nothing."""
 
 from collections.abc import Callable
 
@@ -11,4 +11,4 @@ The text up to a colon names the work; what follows is where it stands. A work w
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Report to nobody."""
+    """Report nothing."""

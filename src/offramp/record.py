@@ -1,4 +1,4 @@
-"""Record: a frozen dataclass that can be given as the values that JSON has."""
+"""Record: a frozen dataclass that can be written as JSON."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A result; its fields are its JSON, unless it says otherwise."""
+    """A result, whose JSON has its fields unless a class overrides that."""
 
     def as_json(self) -> Any:
         """Plain values for `json.dumps`; a number that is not finite is None."""
@@ -18,7 +18,7 @@ class Record:
 
 
 def plain(value: Any) -> Any:
-    """A value of a record as JSON can hold it."""
+    """A value of a record as JSON can store it."""
     if isinstance(value, Record):
         return value.as_json()
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a user can choose: frozen, closed settings, the same in Python, YAML and on disk."""
+"""Specs: frozen settings that refuse unknown names, the same in Python, YAML and on disk."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -36,7 +36,7 @@ class Spec(BaseModel):
 
 
 def listed(start: str, faults: list[str]) -> str:
-    """One mistake behind `start`, or several with a line each."""
+    """`start` followed by one mistake, or by several with a line each."""
     if len(faults) == 1:
         return f"{start} 1 mistake: {faults[0]}"
     return "\n".join([f"{start} {len(faults)} mistakes:", *(f"  {fault}" for fault in faults)])
@@ -46,9 +46,9 @@ def mistakes(error: ValidationError, names: Iterable[str], whole: str = "") -> l
     """Each mistake that pydantic found, as `dotted.key: what is wrong`.
 
     Args:
-        error: Of pydantic.
-        names: All names of settings, for those that are unknown and close to one.
-        whole: What a mistake is called that concerns no single setting.
+        error: Error of pydantic.
+        names: Names of all settings, to suggest one for an unknown name.
+        whole: Name for a mistake that concerns no single setting.
     """
     found = []
     for fault in error.errors():

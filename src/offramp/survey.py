@@ -1,4 +1,4 @@
-"""The survey of a backbone: where it can be cut, what that costs, which branches fit there."""
+"""Survey of a backbone: where it can be cut, the costs, and the branches that fit."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,10 +60,10 @@ class Survey:
     Attributes:
         backbone: Its name.
         inputs: Shapes of the inputs, without the batch axis.
-        total_flops: Of the whole network with its top, one sample, 2mac.
-        cuts: In graph order.
+        total_flops: FLOPs of the whole network with its top, for one sample (2mac).
+        cuts: Places, in graph order.
         named_cuts: Places of the cuts that the backbone names itself, which a plan may use.
-        weights_expect: How each input is made for its weights; empty where that is not known.
+        weights_expect: Preprocessing that its weights expect of each input; empty if unknown.
     """
 
     backbone: str

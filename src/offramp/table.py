@@ -1,4 +1,4 @@
-"""Table: heads and rows of text that print in a terminal and stand in a report alike."""
+"""Table: heads and rows of text, for the terminal and for the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ class Table:
     """Rows under a head; `str` gives it as plain text.
 
     Attributes:
-        head: One text per column.
-        rows: As many texts each.
-        title: What it shows; plain text prints it above the head.
-        caption: What a page writes above it; the title if left out.
-        left: Number of columns, from the first one, that are words and go to the left.
-        page_only: Heads of columns that a page has room for and a terminal has not.
+        head: Heads of the columns.
+        rows: Texts of each row, one per column.
+        title: Title, which plain text prints above the head.
+        caption: Caption on a page; the title if left out.
+        left: Number of columns, from the first, that are aligned to the left.
+        page_only: Heads of columns that are shown on a page but not in a terminal.
     """
 
     head: Sequence[str]
@@ -70,7 +70,7 @@ def scaled_costs(unit: str, costs: Sequence[float]) -> tuple[str, list[str]]:
 
 
 def bytes_text(num_bytes: int) -> str:
-    """A size on disk or in memory."""
+    """A number of bytes with a unit."""
     if num_bytes >= 10**9:
         return f"{num_bytes / 10**9:.1f} GB"
     return f"{num_bytes / 10**6:.3g} MB" if num_bytes >= 10**6 else f"{num_bytes:,} bytes"

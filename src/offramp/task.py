@@ -1,4 +1,4 @@
-"""Task: whether a model names classes or gives values, and all that depends on which."""
+"""Task: classification or regression, and what depends on it."""
 
 import difflib
 from collections.abc import Sequence
@@ -18,16 +18,15 @@ Task = Literal["classification", "regression"]
 
 @dataclass(frozen=True)
 class Measure(Record):
-    """What is averaged over samples: whether the answer is right, or how far it is off.
+    """What is averaged over samples: whether an answer is right, or its absolute error.
 
     Attributes:
-        name: What files call it: `accuracy`, a share from 0 to 1, or `mae`, the mean absolute
-            error.
-        label: What texts call it.
+        name: Name in files: `accuracy`, a share from 0 to 1, or `mae`, the mean absolute error.
+        label: Name in texts.
         higher_is_better: True for accuracy.
-        unit: What the texts print it in.
-        scale: What the texts multiply it by.
-        digits: Decimals the texts print.
+        unit: Unit in texts.
+        scale: Factor for values in texts.
+        digits: Decimals in texts.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Measure(Record):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The least and the largest value of one answer; None where errors can be of any size."""
+        """Smallest and largest value of one answer; None if errors can have any size."""
         return (0.0, 1.0) if self.higher_is_better else None
 
     @property

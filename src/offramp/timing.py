@@ -17,14 +17,14 @@ def measure_ms(
     clock: Callable[[], float] = time.perf_counter,
     finish: Callable[[], object] = lambda: None,
 ) -> Timing:
-    """Time `call` one by one, after `warmup` calls that do not count.
+    """Measure the time of single calls, after `warmup` calls that do not count.
 
     Args:
-        call: What to time.
-        warmup: Calls before the measurement.
-        repeats: Calls that are measured.
-        clock: Gives seconds.
-        finish: Waits for work that `call` has queued on a device; timed with each call.
+        call: The function to time.
+        warmup: Number of calls before the measurement.
+        repeats: Number of measured calls.
+        clock: Clock in seconds.
+        finish: Waits for work that `call` has queued on a device; measured with each call.
 
     Raises:
         PlanError: `repeats` is below 1 or `warmup` below 0.

@@ -37,7 +37,7 @@ def test_taps_that_are_there_count_nothing_against_the_disk_allowed() -> None:
     needs = Needs(disk=7_000_000_000, memory=9_000_000_000, there=6_000_000_000)
     mode = choose_mode("auto", needs, Allowed(1_000_000_000, 0), None)
     assert mode.how == "cached"
-    assert "7 GB (6 GB are there already)" in mode.reason
+    assert "7 GB (6 GB are written already)" in mode.reason
 
 
 def test_auto_looks_for_what_is_there(fit: Fit, tmp_path: Path) -> None:

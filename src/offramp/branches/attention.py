@@ -1,4 +1,4 @@
-"""Multi-head self-attention as Keras has it: every head is as wide as asked, whatever the sum."""
+"""Multi-head self-attention as in Keras: the width of a head is a setting of its own."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 fx.wrap("rearrange")
 
 MOST_TOKENS_WRITTEN_OUT = 100
-"""Up to as many tokens all scores are written out in training on a CPU; see `Attention`."""
+"""Up to this many tokens, training on a CPU computes all scores explicitly; see `Attention`."""
 # Forward and backward at batch 64 on one core, time of the fused kernel over that of the
 # regrouped form, for 16, 49, 100, 196 and 400 tokens:
 #   dim 32, heads 12: 2.1  1.8  1.4  1.1  0.6
@@ -21,15 +21,16 @@ MOST_TOKENS_WRITTEN_OUT = 100
 class Attention(nn.Module):
     """Self-attention with `heads` heads of width `dim` each: (B, N, D) to (B, N, D).
 
-    Query, key and value are one dense layer with the same weights as three. Keras'
-    `MultiHeadAttention(num_heads=heads, key_dim=dim)`, which the paper's sizes call for.
+    Equal to Keras's `MultiHeadAttention(num_heads=heads, key_dim=dim)`, which the paper's sizes
+    require. Query, key and value are one dense layer with the weights of three.
 
-    Training on a CPU with few tokens needs fewer products for the same answer and gradients, up to
-    rounding. Elsewhere it was not measured, so other devices compute as in evaluation.
+    Training on a CPU with few tokens regroups the products, which takes fewer operations and gives
+    the same answers and gradients up to rounding. This was not measured on other devices, so they
+    compute as in evaluation.
     """
 
     einsum_in_keras = True
-    """The TensorFlow profiler, and so the paper's FLOPs, miss the products made in here."""
+    """The TensorFlow profiler, and so the paper's FLOPs, do not count the products in here."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -50,9 +51,10 @@ class Attention(nn.Module):
     def _attend_regrouped(self, tokens: Tensor) -> Tensor:
         """The same with the weights multiplied first: (B, N, D) to (B, N, D).
 
-        Heads are as wide as tokens, so two of the four projections go, and all heads of a sample
-        share one product with its tokens. The key's bias adds the same to all scores of a query,
-        which the softmax takes out again; the value's passes whole, as the softmax sums to one.
+        Heads are as wide as tokens, so the four projections can be merged into two, and all heads
+        of a sample share one product with its tokens. The key's bias adds the same number to all
+        scores of a query, which softmax cancels. The value's bias passes unchanged, because softmax
+        sums to one.
         """
         asks, shift = self._query_key()
         asked = rearrange(F.linear(tokens, asks, shift), "b n (h d) -> b (n h) d", h=self.heads)
@@ -80,7 +82,7 @@ class Attention(nn.Module):
 
 
 def _few_on_a_cpu(tokens: Tensor) -> bool:
-    """FX tracing, which has no shapes, is computed as in evaluation."""
+    """Whether to regroup. FX tracing, which has no shapes, computes as in evaluation."""
     if isinstance(tokens, fx.Proxy):
         return False
     return tokens.device.type == "cpu" and tokens.shape[1] <= MOST_TOKENS_WRITTEN_OUT

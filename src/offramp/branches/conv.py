@@ -27,14 +27,14 @@ class ConvBranch(HeadSettings):
 
     Attributes:
         kernel: Side of the square kernels.
-        dilation: Step between the cells a kernel reads.
-        layers: Convolutions, each followed by the activation.
-        filters: Channels out of every convolution.
+        dilation: Distance between the cells that a kernel reads.
+        layers: Number of convolutions, each followed by the activation.
+        filters: Output channels of every convolution.
         padding: Zero cells added on every side; one number, or one per layer.
-        pool: Side of the max-pooling window and its stride (a rest at the border is dropped; 1
-            is none), or "global" for the mean over the whole map. The paper uses 2, and 4 for
-            crowd counting.
-        norm: Batch norm behind every convolution; the paper's sizes do not show any.
+        pool: Side and stride of the max-pooling window (cells left over at the border are dropped;
+            1 means no pooling), or "global" for the mean over the whole map. The paper uses 2, and
+            4 for crowd counting.
+        norm: Batch norm after every convolution; the paper's sizes leave no room for it.
     """
 
     kind: Literal["conv"] = "conv"
@@ -61,7 +61,7 @@ class ConvBranch(HeadSettings):
         return (self.padding,) * self.layers if isinstance(self.padding, int) else self.padding
 
     def label(self) -> str:
-        """A short name such as `conv-k3-f16-pad1` or `pool`, without what is at its default."""
+        """A short name such as `conv-k3-f16-pad1` or `pool`; most defaults are left out."""
         pool = "pool" if self.pool == "global" else f"pool{self.pool}"
         if self.layers == 0:
             return self._label(pool, {})
@@ -92,7 +92,7 @@ class ConvBranch(HeadSettings):
 
 
 def _after_conv(spec: ConvBranch, features: FeatureShape, layer: int) -> FeatureShape:
-    """Shape behind one convolution."""
+    """Shape after one convolution."""
     reach = spec.dilation * (spec.kernel - 1) + 1
     padding = spec.paddings[layer]
     height, width = (side + 2 * padding - reach + 1 for side in (features.height, features.width))
@@ -107,7 +107,7 @@ def _after_conv(spec: ConvBranch, features: FeatureShape, layer: int) -> Feature
 
 
 def _after_pool(spec: ConvBranch, features: FeatureShape) -> FeatureShape:
-    """Shape behind the pooling."""
+    """Shape after the pooling."""
     if spec.pool == "global":
         return FeatureShape(features.channels, 1, 1)
     if spec.pool > min(features.height, features.width):
@@ -122,7 +122,7 @@ def _after_pool(spec: ConvBranch, features: FeatureShape) -> FeatureShape:
 
 
 class Modulation(nn.Module):
-    """Scales and shifts each channel of a map by what side inputs say (paper, section 3.3).
+    """Scales and shifts each channel of a map by side inputs (paper, section 3.3).
 
     Shape:
         map (B, C, H, W), side (B, D) -> (B, C, H, W).
@@ -144,7 +144,7 @@ class Modulation(nn.Module):
 class ConvBranchModule(nn.Module):
     """Convolutions, pooling, then the dense head.
 
-    Side inputs, joined to one vector, scale and shift what the last convolution gives.
+    Side inputs, joined to one vector, scale and shift the output of the last convolution.
 
     Shape:
         features (B, C, H, W), sides (B, C') or (B, C', H', W') -> outputs (B, num_outputs).
@@ -173,7 +173,7 @@ class ConvBranchModule(nn.Module):
         shape = _after_pool(spec, shape)
         pooling = [_pooling(spec)]
         if layers:
-            # ReLU behind max pooling gives the same bits, on fewer cells.
+            # ReLU after max pooling gives the same bits, and works on fewer cells.
             last = isinstance(layers[-1], nn.ReLU) and isinstance(pooling[0], nn.MaxPool2d)
             pooling.insert(1 if last else 0, layers.pop())
         self.convolutions = nn.Sequential(*layers)

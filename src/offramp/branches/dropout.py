@@ -1,4 +1,4 @@
-"""Dropout from a generator of its own, so that branches can train side by side."""
+"""Dropout with its own random generator, so that branches can train in parallel."""
 
 import torch
 from torch import Tensor, nn

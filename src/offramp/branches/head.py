@@ -19,13 +19,12 @@ class HeadSettings(Spec):
     """Settings that both kinds of branch share; the paper leaves all but `hidden` open.
 
     Attributes:
-        hidden: Width of the two hidden dense layers. 256 is the only one that gives the paper's
-            branch sizes.
+        hidden: Width of the two hidden dense layers. Only 256 gives the paper's branch sizes.
         dropout: Share of hidden units dropped in training.
-        dropout_place: Behind each hidden layer, or behind the first or the last only.
-        activation: In the head, and behind the convolutions of a ConvBranch.
-        standardise: Shift and scale every channel of the tap to mean 0 and deviation 1 over the
-            training taps, with frozen statistics. The paper does not.
+        dropout_place: Dropout after each hidden layer, or after only the first or the last.
+        activation: Activation in the head, and after the convolutions of a ConvBranch.
+        standardise: Shift and scale every channel of the tap to mean 0 and standard deviation 1
+            over the training taps, with frozen statistics. The paper does not do this.
         error_predictor: Whether the branch has one more output that predicts whether its answer
             is right, or how far off it is. It comes last and is trained with the others.
     """
@@ -38,7 +37,7 @@ class HeadSettings(Spec):
     error_predictor: bool = False
 
     def _label(self, start: str, own: Mapping[str, bool]) -> str:
-        """`start`, then those parts of a kind's own and of the shared settings that hold."""
+        """`start`, followed by the parts of `own` and of the shared settings that apply."""
         parts = {
             **own,
             f"-mlp{self.hidden}": self._differs("hidden"),
@@ -62,8 +61,8 @@ def activation(name: Activation) -> nn.Module:
 def mlp_head(num_inputs: int, num_outputs: int, settings: HeadSettings) -> nn.Sequential:
     """Two hidden dense layers, then dense: (B, num_inputs) to (B, num_outputs).
 
-    It ends without an activation: logits for classes, the value itself for a regression; with an
-    error predictor in one more column.
+    There is no activation at the end: outputs are logits for classes, or the value of a
+    regression. An error predictor adds one column.
     Paper, section 3.1: the same head for both kinds of branch.
     """
     last_layer = AnswerAndError if settings.error_predictor else nn.Linear

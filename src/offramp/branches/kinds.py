@@ -1,4 +1,4 @@
-"""Kinds of branch, an open set: what a spec must have, and how it is named, filed and read."""
+"""Kinds of branch, shipped or your own: what a spec needs, and how it is named and stored."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,13 +18,13 @@ from offramp.spec import Spec, mistakes
 class BranchSpec(Protocol):
     """Settings of a branch: any frozen `Spec` with a `kind`, a `label` and a `build`.
 
-    A spec may also have a field `error_predictor`. Where it is true, the branch answers with one
-    more column, which predicts its own error (see `HeadSettings`).
+    A spec may also have a field `error_predictor`. If it is true, the branch answers with one more
+    column, which predicts its own error (see `HeadSettings`).
     """
 
     @property
     def kind(self) -> str:
-        """Names the class on disk: a field whose only value is its default."""
+        """Name of the class on disk: a field whose default is its only value."""
 
     def label(self) -> str:
         """A short name to read. Two specs at one cut need different labels."""
@@ -33,7 +33,7 @@ class BranchSpec(Protocol):
         """A module with new weights, from the taps (B, ...) to answers (B, num_outputs).
 
         Initial weights come from torch's global generator. In training only `nn.Dropout` may draw
-        random numbers: each branch gives it a stream of its own.
+        random numbers: it gets a separate random stream in each branch.
         """
 
     def model_dump(self, *, mode: str = ..., exclude_defaults: bool = ...) -> dict[str, Any]:
@@ -121,15 +121,15 @@ def predicts_error(spec: BranchSpec) -> bool:
 
 
 def key(spec: BranchSpec) -> str:
-    """16 hex digits that any change of a setting changes; random streams are named by it."""
+    """16 hex digits of a hash of all settings, which names the branch's random streams."""
     return sha256(changed_settings(spec).encode()).hexdigest()[:16]
 
 
 def changed_settings(spec: BranchSpec) -> str:
-    """The kind, and what differs from its defaults, as JSON.
+    """The kind, and all settings that differ from their defaults, as JSON.
 
-    A setting that a later version adds is at its default in all earlier specs, so it changes
-    neither their keys nor, with them, the initial weights.
+    A setting that a later version adds has its default value in all earlier specs, so it changes
+    neither their keys nor their initial weights.
     """
     changed = spec.model_dump(mode="json", exclude_defaults=True) | {"kind": spec.kind}
     return json.dumps(changed, sort_keys=True, separators=(",", ":"))

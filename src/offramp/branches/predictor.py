@@ -1,4 +1,4 @@
-"""Error predictor: an extra output of a branch that says how sure its answer is."""
+"""Error predictor: an extra output of a branch that predicts whether its answer is right."""
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,9 @@ from offramp.task import Task
 class AnswerAndError(nn.Module):
     """The last dense layer of a head with the predictor beside it: (B, D) to (B, num_outputs + 1).
 
-    The last column is the predictor's: a dense output of the same hidden units that starts at
-    zero, and for classes a scaled log odds of the largest probability. So it starts as the maximum
-    softmax and learns what to add. Its loss moves nothing that the answer is made of.
+    The last column is the predictor's: a dense output of the same hidden units, which is zero at
+    the start, plus, for classes, the scaled log odds of the largest probability. So it starts as
+    the maximum softmax and learns what to add. Its loss does not change the layers of the answer.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
@@ -32,13 +32,13 @@ class AnswerAndError(nn.Module):
 
 
 def _log_odds(logits: Tensor) -> Tensor:
-    """Of the largest probability, without rounding it to 1: (B, 1) from (B, K)."""
+    """Log odds of the largest probability, not rounded to 1: (B, 1) from (B, K)."""
     falling = logits.sort(dim=1, descending=True).values
     return falling[:, :1] - falling[:, 1:].logsumexp(dim=1, keepdim=True)
 
 
 def parted(answers: Tensor) -> tuple[Tensor, Tensor]:
-    """What a branch with a predictor gives, as outputs (B, K) and prediction (B,)."""
+    """Split the answers of a branch with a predictor into outputs (B, K) and prediction (B,)."""
     return answers[:, :-1], answers[:, -1]
 
 
@@ -48,5 +48,5 @@ def score_of(prediction: Tensor, task: Task) -> Tensor:
 
 
 def surest(task: Task) -> float:
-    """Score of the last exit, which always answers: as large as a score can rightly be."""
+    """Score of the last exit, which always answers: the largest value that a score can have."""
     return 1.0 if task == "classification" else 0.0

@@ -1,4 +1,4 @@
-"""Probe: one build of a branch, looked at before anything is trained."""
+"""Probe: build a branch once and check it before anything is trained."""
 
 import random
 from collections.abc import Iterator
@@ -19,11 +19,12 @@ from offramp.spec import TapShape, dims
 
 @dataclass(frozen=True)
 class Probe:
-    """What a branch costs and needs.
+    """Cost and needs of a branch.
 
     Attributes:
-        flops: Of one sample (2mac).
-        standardised: Taps whose statistics it asks for.
+        num_params: Number of parameters.
+        flops: FLOPs of one sample (2mac).
+        standardised: Number of taps whose statistics it needs.
     """
 
     num_params: int
@@ -32,12 +33,12 @@ class Probe:
 
 
 def probe_branch(spec: BranchSpec, features: TapShapes, num_outputs: int) -> Probe:
-    """Build the branch once, let it answer two samples of zeros, and forget it.
+    """Build the branch once, run it on two samples of zeros, and measure it.
 
     Raises:
         ShapeError: It does not fit the tap, or its answers are not (B, num_outputs).
         PlanError: It cannot be built or run, has nothing to train, or draws random numbers in a
-            way that would make its weights depend on the branches beside it.
+            way that would make its weights depend on other branches.
     """
     shapes = shapes_of(features)
     try:
@@ -94,7 +95,7 @@ def _numbers_of_torch_alone(spec: BranchSpec) -> Iterator[None]:
 
 
 def _global_states() -> dict[str, object]:
-    """States that can be compared."""
+    """States of both generators in a form that can be compared."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
     return {"Python": random.getstate(), "numpy": (name, np.asarray(keys).tobytes(), *rest)}
 

@@ -43,7 +43,7 @@ class SLViT(HeadSettings):
         layers: Encoder layers; the paper uses one, and two in table 11.
         last_residual: Keep the residual around the last MLP. Table 12 shows runs without it.
         final_norm: Normalise the tokens once more before the head; the paper's sizes allow both.
-        mlp_activation: Inside the encoder's MLP, which is 2D wide; the paper leaves it open.
+        mlp_activation: Activation in the encoder's MLP, which is 2D wide; the paper does not say.
     """
 
     kind: Literal["slvit"] = "slvit"
@@ -56,7 +56,7 @@ class SLViT(HeadSettings):
     mlp_activation: Activation = "gelu"
 
     def label(self) -> str:
-        """A short name such as `slvit-p4-d32-h12-l2`, without what is at its default."""
+        """A short name such as `slvit-p4-d32-h12-l2`; most defaults are left out."""
         own = {
             f"-l{self.layers}": self.layers > 1,
             "-nores": not self.last_residual,

@@ -1,4 +1,4 @@
-"""Answers: what branches and backbone say about samples, from one pass of the backbone."""
+"""Answers of branches and backbone on samples, from one pass of the backbone."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,13 +21,13 @@ from offramp.task import Task, num_answers
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What the branches of T trials and the backbone answer on N samples.
+    """Answers of the branches of T trials, and of the backbone, on N samples.
 
     Attributes:
-        trials: Whose branches, T of them.
-        by_branch: Shape (T, N, K).
-        scores: Shape (T, N); NaN for a branch without an error predictor.
-        final: Shape (N, K).
+        trials: The T trials.
+        by_branch: Answers of the branches, (T, N, K).
+        scores: Scores of their error predictors, (T, N); NaN for a branch without one.
+        final: Answers of the backbone, (N, K).
     """
 
     trials: tuple[Trial, ...]
@@ -36,7 +36,7 @@ class Answers:
     final: NDArray[np.float32]
 
     def of(self, trials: Sequence[Trial]) -> "Answers":
-        """The answers of some of these trials, in that order."""
+        """The answers of some of these trials, in the order given."""
         places = {id(trial): place for place, trial in enumerate(self.trials)}
         rows = [places[id(trial)] for trial in trials]
         return Answers(tuple(trials), self.by_branch[rows], self.scores[rows], self.final)
@@ -80,10 +80,10 @@ def answer_samples(
 
 
 def columns(answer: Tensor, task: Task) -> Tensor:
-    """A backbone's answer as (B, K), also where it is one value per sample, (B,) or (B, 1).
+    """A backbone's answer as (B, K), also if it is one value per sample, (B,) or (B, 1).
 
-    In a classification that is the logit z of the second of two classes, so it becomes the logits
-    [0, z]: their softmax is the sigmoid of z.
+    In a classification one value is the logit z of the second of two classes. It becomes the logits
+    [0, z], whose softmax is the sigmoid of z.
     """
     rows = answer if answer.ndim > 1 else answer.unsqueeze(1)
     if task == "classification" and rows.shape[1] == 1:
@@ -92,7 +92,7 @@ def columns(answer: Tensor, task: Task) -> Tensor:
 
 
 def device_of(*modules: nn.Module) -> torch.device:
-    """Where modules are; the CPU where they hold no weights at all."""
+    """Device of modules; the CPU if they have no weights."""
     found = next((weight for module in modules for weight in module.parameters()), None)
     return torch.device("cpu") if found is None else found.device
 
@@ -100,7 +100,7 @@ def device_of(*modules: nn.Module) -> torch.device:
 def as_inputs(
     backbone: StagedBackbone, inputs: tuple[Tensor, ...], device: torch.device
 ) -> tuple[Tensor, ...]:
-    """The inputs of a batch on the device, as exact as the weights."""
+    """The inputs of a batch on the device, in the precision of the weights."""
     expected = backbone.input_shapes
     given = tuple(tuple(tensor.shape[1:]) for tensor in inputs)
     if given != expected:
@@ -116,7 +116,7 @@ def as_inputs(
 
 @contextmanager
 def evaluating(branches: Sequence[nn.Module]) -> Iterator[None]:
-    """Branches in evaluation mode; afterwards each module is in the mode it was."""
+    """Put branches in evaluation mode, and restore the mode of each module afterwards."""
     modes = [(module, module.training) for branch in branches for module in branch.modules()]
     try:
         for branch in branches:

@@ -38,7 +38,7 @@ from offramp.task import Task, num_answers, training_labels
 
 @dataclass(frozen=True)
 class ExitTimings:
-    """Median milliseconds on this machine: of each stage alone and of each branch alone."""
+    """Median milliseconds on this machine of each stage alone and of each branch alone."""
 
     stage_ms: tuple[float, ...]
     branch_ms: tuple[float, ...]
@@ -100,24 +100,24 @@ class MultiExit(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; the CPU where it holds no weights at all."""
+        """Device of the model; the CPU if it has no weights."""
         return device_of(self)
 
     @property
     def precision(self) -> str:
-        """Of its weights, such as "fp32" or "bf16"; several joined by "+"."""
+        """Precision of the weights, such as "fp32" or "bf16"; several are joined by "+"."""
         found = {weight.dtype for weight in self.parameters() if weight.is_floating_point()}
         names = {_PRECISIONS.get(dtype, str(dtype)) for dtype in found or {torch.float32}}
         return "+".join(sorted(names))
 
     @property
     def num_outputs(self) -> int:
-        """K, the outputs of every exit; two where the backbone gives one logit for two classes."""
+        """K, the outputs of every exit; two if the backbone gives one logit for two classes."""
         return num_answers(self.backbone.output_shape, self.task)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the exits, in order; the last is "final"."""
+        """Names of the exits, in order; the last is "final"."""
         return (*self.chosen, FINAL)
 
     def walk(self, *inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -151,17 +151,17 @@ class MultiExit(nn.Module):
         split: str = "",
         progress: Progress = silent,
     ) -> ExitOutputs:
-        """What every exit answers on a data set, with costs, as plain arrays.
+        """Collect the answers of every exit on a data set, with costs, as plain arrays.
 
         Args:
             data: A map-style data set of (input or tuple of inputs, label), or a pair of arrays.
             batch_size: Samples per pass; the last batch is shorter.
-            timings: `offramp.run.measure.measure_model(model).of_exits(model)`; without, the
-                result has no milliseconds.
-            split: Name kept in `source`.
+            timings: Measured times, `offramp.run.measure.measure_model(model).of_exits(model)`.
+                Without them the result has no milliseconds.
+            split: Name of the split, stored in `source`.
             progress: Called after each batch.
 
-        `scores` are the error predictors', where every branch has one.
+        `scores` come from the error predictors, if every branch has one.
 
         Warns:
             DoubtWarning: The final exit hardly does better than guessing, is far below an early
@@ -178,7 +178,7 @@ class MultiExit(nn.Module):
     def as_outputs(
         self, answers: Answers, samples: Samples, timings: ExitTimings | None, split: str
     ) -> ExitOutputs:
-        """The exits' part of answers to all of `samples`, with what the exits cost."""
+        """The exits' part of the answers to all of `samples`, with the costs of the exits."""
         answers = answers.of(tuple(self.chosen.values()))
         return ExitOutputs(
             outputs=np.concatenate([answers.by_branch, answers.final[None]]),
@@ -214,10 +214,10 @@ class MultiExit(nn.Module):
         what: str,
         progress: Progress,
     ) -> Answers:
-        """One pass of the backbone that feeds every one of `trials`.
+        """Answer samples with every one of `trials`, in one pass of the backbone.
 
         Args:
-            samples: To be answered.
+            samples: The samples to answer.
             trials: Any trained branches on this backbone's cuts.
             batch_size: Samples per pass.
             what: Name of the data, for `progress`.
@@ -228,7 +228,7 @@ class MultiExit(nn.Module):
         )
 
     def source(self) -> dict[str, str]:
-        """What a promise holds for: engine, precision and the model's digest."""
+        """Engine, precision and digest of the model, for which a promise holds."""
         return {
             "engine": f"torch {torch.__version__}",
             "precision": self.precision,
@@ -240,11 +240,11 @@ class MultiExit(nn.Module):
         return model_digest(self.backbone, self.chosen)
 
     def save(self, folder: str | Path) -> None:
-        """Write `model.safetensors` and `manifest.json`; a model saved there is replaced.
+        """Write `model.safetensors` and `manifest.json`, replacing a model saved there before.
 
         Raises:
             BundleError: The folder cannot be written, holds a run, or has files of these names
-                that `save` did not write; what was there is still there.
+                that `save` did not write. Nothing in it has changed.
         """
         folder = as_path(folder, "folder")
         if is_stored(folder) and "plan" in read_folder(folder, RUN).manifest:
@@ -273,13 +273,13 @@ class MultiExit(nn.Module):
 
         Args:
             run: The folder.
-            backbone: Needed only for a module that came by API or by a `--backbone` flag; its
-                weights must be those that the branches were trained on.
+            backbone: The module that was cut, if it was given in Python or by `--backbone`, with
+                the weights that the branches were trained on.
             branches: Classes of branch settings that are not shipped with offramp.
 
         Raises:
             PlanError: It has branches of a kind that is neither shipped nor in `branches`.
-            BundleError: A file that is read was changed in any byte, or the backbone is another.
+            BundleError: A file was changed, or the backbone is a different one.
         """
         return cls.read(read_folder(as_path(run, "run"), RUN, [WEIGHTS]), backbone, branches)
 
@@ -302,7 +302,7 @@ class MultiExit(nn.Module):
 def joined_per_exit(
     backbone: StagedBackbone, exits: tuple[str, ...], per_stage: Sequence[Number]
 ) -> tuple[Number, ...]:
-    """Sum the stages between exits, so that a cut without a branch costs what it costs."""
+    """Sum the stages from exit to exit, since a cut without a branch is not an exit."""
     sums: list[Number] = []
     running: Number = per_stage[0] - per_stage[0]
     for name, cost in zip((*backbone.cuts, FINAL), per_stage, strict=True):

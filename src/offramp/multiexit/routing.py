@@ -1,4 +1,4 @@
-"""Routing: samples walk the exits together, and each leaves at the first exit that fires for it."""
+"""Routing: samples pass the exits together, and each leaves at the first exit that fires."""
 
 import time
 from collections.abc import Callable
@@ -26,10 +26,10 @@ class Route:
 
     Attributes:
         exit: Number of the exit that answered.
-        outputs: Its answer, (K,).
-        score: How sure it was, by the policy's score.
-        stage_ms: Of each stage that ran, its branch included: an equal share for each sample that
-            ran through it at the same time.
+        outputs: Answer of that exit, (K,).
+        score: Confidence of the answer, by the policy's score.
+        stage_ms: Milliseconds of each stage that ran, with its branch; samples that ran together
+            share the time equally.
     """
 
     exit: int
@@ -45,9 +45,9 @@ def full_network(model: MultiExit) -> ExitPolicy:
 
 
 def rows_are_apart(model: MultiExit) -> bool:
-    """Whether each sample is a row of all that crosses a cut, so that some can leave the others.
+    """Whether each sample is one row of every tensor at a cut, so that samples can be separated.
 
-    Windows folded into the batch axis, for instance, cannot be taken apart. Runs three samples.
+    That is not so if windows are folded into the batch axis, for example. Runs three samples.
     """
     one, two = _crossing(model, 1), _crossing(model, 2)
     return all(
@@ -57,7 +57,7 @@ def rows_are_apart(model: MultiExit) -> bool:
 
 
 def _crossing(model: MultiExit, num: int) -> list[tuple[int, ...]]:
-    """Shapes of all that crosses cuts, for this many samples of zeros."""
+    """Shapes of all tensors at the cuts, for this many samples of zeros."""
     backbone = model.backbone
     inputs = zip(backbone.input_shapes, backbone.input_dtypes, strict=True)
     live = tuple(torch.zeros(num, *s, dtype=dtype, device=model.device) for s, dtype in inputs)
@@ -75,10 +75,10 @@ def route(
     policy: ExitPolicy,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Route]:
-    """Answer samples (B, ...) as a policy for the exits of `model` says; an entry for each.
+    """Answer samples (B, ...) by a policy for the exits of `model`; returns one entry for each.
 
-    A stage runs on those samples only that have not left, and not at all once all have. A branch
-    runs only where the policy needs its answer.
+    A stage runs only on samples that have not left, and not at all once all have left. A branch
+    runs only if the policy needs its answer.
 
     Raises:
         ShapeError: The inputs are of other shapes than the model's.
@@ -101,7 +101,7 @@ def route(
 
 
 class _Walk:
-    """Samples on their way through the exits; those that have not left are `_rows`."""
+    """State of samples that pass the exits; `_rows` are those that have not left."""
 
     def __init__(
         self, model: MultiExit, policy: ExitPolicy, num: int, clock: Callable[[], float]
@@ -117,11 +117,11 @@ class _Walk:
 
     @property
     def routes(self) -> list[Route]:
-        """Of the samples, in order; all have left."""
+        """Routes of the samples, in order, after all have left."""
         return [found for found in self._found if found is not None]
 
     def past(self, exit: int | None, taps: tuple[Tensor, ...]) -> NDArray[np.bool_]:
-        """After a stage, let samples leave at its exit if it has one; which of them stay."""
+        """Let samples leave at the exit after a stage, if it has one; return which stay."""
         runs = exit is not None and self._runs[exit]
         if exit is None or not runs:
             self._stop_clock()
@@ -154,7 +154,7 @@ class _Walk:
         return outputs, policy.score.at_exit(policy.names[exit], Seen(self._seen, own))
 
     def _stop_clock(self) -> None:
-        """Note what the stage took, for each of its samples."""
+        """Record the time of a stage for each of its samples."""
         self._wait()
         now = self._clock()
         self._spent.append(1000 * (now - self._before) / len(self._rows))

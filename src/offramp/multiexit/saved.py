@@ -1,7 +1,7 @@
 """A model on disk: weights in `model.safetensors`, everything else in `manifest.json`.
 
-The weights of a zoo's backbone are stored with the branches, so that the folder alone is enough;
-a backbone that came by API is not stored, only the digest of its weights.
+The weights of a backbone from the zoo are stored with the branches, so that the folder is enough to
+load the model. For a backbone given in Python only a digest of its weights is stored.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class ModelParts:
-    """What a MultiExit is made of."""
+    """The parts of a MultiExit."""
 
     backbone: StagedBackbone
     chosen: Mapping[str, Trial]
@@ -80,7 +80,7 @@ def write_weights(parts: ModelParts, folder: Path) -> None:
 def load_model(
     stored: Contents, module: nn.Module | None, branches: Sequence[type] = ()
 ) -> ModelParts:
-    """Build a model again from what was read of its folder, the file of weights among it.
+    """Build a model from what was read from its folder, including the weights.
 
     `module` and `branches` are as in MultiExit.load.
     """
@@ -130,13 +130,13 @@ def load_model(
 
 
 def read_inputs(given: Any) -> tuple[Preprocess, ...]:
-    """One preprocessing for each input; earlier versions wrote a single one, or null."""
+    """Read the preprocessing of each input; earlier versions wrote a single one, or null."""
     listed = [given] if isinstance(given, Mapping) else given
     return _INPUTS.validate_python(listed or ())
 
 
 def describe_model(parts: ModelParts) -> dict[str, Any]:
-    """All but the weights, as the manifest keeps it."""
+    """Everything but the weights, as the manifest stores it."""
     info, every = parts.info, _every_trial(parts)
     return {
         "task": parts.task,
@@ -238,7 +238,7 @@ def _zoo_backbone(
 
 
 def _sample(manifest: Mapping[str, Any], original: nn.Module) -> tuple[Tensor, ...]:
-    """Inputs to cut with, as exact as the weights are before the model is converted."""
+    """Sample inputs for cutting, in the precision of the weights before conversion."""
     precision = _precision(dict(original.named_parameters()))
     inputs = zip(manifest["input_shapes"], manifest["input_dtypes"], strict=True)
     zeros = [torch.zeros(1, *shape, dtype=getattr(torch, dtype)) for shape, dtype in inputs]
@@ -250,7 +250,7 @@ def _dtype_name(dtype: torch.dtype | None) -> str | None:
 
 
 def _precision(weights: Mapping[str, Tensor]) -> torch.dtype | None:
-    """Type of the first weight that is not a whole number; None where there is none."""
+    """Type of the first floating-point weight; None if there is none."""
     return next((value.dtype for value in weights.values() if value.is_floating_point()), None)
 
 

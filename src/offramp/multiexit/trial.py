@@ -1,4 +1,4 @@
-"""Trial: one trained branch, and what a model says of itself."""
+"""Trial: one trained branch; ModelInfo: origin and meaning of a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from offramp.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of one branch gave.
+    """Results of one epoch of one branch.
 
     Attributes:
-        epoch: Counted from 1.
-        train_loss: What training minimised, an error predictor's loss included.
-        validation_loss: Of the answers alone.
+        epoch: Number of the epoch, from 1.
+        train_loss: The loss that training minimised, including an error predictor's.
+        validation_loss: Loss of the answers alone.
         validation_score: Accuracy, or minus the mean absolute error for regression.
         lr: Learning rate used in this epoch.
     """
@@ -36,11 +36,12 @@ class Trial:
     """One trained branch: a spec at a cut with a seed.
 
     Attributes:
-        branch: With the weights of its best epoch, in evaluation mode.
-        best_epoch: Counted from 1, the one with the least validation loss.
-        validation_loss: At the best epoch.
-        validation_score: At the best epoch: accuracy, or minus the mean absolute error.
-        rate: Learning rate at the start, where the call tried several; else None.
+        branch: The branch with the weights of the epoch that was kept, in evaluation mode.
+        best_epoch: That epoch, counted from 1: the one with the lowest validation loss, or the last
+            one if training keeps the last.
+        validation_loss: Loss in that epoch.
+        validation_score: Score in that epoch: accuracy, or minus the mean absolute error.
+        rate: Initial learning rate, if the call tried several; else None.
     """
 
     cut: str
@@ -55,7 +56,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """What tables call its branch: the label of its settings, with the rate if it has one."""
+        """Name of the branch in tables: the label of its settings, with the rate if it has one."""
         return trial_label(self.spec, self.rate)
 
     @property
@@ -64,7 +65,7 @@ class Trial:
         return predicts_error(self.spec)
 
     def answer(self, taps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
-        """Outputs (B, K), and what its error predictor says, (B,), where it has one."""
+        """Outputs (B, K), and the scores (B,) of its error predictor, if it has one."""
         answers = self.branch(*taps)
         return parted(answers) if self.predicts_error else (answers, None)
 
@@ -86,7 +87,7 @@ class Failed:
 
     @property
     def label(self) -> str:
-        """As that of a `Trial`."""
+        """Name of the branch in tables, as for a `Trial`."""
         return trial_label(self.spec, self.rate)
 
     def __str__(self) -> str:
@@ -94,19 +95,19 @@ class Failed:
 
 
 def trial_label(spec: BranchSpec, rate: float | None) -> str:
-    """A short name such as `conv-k3-f16`; `conv-k3-f16-lr0.001` where several rates are tried."""
+    """A short name such as `conv-k3-f16`, or `conv-k3-f16-lr0.001` if several rates are tried."""
     return spec.label() if rate is None else f"{spec.label()}-lr{rate!r}"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Where a model comes from and what its answers mean.
+    """Origin of a model and meaning of its answers.
 
     Attributes:
-        backbone: The zoo's name and what else builds the backbone again; None for a module that
-            came by API.
-        inputs: What turns a picture or a sound into each input; empty where that is not known.
-        class_names: One per class, in class order; empty where unknown.
+        backbone: Name in the zoo and the other settings that build the backbone; None for a module
+            that was given in Python.
+        inputs: Preprocessing of each input; empty if it is not known.
+        class_names: Names of the classes, in order; empty if they are not known.
     """
 
     backbone: Mapping[str, Any] | None = None

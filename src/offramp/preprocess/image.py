@@ -1,7 +1,7 @@
-"""From a picture to the array a backbone reads, in numpy and pillow.
+"""From a picture to the array that a backbone reads, in numpy and pillow.
 
-The one implementation: training, evaluation and the torch-free runtime all call it, and the spec
-is stored with the model.
+Training, evaluation and the torch-free runtime all use this implementation, and its settings are
+stored with the model.
 """
 
 import io
@@ -27,14 +27,14 @@ Picture = bytes | Image.Image | NDArray[np.uint8]
 """A file's content, a pillow image, or pixels (H, W) or (H, W, C)."""
 
 Mean = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-"""Of one channel on the [0, 1] scale, so that 123.7 of 255 is refused, not subtracted."""
+"""Mean of one channel on the [0, 1] scale; 123.7 of 255 is refused."""
 
 Deviation = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
-"""Of one channel on the [0, 1] scale; the least keeps every result finite."""
+"""Standard deviation of one channel on the [0, 1] scale, not 0."""
 
 
 def _sides(given: Any) -> Any:
-    """Refuse in one sentence what is neither one side nor two."""
+    """Check one side or two; refuse anything else in one sentence."""
     sides = given if isinstance(given, tuple | list) else (given, given)
     if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= 1 for side in sides):
         raise ValueError(f"give one number of pixels, or [height, width], not {given!r}")
@@ -51,12 +51,12 @@ def decode_image(content: bytes, *, exif: bool = True) -> Image.Image:
     Colour profiles are ignored: pixel values are taken as they are stored.
 
     Args:
-        content: Of a file in any format that pillow reads.
-        exif: Turn the picture as its EXIF orientation says. Pillow turns TIFF in any case.
+        content: Content of a file in any format that pillow reads.
+        exif: Whether to turn the picture by its EXIF orientation. Pillow always turns TIFF.
 
     Raises:
-        DataError: The content is not that of a picture.
-        Exception: It is damaged; Pillow's decoders raise many kinds.
+        DataError: The content is not a picture.
+        Exception: The picture is damaged; Pillow's decoders raise many kinds.
     """
     try:
         picture = Image.open(io.BytesIO(content))
@@ -67,7 +67,7 @@ def decode_image(content: bytes, *, exif: bool = True) -> Image.Image:
 
 
 class PixelSettings(Spec):
-    """How the pixels of a picture are chosen and scaled, whatever the size of the result.
+    """How pixels of a picture are chosen and scaled, for any size of the result.
 
     Attributes:
         channels: 3 repeats a grey image or drops alpha; 1 converts to grey before anything else.
@@ -119,8 +119,8 @@ class ImagePreprocess(PixelSettings):
     and `Normalize` on pillow images.
 
     Attributes:
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
     """
 
     kind: Literal["image"] = "image"
@@ -129,7 +129,7 @@ class ImagePreprocess(PixelSettings):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the result, (C, H, W)."""
+        """Shape of the result, (C, H, W)."""
         return self.channels, self.height, self.width
 
     def with_shorter_side(self, side: int) -> Self:
@@ -245,8 +245,8 @@ def _as_picture(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")):  # pillow would clip their values to 0..255
             raise ShapeError(
-                f"a picture of mode {image.mode} has more than 8 bits per channel, and how to "
-                "scale it is not ours to guess. Save it with 8 bits per channel."
+                f"a picture of mode {image.mode} has more than 8 bits per channel, and there is no "
+                "one way to scale it. Save it with 8 bits per channel."
             )
         return image
     if image.dtype != np.uint8 or image.ndim not in (2, 3):

@@ -1,7 +1,7 @@
 """From a sound to the spectrogram that a backbone reads, in numpy.
 
-The one implementation: training, evaluation and the torch-free runtime all call it, and the spec
-is stored with the model.
+Training, evaluation and the torch-free runtime all use this implementation, and its settings are
+stored with the model.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class MelBins(Spec):
     """A bank of triangular filters, evenly spaced and linear on HTK's mel scale.
 
     Attributes:
-        count: Filters.
-        low_hz: Where the first begins.
-        high_hz: Where the last ends; half the sampling rate where None.
+        count: Number of filters.
+        low_hz: Start of the first filter.
+        high_hz: End of the last filter; None is half the sampling rate.
     """
 
     count: PositiveInt
@@ -42,13 +42,13 @@ class Stft(Spec):
     multiplied by a periodic Hann window and padded by zeros to `fft` samples.
 
     Attributes:
-        window: Samples of a frame.
-        step: Samples from one frame to the next.
-        fft: Samples that are transformed, at least `window`.
-        power: Squares the magnitudes.
-        mel: Filters that sum the frequencies; None keeps all `fft // 2 + 1`.
-        log: Takes the natural logarithm, after adding `log_offset`.
-        log_offset: Above 0, so that silence has a logarithm.
+        window: Length of a frame, in samples.
+        step: Distance between frames, in samples.
+        fft: Length of the transform, in samples, at least `window`.
+        power: Whether magnitudes are squared.
+        mel: Filters that sum frequencies; None keeps all `fft // 2 + 1`.
+        log: Whether to take the natural logarithm, after adding `log_offset`.
+        log_offset: Added before the logarithm; above 0, for silence.
     """
 
     window: PositiveInt
@@ -67,11 +67,11 @@ class Stft(Spec):
 
     @property
     def num_bins(self) -> int:
-        """Frequencies, or mel filters."""
+        """Number of frequencies, or of mel filters."""
         return self.fft // 2 + 1 if self.mel is None else self.mel.count
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a sound of so many samples."""
+        """Number of frames of a sound of this many samples."""
         return max(0, (num_samples - self.window) // self.step + 1)
 
     def of(self, sound: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
@@ -92,15 +92,16 @@ class SpectrogramPreprocess(Spec):
     Rows are time and columns are frequency, lowest first.
 
     Attributes:
-        rate: Samples a second; sounds of another rate have to be resampled first.
-        num_samples: Of the sound: what is longer is cut at its end, what is shorter is padded.
-        channels: What each channel holds.
-        repeat: How often all channels are repeated, as 3 for a network that reads pictures.
-        height: Of the result. None leaves the frames as they are; otherwise all channels are
-            resized, bilinearly without antialiasing (corners not aligned).
-        width: Of the result; given where `height` is.
-        mean: One number per channel, which is subtracted.
-        std: One number per channel, which divides.
+        rate: Sampling rate, in samples a second.
+        num_samples: Length of the sound: longer ones are cut at the end, shorter ones are padded.
+        channels: The spectrogram of each channel.
+        repeat: Number of times that all channels are repeated, such as 3 for a network that reads
+            pictures.
+        height: Height of the result. None keeps the frames; otherwise all channels are resized
+            bilinearly, without antialiasing and without aligned corners.
+        width: Width of the result; required with `height`.
+        mean: One number per channel to subtract.
+        std: One number per channel to divide by.
     """
 
     kind: Literal["spectrogram"] = "spectrogram"
@@ -135,7 +136,7 @@ class SpectrogramPreprocess(Spec):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the result, (C, H, W)."""
+        """Shape of the result, (C, H, W)."""
         height, width = self._frames_and_bins(self.channels[0])
         return (
             self.repeat * len(self.channels),

@@ -36,7 +36,7 @@ _UNREADABLE = (
 
 
 def write_arrays(path: Path | str, schema: str, arrays: Mapping[str, ArrayLike]) -> None:
-    """Write arrays under their names, uncompressed; `schema` says what they are.
+    """Write arrays under their names, uncompressed, with a schema.
 
     Raises:
         BundleError: The file cannot be written.
@@ -59,20 +59,22 @@ def read_arrays(
     """Read the arrays that `write_arrays` wrote; optional ones may be missing.
 
     Args:
-        source: A file, or what was read of one.
-        schema: What it must hold.
-        required: Arrays that must be there.
-        optional: Arrays that may be there.
+        source: A file, or the bytes of one.
+        schema: Schema that the file must state.
+        required: Names of arrays that must be there.
+        optional: Names of arrays that may be there.
 
     Raises:
-        BundleError: No such file, a damaged one, or one that holds something else.
+        BundleError: The file is missing or damaged, or holds something else.
     """
     if not isinstance(source, bytes):
         source = as_path(source, "path")
     path = _name(source)
     arrays = _read_members(source)
     if _SCHEMA not in arrays or str(arrays.pop(_SCHEMA)) != schema:
-        raise BundleError(f"{path} does not hold {schema}. Name a file that offramp wrote as such.")
+        raise BundleError(
+            f"{path} does not hold {schema}. Name a file of that kind that offramp wrote."
+        )
     missing = sorted(set(required) - set(arrays))
     unknown = sorted(set(arrays) - set(required) - set(optional))
     if missing or unknown:
@@ -85,10 +87,12 @@ def read_arrays(
 
 @dataclass(frozen=True, eq=False)
 class Archived:
-    """A dataclass of arrays that one `.npz` file holds: it needs a `task`, and a `source` is JSON.
+    """A dataclass of arrays that is stored in one `.npz` file.
+
+    It needs a field `task`; a field `source` is stored as JSON.
 
     Attributes:
-        schema: What the file says that it holds.
+        schema: Schema that the file states.
     """
 
     schema: ClassVar[str]
@@ -107,7 +111,7 @@ class Archived:
 
     @classmethod
     def load(cls, source: Path | str | bytes) -> Self:
-        """Read what `save` wrote, from a file or from what was read of one.
+        """Read what `save` wrote, from a file or from its bytes.
 
         Raises:
             BundleError: No such file, a damaged one, or one that holds something else.
@@ -133,7 +137,7 @@ def _as_npy(values: NDArray[np.generic]) -> bytes:
 
 
 def _name(source: Path | str | bytes) -> str:
-    """What errors call a source."""
+    """Name of a source in errors."""
     return str(source) if isinstance(source, str | Path) else "the file"
 
 
@@ -144,7 +148,7 @@ def _read_members(source: Path | str | bytes) -> dict[str, NDArray[np.generic]]:
             io.BytesIO(source) if isinstance(source, bytes) else source
         ) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
-            # Bytes first: their checksum is compared before a header in them is believed.
+            # Bytes first, so that their checksum is compared before a header in them is used.
             return {name[:-4]: _from_npy(archive.read(name)) for name in names}
     except OSError as error:
         raise BundleError(

@@ -1,4 +1,4 @@
-"""What an array must be before a value keeps it: its shape, its range, nothing but numbers."""
+"""Checks of arrays: shape, range, and finite numbers only."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ A = TypeVar("A", bound=np.generic)
 
 
 def checked_outputs(name: str, values: ArrayLike, axes: str) -> NDArray[np.float32]:
-    """Return finite float32 answers with as many axes as `axes` names, none of them empty.
+    """Return finite float32 outputs with the axes that `axes` names, none of them empty.
 
     Raises:
         ShapeError: They are not.
@@ -34,9 +34,9 @@ def checked_outputs(name: str, values: ArrayLike, axes: str) -> NDArray[np.float
 
 
 def _uneven(values: ArrayLike, axes: str) -> str:
-    """What an array along the first axis holds where the arrays do not fit together, and the fix.
+    """Describe arrays of different shapes along the first axis, and how to fix that.
 
-    The first and those that differ from it, at most ten.
+    Names the first and those that differ from it, at most ten.
     """
     outer, *inner = axes.strip("()").split(", ")
     shapes = [_shape(part) for part in cast(Sequence[ArrayLike], values)]
@@ -111,10 +111,10 @@ def checked_set_names(
 
 
 def checked_source(source: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a copy of what JSON keeps of `source`.
+    """Return `source` as JSON would store it.
 
     Raises:
-        ShapeError: It holds something that JSON has no word for.
+        ShapeError: It holds something that JSON cannot store.
     """
     if source is None:
         return None

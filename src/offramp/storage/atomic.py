@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one, whatever happens while writing."""
+"""Atomic writing: a file is the old one or the complete new one, whatever happens."""
 
 import hashlib
 import os
@@ -14,10 +14,10 @@ _CHUNK_BYTES = 1 << 20
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success, flush it to disk and rename it.
+    """Yield the path of a temporary file beside `path`, which replaces `path` on success.
 
     The suffix is kept, since some writers choose their format by it. On any exception the
-    temporary file is removed and what stood at `path` stays. A process that is killed here leaves
+    temporary file is removed and `path` stays as it was. A process that is killed here leaves
     its temporary file behind; the next one that writes to the same path removes it.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -40,7 +40,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Whether a process runs; True where that cannot be told."""
+    """Whether a process is running; True if that cannot be told."""
     if os.name == "nt":  # signal 0 would interrupt it there
         return True
     try:
@@ -53,9 +53,9 @@ def _is_running(process: int) -> bool:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk.
+    """Wait until a file's content, or a folder's list of files, is on disk.
 
-    Windows cannot flush a folder, and opening one fails there.
+    Does nothing for a folder on Windows, where folders cannot be flushed.
     """
     if path.is_dir() and os.name == "nt":
         return
@@ -67,10 +67,10 @@ def flush(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file, or nothing; its folder is made where it is missing.
+    """Write a whole file, or nothing; its folder is created if it is missing.
 
     Raises:
-        BundleError: The file cannot be written; what stood there before still stands.
+        BundleError: The file cannot be written; an earlier file stays.
     """
     make_folder(path.parent)
     try:

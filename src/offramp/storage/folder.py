@@ -1,14 +1,13 @@
-"""A stored folder: its files change together or not at all, and are read in one state.
+"""A stored folder: its files change together or not at all, and reading gives one state.
 
-A change is written into `.next` and flushed to disk. Renaming `.next` to `.ready` commits it:
-before that the folder holds the old state, and from then on whoever opens the folder finishes the
-change. Finishing moves the files into place, the manifest last, so the old manifest stands for as
-long as any file is still to be moved; every step of it can be repeated. Writers hold the folder's
-lock.
+A change is written to `.next` and flushed to disk. Renaming `.next` to `.ready` commits it: before
+that the folder holds the old state, and after it whoever opens the folder completes the change. To
+complete it, files are moved into place and the manifest last, so the old manifest stays until all
+files are moved; every step can be repeated. Writers hold the folder's lock.
 
-Readers hold no lock. They compare each file with the manifest's digest, so what they accept is all
-of one state; where something does not match, they take the lock, finish a change that was cut
-short, and read once more.
+Readers hold no lock. They compare each file with its digest in the manifest, so all that they
+accept is of one state. If something does not match, they take the lock, complete an interrupted
+change, and read again.
 """
 
 import hashlib
@@ -31,12 +30,12 @@ READY = ".ready"
 
 @dataclass(frozen=True)
 class Contents:
-    """Some files of a stored folder, all of one state.
+    """Files read from a stored folder, all of one state.
 
     Attributes:
-        folder: Where they were read.
-        manifest: Its content.
-        files: What the files hold, by name.
+        folder: The folder.
+        manifest: Content of the manifest.
+        files: Content of the files, by name.
     """
 
     folder: Path
@@ -45,19 +44,19 @@ class Contents:
 
 
 def is_stored(folder: Path) -> bool:
-    """Whether a folder holds a state that can be read, or a change that is about to be finished."""
+    """Whether a folder holds a stored state, or a committed change that is to be completed."""
     return (folder / MANIFEST).exists() or (folder / READY / MANIFEST).exists()
 
 
 def check_free(folder: Path, names: Collection[str]) -> None:
-    """Refuse a folder without a readable manifest in which something has one of these names.
+    """Refuse a folder that has files of these names but no readable manifest.
 
     Raises:
         BundleError: It lists what would be overwritten.
     """
     if taken := sorted(name for name in names if os.path.lexists(folder / name)):
         raise BundleError(
-            f"{folder} is not a folder that this version of offramp wrote whole, and has "
+            f"{folder} is not a complete folder that this version of offramp wrote, and has "
             f"{', '.join(taken)}, which would be overwritten. Choose another folder, or move "
             "these elsewhere."
         )
@@ -81,7 +80,7 @@ def read_folder(
     if not (folder / READY).exists():
         try:
             return _read(folder, kind, names, optional)
-        except BundleError:  # perhaps in the middle of another process's change
+        except BundleError:  # perhaps while another process was changing the folder
             if not is_stored(folder) or not os.access(folder, os.W_OK):
                 raise
     with locked(folder):
@@ -98,17 +97,17 @@ def changing(
     keep: Collection[str] = (),
     since: Contents | None = None,
 ) -> Iterator[Path]:
-    """Give a place for new files; on success the folder holds them, with a manifest that fits.
+    """Yield a place for new files; on success they are in the folder, with a new manifest.
 
-    Do not read the folder meanwhile. On any error it stays as it was.
+    Do not read the folder in the block. On any error it stays as it was.
 
     Args:
-        folder: Made where it does not exist. Files that no manifest lists are left alone.
-        kind: Of the folder.
-        content: For the new manifest. None changes only files: content and all other files stay.
-        keep: Files of the present manifest that stay unless they are replaced; its other files
+        folder: Created if it does not exist. Files that the manifest does not list stay.
+        kind: Kind of the folder.
+        content: Content of the new manifest. None keeps the content and all other files.
+        keep: Files of the current manifest that stay unless they are replaced; its other files
             are removed.
-        since: What was read of the folder, where the new files were computed from it.
+        since: What was read from the folder, if the new files were computed from it.
 
     Raises:
         BundleError: The folder cannot be written, or has no manifest of this kind but files of
@@ -209,7 +208,7 @@ def _check_unchanged(folder: Path, kind: FolderKind, since: Contents) -> None:
 
 
 def _listed(folder: Path, kind: FolderKind) -> dict[str, str] | None:
-    """Files of the present manifest; None where it is missing, damaged or of another kind."""
+    """Files of the current manifest; None if it is missing, damaged or of another kind."""
     try:
         files: dict[str, str] = _manifest(folder, kind)["files"]
     except BundleError:
@@ -218,7 +217,7 @@ def _listed(folder: Path, kind: FolderKind) -> dict[str, str] | None:
 
 
 def _finish(folder: Path, kind: FolderKind) -> None:
-    """Finish a change that was committed, drop one that was not; the lock is held."""
+    """Complete a committed change and drop any other. The caller holds the lock."""
     ready = folder / READY
     if (ready / MANIFEST).exists():
         for name in set(_listed(folder, kind) or ()) - set(_listed(ready, kind) or ()):
@@ -243,6 +242,6 @@ def _files_below(folder: Path) -> list[str]:
 
 
 def _flush_all(folder: Path) -> None:
-    """Flush every file and folder below, so that a commit never outlives what it commits."""
+    """Flush every file and folder below, so that a commit cannot reach the disk before them."""
     for path in (*folder.rglob("*"), folder):
         flush(path)

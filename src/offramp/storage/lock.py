@@ -1,6 +1,6 @@
-"""A lock on a folder, so that one process at a time writes there.
+"""A lock on a folder, so that only one process at a time writes there.
 
-The operating system releases the lock when the process that holds it ends, however it ends.
+The operating system releases the lock when its process ends, for whatever reason.
 """
 
 import json
@@ -25,9 +25,9 @@ def locked(folder: Path, *, what: str = "", patience: float = 3.0) -> Iterator[N
     """Hold the lock of an existing folder, waiting as long as another process holds it.
 
     Args:
-        folder: Gets a file `.lock`, which stays.
-        what: Names one of several locks of the folder, for parts of it that are written apart.
-        patience: Seconds of waiting after which the log says which process holds the lock.
+        folder: The folder, in which a file `.lock` is created and stays.
+        what: Name of one of several locks, for parts of the folder that are written separately.
+        patience: Seconds of waiting before the log names the process that holds the lock.
 
     Raises:
         BundleError: The folder cannot be written to.
@@ -50,7 +50,7 @@ def locked(folder: Path, *, what: str = "", patience: float = 3.0) -> Iterator[N
 
 
 def _check_writable(lock_file: Path) -> None:
-    """Refuse a folder that the lock could not be made in; waiting for that would never end."""
+    """Refuse a folder in which the lock cannot be created; otherwise waiting would never end."""
     try:
         with lock_file.open("ab"):
             pass
@@ -62,7 +62,7 @@ def _check_writable(lock_file: Path) -> None:
 
 
 def _sign(path: Path) -> None:
-    """Leave a note for those who wait; nothing depends on it, so a full disk is not an error."""
+    """Leave a note for waiting processes. Nothing depends on it, so a full disk is no error."""
     try:
         note = json.dumps({"process": os.getpid(), "host": socket.gethostname()})
         path.write_text(note, encoding="utf-8")

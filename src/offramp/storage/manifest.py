@@ -1,4 +1,4 @@
-"""The manifest of a stored folder: what kind it is, what is in it, the digest of every file."""
+"""The manifest of a stored folder: its kind, its content, and the digest of every file."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of stored folder, and what errors about it advise.
+    """A kind of stored folder, with the advice that errors about it give.
 
     Attributes:
-        name: Of the kind.
-        schema: Version of the manifest's content. Another version is refused.
-        missing: What to do where a folder has no manifest.
-        remedies: Pairs of a pattern and what to do about a damaged file whose name matches; the
-            first that matches holds. The last must match every name.
+        name: Name of the kind.
+        schema: Version of the manifest's content. Other versions are refused.
+        missing: Advice for a folder without a manifest.
+        remedies: Pairs of a pattern and the advice for a damaged file whose name matches. The
+            first match counts, and the last pattern must match every name.
     """
 
     name: str
@@ -32,11 +32,11 @@ class FolderKind:
 
     @property
     def format(self) -> str:
-        """What a manifest of this kind says of itself."""
+        """Format that a manifest of this kind states."""
         return f"offramp {self.name} {self.schema}"
 
     def remedy(self, file: str) -> str:
-        """What to do about a damaged file."""
+        """Advice for a damaged file."""
         return next(text for pattern, text in self.remedies if fnmatch(file, pattern))
 
 
@@ -72,9 +72,9 @@ def sealed(kind: FolderKind, content: Mapping[str, Any], files: Mapping[str, str
     """A manifest as bytes, with its own digest in it.
 
     Args:
-        kind: Of the folder.
-        content: What the kind keeps, as JSON values.
-        files: SHA-256 of each file by its relative name.
+        kind: Kind of the folder.
+        content: Values to store, as JSON.
+        files: SHA-256 of each file, by relative name.
     """
     return _with_digest({**content, "format": kind.format, "files": dict(files)})
 
@@ -83,7 +83,7 @@ def opened(raw: bytes, path: Path, kind: FolderKind) -> dict[str, Any]:
     """The content of a manifest, `files` included.
 
     Raises:
-        BundleError: It is of another kind or version, or not byte for byte what was written.
+        BundleError: It is of another kind or version, or was changed.
     """
     damaged = BundleError(
         f"{path} was changed or damaged after it was written: its digest does not match. "
@@ -112,7 +112,7 @@ def opened(raw: bytes, path: Path, kind: FolderKind) -> dict[str, Any]:
 
 
 def _leaves(name: str) -> bool:
-    """Whether a name points out of its folder."""
+    """Whether a name leads out of its folder."""
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts
 

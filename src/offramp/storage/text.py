@@ -1,4 +1,4 @@
-"""Text that a user wrote: UTF-8, or whatever a byte-order mark at its start says."""
+"""Text files of users: UTF-8, or the encoding that a byte-order mark states."""
 
 import codecs
 
@@ -12,10 +12,10 @@ _MARKS = (
 
 
 def decode_text(content: bytes) -> str:
-    """The text of a file, without its byte-order mark; some editors and shells write one.
+    """Text of a file without its byte-order mark, which some editors and shells write.
 
     Raises:
-        UnicodeDecodeError: It is not text in the encoding that it starts with.
+        UnicodeDecodeError: It is not text in that encoding.
     """
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     return content.decode(encoding)

@@ -21,12 +21,12 @@ from offramp.task import check_output_shape, check_task, num_answers, training_l
 from offramp.training.objective import Objective
 
 Probes = Mapping[tuple[str, str], Probe]
-"""What each branch costs, by its cut and label."""
+"""Cost of each branch, by cut and label."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A checked data set and its labels as targets (N,)."""
+    """A data set that was checked, with its labels as targets (N,)."""
 
     what: str
     samples: Samples
@@ -34,10 +34,10 @@ class Split:
 
 
 def check_device(name: str) -> torch.device:
-    """The device of that name.
+    """Return the device of that name.
 
     Raises:
-        PlanError: Torch does not know it or does not find it here.
+        PlanError: Torch does not know the device, or this machine does not have it.
     """
     check_kind(name, str, "device", "Give a name: cpu, cuda or mps.")
     try:
@@ -60,7 +60,7 @@ def check_device(name: str) -> torch.device:
 def check_branches(
     backbone: StagedBackbone, branches: Mapping[str, Sequence[BranchSpec]], objective: Objective
 ) -> Probes:
-    """Refuse branches that cannot be trained on this backbone's cuts; what the others cost.
+    """Refuse branches that cannot be trained at this backbone's cuts; return the probe of each.
 
     Raises:
         PlanError: There are none, one is not a branch's settings, or two share a label.
@@ -90,7 +90,7 @@ def check_branches(
 
 
 def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objective) -> Split:
-    """The data as a data set with targets.
+    """Check the data and return it with its targets.
 
     Raises:
         DataError: It is empty, or a label does not fit the task or the backbone's outputs.
@@ -146,7 +146,7 @@ def _check_lists(backbone: StagedBackbone, branches: Mapping[str, Sequence[Branc
 
 
 def _check_distinct(cut: str, specs: Sequence[BranchSpec]) -> None:
-    """Labels name branches in tables, keys their random streams: both must be unique at a cut."""
+    """Refuse branches with equal labels, which name them in tables, or equal random streams."""
     keys = [key(spec) for spec in specs]
     labels = [spec.label() for spec in specs]
     twice = sorted({name for name, one in zip(labels, keys, strict=True) if keys.count(one) > 1})

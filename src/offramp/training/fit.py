@@ -1,4 +1,4 @@
-"""Fitting: every branch is trained on its own, on taps of a frozen backbone."""
+"""Train branches, each on its own, on the taps of a frozen backbone."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,44 +55,46 @@ def fit_branches(
 ) -> MultiExit:
     """Train branches on taps of a frozen backbone.
 
-    Images run through the backbone as far as the last cut that has a branch: each once, its taps
-    kept on disk, or batch by batch for all branches at once (`how`). Every branch
-    has its own Adam, plateau, early stopping and random streams, so its weights do not depend on
-    which others train beside it. Killed at any moment, the same call resumes and ends in the same
-    weights. A branch whose training fails (it diverges, or its code raises) ends no other: it is in
-    `failed` with the reason, and a cut where all have failed has no exit.
+    The backbone runs up to the last cut that has a branch. Either each image runs through it once
+    and its taps are stored on disk, or each batch runs through it for all branches together; `how`
+    chooses. Every branch has its own Adam, plateau, early stopping and random streams, so its
+    weights do not depend on the other branches. If the process is killed, the same call resumes and
+    ends with the same weights. If the training of a branch fails (it diverges, or its code raises),
+    the others continue: the branch is in `failed` with the reason. A cut at which all branches
+    failed has no exit.
 
     Args:
-        backbone: Left as it is, bit for bit.
-        branches: For each cut by its name, the settings of the branches to try there.
+        backbone: The cut backbone, which is not changed.
+        branches: For each cut, by name, the settings of the branches to try there.
         train: A map-style data set of (input or tuple of inputs, label), or a pair of arrays.
-        val: The same; decides learning rate, stopping and which branch is chosen.
-        seeds: Each trains every branch once.
-        out: Keeps cache, state and curves; None is a temporary folder.
-        cache: Keeps the taps instead, for any number of calls and processes to share. Taps of the
-            same backbone, samples and cut are computed once; nothing in it is ever deleted.
-        task: Labels are class numbers, or values.
+        val: Validation data in the same form. It decides the learning rate, when training stops
+            and which branch is chosen.
+        seeds: Every branch is trained once with each seed.
+        out: Folder for cache, training state and curves; None uses a temporary folder.
+        cache: Folder for the taps instead, which any number of calls and processes may share. Taps
+            of the same backbone, samples and cut are computed once. Nothing in it is deleted.
+        task: "classification", with class numbers as labels, or "regression", with values.
         device: cpu, cuda or mps, where taps are computed and branches trained.
-        threads: Branches that train at once on the CPU, each on one core; as many as torch has
-            threads where None. No bit of a result depends on it.
+        threads: Number of branches that train at the same time on the CPU, each on one core. None
+            uses as many as torch has threads. Results do not depend on it.
         tensorboard: Write curves to `out`/tensorboard.
         progress: Called after each batch, by whichever thread took it.
-        known: Trials of an earlier call on the same backbone and data with the same settings. Those
-            that this call asks for are taken as they are, and only the others are trained.
+        known: Trials of an earlier call with the same backbone, data and settings. Those that this
+            call also asks for are reused, and only the others are trained.
         options: Fields of TrainSettings, such as how="cached", "fused" or "auto".
 
     Returns:
-        The model with the branch of best validation score at each cut (the lower loss, then the
-        first, where scores are equal), all trials, and those that failed.
+        A model that holds all trials, those that failed, and at each cut the branch with the best
+        validation score. Between equal scores the lower loss decides, then the order.
 
     Raises:
         PlanError: A setting is wrong, or the mode asked for is not possible.
         CutError: A cut is unknown.
-        ShapeError: Data or branch do not fit the backbone.
+        ShapeError: The data or a branch does not fit the backbone.
         DataError: Labels, values or disk space do not allow training, or every branch failed.
 
     Warns:
-        DoubtWarning: All training samples are of one class, or classes have none.
+        DoubtWarning: All training samples are of one class, or some classes have no sample.
     """
     settings = read_settings(seeds, options)
     earlier = as_items(known, "known", "Give a list of trials, such as those of another model.")
@@ -123,12 +125,12 @@ class _Fit:
     progress: Progress
 
     def run(self) -> Results:
-        """Every trial in order, those that are not known trained now."""
+        """Train the trials that are not known, and return all in order."""
         sweep = self.job.sweep
         return sweep.in_order(self._train() if sweep.needed else ())
 
     def _train(self) -> Results:
-        """Choose the mode, get the taps, and train on them every branch that is not known."""
+        """Choose the mode, get the taps, and train the trials that are not known."""
         job, sweep = self.job, self.job.sweep
         needs = job.needs(self.taps, self.executor.ahead)
         mode = mode_in(self.root, sweep.cuts, needs, job.settings, self.taps)
@@ -141,7 +143,7 @@ class _Fit:
             return run(mode, report)
 
     def _cached(self, mode: Mode, report: SharedProgress) -> Results:
-        """Units of work on taps from the disk, those with the longest steps first."""
+        """Train on taps from disk, starting with the units whose steps take longest."""
         job = self.job
         train, validation = job.train, job.validation
         stored = self._cache(train.what, job.training_samples, None)
@@ -168,7 +170,7 @@ class _Fit:
         return tuple(result for place in range(len(units)) for result in found[place])
 
     def _fused(self, mode: Mode, report: SharedProgress) -> Results:
-        """All branches in lockstep on what the backbone gives batch by batch."""
+        """Train all branches in lockstep, on batches of taps straight from the backbone."""
         job = self.job
         settings, samples = job.settings, job.train.samples
         live = LiveTaps.of(
@@ -228,7 +230,7 @@ class _Fit:
     def _groups(
         self, cut: str, origins: Sequence[Any], mode: Mode, together: bool
     ) -> list[tuple[TrialFiles, ...]]:
-        """The branches to train at a cut, alone or all together."""
+        """Groups of branches at a cut that are trained together: one each, or all in one."""
         [place] = [place for place in self.job.backbone.places if place.name == cut]
         given = {
             "offramp": version("offramp"),
@@ -250,7 +252,7 @@ class _Fit:
         return [tuple(trials)] if together else [(files,) for files in trials]
 
     def _flops(self, trials: Sequence[TrialFiles]) -> int:
-        """Of one sample through all of these branches."""
+        """FLOPs of one sample in all of these branches."""
         return sum(
             self.job.probes[files.name.cut, files.name.spec.label()].flops for files in trials
         )

@@ -1,4 +1,4 @@
-"""Forecast of training: what a job needs, and how long it takes by a short probe."""
+"""Forecast of training: what a job needs, and how long it will take, from a short probe."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ from offramp.training.mode import Mode, Needs, mode_in
 
 Clock = Callable[[], float]
 PROBE_SECONDS = 2.0
-"""How long extraction is probed; each branch is probed for a quarter of it."""
+"""Seconds for which extraction is probed; each branch is probed for a quarter of that."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class StepTimes:
     """Times of one branch on one worker, in seconds.
 
     Attributes:
-        learn: A step of training on a full batch.
-        judge: Judging one sample.
+        learn: One training step on a full batch.
+        judge: Validating one sample.
     """
 
     learn: float
@@ -47,14 +47,14 @@ class TrainingForecast:
 
     Attributes:
         mode: How taps will be supplied, and why.
-        needs: Bytes of either mode.
-        missing_bytes: Of the taps that the cached mode would still write.
-        state_bytes: At most, of the states of the branches to train while they train.
-        workers: Branches that train at once.
-        extract_seconds: One pass over the training and validation samples; none where no taps
-            are missing.
-        train_seconds: At most, where no branch stops early.
-        steps: By cut and label of the branch.
+        needs: Bytes that each mode needs.
+        missing_bytes: Size of the taps that the cached mode would still write.
+        state_bytes: Largest size of the training states of the branches to train.
+        workers: Number of branches that train at the same time.
+        extract_seconds: Time of one pass over the training and validation samples; None if no
+            taps are missing.
+        train_seconds: Time of training if no branch stops early.
+        steps: Times of each branch, by its cut and label.
     """
 
     mode: Mode
@@ -79,9 +79,9 @@ def forecast_training(
     """Probe a few batches of extraction and a few steps of each branch; nothing is written.
 
     Args:
-        job: With something left to train.
-        root: Where training keeps its state; may be missing.
-        taps: Where taps are kept; may be missing.
+        job: A job with something left to train.
+        root: Folder for the training state; may be missing.
+        taps: Folder for the taps; may be missing.
         threads: As in `fit_branches`.
         progress: Called after each branch.
         clock: In seconds.
@@ -124,13 +124,13 @@ def forecast_training(
 
 
 def _one_of_each(job: Job) -> Iterator[TrialName]:
-    """One trial of each branch that has something to train."""
+    """One trial of each branch that is still to be trained."""
     for cut in job.sweep.needed:
         yield from {name.spec.label(): name for name in job.sweep.untrained(cut)}.values()
 
 
 def _steps_seconds(job: Job, steps: Mapping[tuple[str, str], StepTimes]) -> float:
-    """All steps of all branches, one after the other, where none stops early."""
+    """Seconds of all steps of all branches, one after the other, if none stops early."""
     batches = -(-len(job.train.targets) // job.settings.batch_size)
     each = {
         name: times.learn * batches + times.judge * len(job.validation.targets)
@@ -150,7 +150,7 @@ class _Probe:
     clock: Clock
 
     def extraction(self) -> tuple[float, Taps]:
-        """Seconds per sample through the backbone with all workers, and the taps of a batch."""
+        """Seconds per sample that extraction takes with all workers, and the taps of one batch."""
         job, samples = self.job, self.job.training_samples
         source = TapSource.of(job.backbone, job.sweep.needed, job.device, self.executor)
         rows = np.random.default_rng(0).permutation(len(samples))
@@ -171,7 +171,7 @@ class _Probe:
         return (self.clock() - start) / seen, taps
 
     def branch(self, name: TrialName, taps: tuple[Tensor, ...]) -> StepTimes:
-        """Times of a branch on taps like these, on one worker."""
+        """Measure the times of a branch on taps of these shapes, on one worker."""
         [found] = self.executor.each(partial(self._branch, name), [taps])
         return found
 
@@ -197,7 +197,7 @@ class _Probe:
         return times
 
     def _timed(self, step: Callable[[], None]) -> float:
-        """Mean of a few calls after a first one that is not counted."""
+        """Mean time of a few calls, after a first one that is not counted."""
         finish, done = wait_for(self.job.device), 0
         step()
         finish()

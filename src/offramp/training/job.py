@@ -1,4 +1,4 @@
-"""Job: what a call trains and on what, checked; nothing of it is computed yet."""
+"""Job: what a call trains and on which data, checked, before anything is computed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +25,11 @@ from offramp.training.units import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a call trains.
+    """A call's trials and data, checked.
 
     Attributes:
-        sweep: All trials, and which of them are known.
-        probes: What each branch costs.
+        sweep: All trials, and which of them are known already.
+        probes: Cost of each branch.
         recipe: How branches are built and trained.
     """
 
@@ -53,9 +53,9 @@ class Job:
         device: str,
         known: Iterable[Trial | Failed] = (),
     ) -> Self:
-        """Check all of it; arguments and errors are those of `fit_branches`.
+        """Check all arguments. Arguments and errors are those of `fit_branches`.
 
-        Training labels that look like a mistake are warned of.
+        Warns about training labels that look like a mistake.
         """
         objective = Objective(task, settings.regression_loss)
         place = check_device(device)
@@ -83,17 +83,17 @@ class Job:
 
     @property
     def training_samples(self) -> Samples:
-        """What runs through the backbone for training: the samples, or views of them."""
+        """The samples that run through the backbone for training, or stored views of them."""
         augment, samples = self.settings.augment, self.train.samples
         return samples if augment is None else views_of(samples, augment)
 
     def needs(self, taps: Path, ahead: int) -> Needs:
-        """What each mode would take, where `taps` is the folder of caches.
+        """Bytes that each mode would need.
 
-        Caches are looked at only where the choice of the mode depends on what they hold.
+        Existing caches are read only if the choice of the mode depends on them.
 
         Args:
-            taps: Its folder may be missing.
+            taps: Folder of caches; may be missing.
             ahead: Batches of taps that the fused mode may hold at once.
         """
         shapes = [shape for cut in self.sweep.cuts for shape in self.backbone.tap_shapes[cut]]
@@ -105,7 +105,7 @@ class Job:
         return replace(needs, there=needs.disk - self.missing_bytes(taps))
 
     def missing_bytes(self, taps: Path) -> int:
-        """What the taps that are needed would still take in a folder of caches."""
+        """Bytes of the needed taps that a folder of caches does not hold yet."""
         return missing_bytes(
             self.backbone,
             self.training_samples,

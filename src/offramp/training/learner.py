@@ -1,4 +1,4 @@
-"""Learner: one branch while it trains, with everything that its next step depends on."""
+"""Learner: one branch in training, with everything that its next step depends on."""
 
 import json
 import logging
@@ -19,21 +19,21 @@ from offramp.training.objective import Objective
 from offramp.training.settings import TrainSettings
 
 OUT_OF_MEMORY = "out of memory"
-"""What the reason of such a failure starts with."""
+"""Start of the reason of a failure for lack of memory."""
 Tensors = dict[str, Tensor]
 _LOST_DEVICE: Any = getattr(torch, "AcceleratorError", ())
-"""After such an error no work on the device can succeed, so it says nothing of one branch."""
+"""After this error nothing on the device works any more, so it is not a failure of one branch."""
 _FULL = ("DefaultCPUAllocator", "out of memory")
-"""What torch's plain RuntimeErrors say where a CPU or mps has no memory left."""
+"""Texts of torch's plain RuntimeErrors if a CPU or mps device runs out of memory."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrialName:
-    """Which branch: a spec at a cut with a seed.
+    """Name of a trial: a spec at a cut with a seed.
 
     Attributes:
-        rate: Its learning rate where several are tried; else None.
+        rate: The learning rate, if several are tried; else None.
     """
 
     cut: str
@@ -43,7 +43,7 @@ class TrialName:
 
     @property
     def stream(self) -> tuple[str, str, int]:
-        """What this branch's random streams start with; the same at every learning rate."""
+        """Start of the names of this branch's random streams; the same for every learning rate."""
         return self.cut, key(self.spec), self.seed
 
     def __str__(self) -> str:
@@ -52,21 +52,21 @@ class TrialName:
 
 @dataclass(frozen=True)
 class Plateau:
-    """Where a branch stands after some epochs.
+    """Learning rate and early stopping of a branch after some epochs.
 
-    Counting follows Keras, which the paper used: with a patience of 2, the second epoch in a row
-    without a lower loss is the one that acts. The learning rate and the stop each have a best loss
-    of their own, as Keras's two callbacks have: for the stop, lower means strictly lower than ever
-    before; for the learning rate, lower by more than `lr_min_delta`.
+    Epochs are counted as in Keras, which the paper used: with a patience of 2, the second epoch in
+    a row without a lower loss acts. The learning rate and early stopping each have their own best
+    loss, like Keras's two callbacks: for early stopping any lower loss is better; for the learning
+    rate it has to be lower by more than `lr_min_delta`.
 
     Attributes:
         lr: Learning rate for the next epoch.
-        epoch: Epochs done.
-        best_loss: The least validation loss.
-        best_epoch: The epoch of that loss, counted from 1; 0 before any.
-        lr_best_loss: The best loss that the learning rate goes by.
-        flat_epochs: Since that loss or the last reduction of the learning rate.
-        stopped: No further epoch.
+        epoch: Number of epochs so far.
+        best_loss: Lowest validation loss so far.
+        best_epoch: Epoch of that loss, counted from 1; 0 before the first.
+        lr_best_loss: Best loss for the learning rate.
+        flat_epochs: Epochs since that loss, or since the last reduction of the learning rate.
+        stopped: Whether training has ended.
     """
 
     lr: float
@@ -79,11 +79,11 @@ class Plateau:
 
     @property
     def improved(self) -> bool:
-        """Whether the last epoch gave the least loss so far."""
+        """Whether the last epoch had the lowest loss so far."""
         return self.epoch > 0 and self.best_epoch == self.epoch
 
     def after(self, loss: float, settings: TrainSettings) -> Self:
-        """Where the branch stands after one more epoch, with this validation loss."""
+        """The state after one more epoch, with this validation loss."""
         epoch = self.epoch + 1
         lower = loss < self.best_loss
         best_epoch = epoch if lower else self.best_epoch
@@ -98,7 +98,7 @@ class Plateau:
         )
 
     def _with_rate_after(self, loss: float, settings: TrainSettings) -> Self:
-        """With the learning rate that follows this loss."""
+        """The same with the learning rate for the next epoch."""
         if loss + settings.lr_min_delta < self.lr_best_loss:
             return replace(self, lr_best_loss=loss, flat_epochs=0)
         flat = self.flat_epochs + 1
@@ -108,14 +108,14 @@ class Plateau:
 
 
 class Learner:
-    """A branch, its Adam, where it stands, and the weights to keep so far.
+    """A branch with its Adam, its plateau and the weights to keep.
 
-    Every step draws from a random stream of its own, so no other branch's work can show in it. An
-    exception of the branch's own code ends this branch and no other.
+    Every step has its own random stream, so other branches do not affect it. An exception in the
+    branch's own code ends the training of this branch only.
 
     Attributes:
-        failure: Why its training failed, if it did.
-        passing: Whether the failure says nothing of the branch (memory ran out), so that a later
+        failure: Reason why training failed, if it did.
+        passing: Whether the failure is not the branch's own fault (memory ran out), so that a later
             call may try again.
     """
 
@@ -145,17 +145,17 @@ class Learner:
 
     @property
     def cut(self) -> str:
-        """Where the branch reads."""
+        """Cut at which the branch reads."""
         return self.name.cut
 
     @property
     def epoch(self) -> int:
-        """Epochs that are behind it."""
+        """Number of epochs so far."""
         return self.plateau.epoch
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train."""
+        """Whether training has ended or failed."""
         return self.plateau.stopped or self.failure is not None
 
     @property
@@ -163,7 +163,7 @@ class Learner:
         return self._settings.keep == "last"
 
     def begin_epoch(self) -> None:
-        """Take this epoch's learning rate and start new averages."""
+        """Set the learning rate of this epoch and start new averages."""
         for group in self._adam.param_groups:
             group["lr"] = self.plateau.lr
         self._train, self._validation = Average(), Average()
@@ -173,15 +173,15 @@ class Learner:
         self._failing_alone(self._learn, taps, targets, step)
 
     def judge(self, taps: tuple[Tensor, ...], targets: Tensor) -> None:
-        """Take in one batch of validation samples."""
+        """Validate one batch of samples."""
         self._failing_alone(self._judge, taps, targets)
 
     def end_epoch(self) -> None:
-        """Close the epoch: what it gave, the next learning rate, whether to stop."""
+        """End the epoch: record it, set the next learning rate, decide whether to stop."""
         self._failing_alone(self._end_epoch)
 
     def result(self) -> Trial | Failed:
-        """The trained branch with the weights that were kept, on the CPU; or why there is none."""
+        """The trained branch with the weights to keep, on the CPU, or the reason why it failed."""
         name = self.name
         if self.failure is not None:
             return Failed(name.cut, name.spec, name.seed, self.failure, name.rate)
@@ -201,7 +201,7 @@ class Learner:
         )
 
     def state(self) -> tuple[Tensors, str]:
-        """All that resuming needs: tensors, and the rest as JSON; once done, the result alone."""
+        """What resuming needs: tensors, and the rest as JSON. After training, only the result."""
         scalars = {
             "plateau": asdict(self.plateau),
             "history": [asdict(epoch) for epoch in self.history],
@@ -210,7 +210,7 @@ class Learner:
         return self._tensors(), json.dumps(scalars)
 
     def restore(self, tensors: Mapping[str, Tensor], scalars: str) -> None:
-        """Resume from what `state` gave."""
+        """Resume from what `state` returned."""
         read = json.loads(scalars)
         self.plateau = Plateau(**read["plateau"])
         self.history = [Epoch(**epoch) for epoch in read["history"]]
@@ -227,7 +227,7 @@ class Learner:
         self._adam.load_state_dict({"state": slots, "param_groups": groups})
 
     def _failing_alone(self, work: Callable[..., None], *args: Any) -> None:
-        """Do work unless this branch has failed; an exception of it is this branch's failure."""
+        """Do work unless this branch has failed; an exception is recorded as its failure."""
         if self.failure is not None:
             return
         try:
@@ -294,14 +294,14 @@ class Learner:
 
 
 class Average:
-    """Means of some numbers over samples, read out once so that a step waits for no transfer."""
+    """Means over samples, read once per epoch, so that no step waits for a transfer."""
 
     def __init__(self) -> None:
         self._counts: list[int] = []
         self._sums: list[Tensor] = []
 
     def add(self, count: int, *sums: Tensor) -> None:
-        """Take in a batch's sums over `count` samples."""
+        """Add sums over the `count` samples of a batch."""
         self._counts.append(count)
         self._sums.append(torch.stack(sums))
 

@@ -1,8 +1,8 @@
-"""Lockstep: branches that share batches and nothing else.
+"""Lockstep: train branches that share their batches, and nothing else.
 
-A batch of taps is read and converted once for all of them, and workers take the branches' steps on
-it side by side. Each branch keeps its own epoch count, so a resumed one that is ahead waits for the
-others, and one that has stopped costs nothing.
+Each batch of taps is read and converted once for all branches, and workers run the branches' steps
+on it in parallel. Each branch counts its own epochs: after resuming, one that is ahead waits for
+the others, and one that has stopped is skipped.
 """
 
 import threading
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 class Workers(Protocol):
-    """Does pieces of work, side by side or not."""
+    """Runs pieces of work, in parallel or not."""
 
     def each(self, work: Callable[[Item], Result], items: Iterable[Item], /) -> list[Result]:
         """Results of all items, in order."""
@@ -41,7 +41,7 @@ class Workers(Protocol):
 
 
 class InTurn:
-    """Workers that are the calling thread alone."""
+    """Workers that run everything in the calling thread."""
 
     def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Results of all items, in order."""
@@ -53,13 +53,13 @@ class InTurn:
 
 
 class SharedProgress:
-    """Progress of all branches of a call as one count of samples, from any thread.
+    """Progress of all branches of a call as one number of samples, reported from any thread.
 
-    Whoever calls it is stopped once one of them has failed: `guard` passes an exception on to the
-    others, so that none trains on for a call that has ended.
+    If one thread fails, the others stop at their next report: `guard` passes the exception on, so
+    that no thread continues for a call that has ended.
 
     Attributes:
-        total: Samples that all branches see in all epochs; one that stops early sees fewer.
+        total: Samples that all branches see if none stops early.
     """
 
     def __init__(self, progress: Progress, num_branches: int, samples_each: int) -> None:
@@ -71,10 +71,10 @@ class SharedProgress:
         self._stopped: BaseException | None = None
 
     def __call__(self, learners: Sequence[Learner], what: str, done: int) -> None:
-        """Tell that each of these branches has seen `done` samples.
+        """Report that each of these branches has seen `done` samples.
 
         Raises:
-            BaseException: What another thread, or the caller's progress, raised.
+            BaseException: Raised by another thread or by the caller's progress function.
         """
         self.check()
         with self._lock, self.guard():
@@ -82,12 +82,12 @@ class SharedProgress:
             self._progress(f"{self._what}: {what}", sum(self._done.values()), self.total)
 
     def skip(self, learner: Learner) -> None:
-        """Count a branch that an earlier call has finished, without a word."""
+        """Count a branch that an earlier call has finished, without reporting it."""
         with self._lock:
             self._done[str(learner.name)] = self._each
 
     def finish(self, learner: Learner) -> None:
-        """Count a branch that has stopped as if it had seen all samples."""
+        """Report a branch that has stopped as if it had seen all samples."""
         end = "done" if learner.failure is None else f"failed: {learner.failure}"
         self([learner], f"{learner.name}, {end}", self._each)
 
@@ -98,7 +98,7 @@ class SharedProgress:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """An exception in here stops the other threads too, at their next step."""
+        """Stop the other threads at their next step if the block raises."""
         try:
             yield
         except BaseException as error:
@@ -108,7 +108,7 @@ class SharedProgress:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What branches train on and with."""
+    """Data, settings and workers for training."""
 
     train: Supply
     validation: Supply
@@ -118,9 +118,9 @@ class Setup:
 
 
 def train_together(states: Mapping[Learner, State], setup: Setup) -> None:
-    """Train until all are done; after each epoch their states are on disk.
+    """Train until all branches have stopped, and save their states after each epoch.
 
-    Workers take the learners in the order given, so put those with the longest steps first.
+    Workers start with the first learners, so list those with the longest steps first.
     """
     while waiting := [learner for learner in states if not learner.done]:
         epoch = 1 + min(learner.epoch for learner in waiting)

@@ -24,12 +24,13 @@ _STATES_OF_A_WEIGHT = 5  # itself, its gradient, two moments of Adam, its best
 
 @dataclass(frozen=True)
 class Needs:
-    """What each mode would take, in bytes.
+    """Bytes that each mode needs.
 
     Attributes:
-        disk: Of the cached mode: all taps, all views.
-        memory: Of the fused mode, at least: every branch's state and the taps of some batches.
-        there: How much of `disk` is written already.
+        disk: Size of all taps of all views, for the cached mode.
+        memory: Least memory for the fused mode: the states of all branches and the taps of some
+            batches.
+        there: The part of `disk` that is written already.
     """
 
     disk: int
@@ -45,14 +46,14 @@ class Needs:
         settings: TrainSettings,
         ahead: int,
     ) -> "Needs":
-        """What these taps and branches take.
+        """Compute both for these taps and branches.
 
         Args:
-            shapes: Of all taps at all cuts.
-            num_params: Of all branches, each counted once.
-            samples: For training and for validation.
-            settings: How they are trained.
-            ahead: Batches of taps that the fused mode may hold at once.
+            shapes: Shapes of all taps at all cuts.
+            num_params: Number of parameters of all branches.
+            samples: Numbers of training and of validation samples.
+            settings: How branches are trained.
+            ahead: Number of batches of taps that the fused mode may hold at once.
         """
         train, validation = samples
         views = 1 if settings.augment is None else settings.augment.views or 1
@@ -64,14 +65,14 @@ class Needs:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a run may take, in bytes."""
+    """Bytes that a run may use."""
 
     disk: int
     memory: int
 
     @classmethod
     def here(cls, folder: Path, disk_gb: float | None, memory_gb: float | None) -> "Allowed":
-        """The figures given; where None, nine tenths of the free disk and the free memory."""
+        """The limits given, or else nine tenths of the free disk and all free memory."""
         free = int(_SHARE_OF_FREE_DISK * free_disk(folder))
         return cls(
             free if disk_gb is None else int(disk_gb * 1e9),
@@ -81,7 +82,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Mode:
-    """The mode that a run takes."""
+    """How a run supplies taps."""
 
     how: Literal["cached", "fused"]
     reason: str
@@ -99,17 +100,17 @@ def mode_in(
     *,
     keep: bool = True,
 ) -> Mode:
-    """The mode of this call, which is that of an earlier call about the same in this folder.
+    """The mode of this call: that of an earlier call with the same settings here, or a new choice.
 
     A resumed run must not change its mode because its own cache has filled the disk.
 
     Args:
-        root: Where the mode is kept.
-        cuts: With branches.
-        needs: Of each mode.
+        root: Folder in which the mode is noted.
+        cuts: Cuts with branches.
+        needs: Bytes that each mode needs.
         settings: How branches are trained.
-        taps: Where the cached mode would keep the taps.
-        keep: Write the mode down for later calls.
+        taps: Folder for the taps of the cached mode.
+        keep: Whether to note the mode for later calls.
 
     Raises:
         PlanError: As `choose_mode`.
@@ -126,10 +127,10 @@ def mode_in(
 
 
 def choose_mode(how: How, needs: Needs, allowed: Allowed, augment: Augment | None) -> Mode:
-    """Decide how taps are supplied; `auto` caches wherever that can be done.
+    """Decide how taps are supplied; `auto` caches wherever possible.
 
     Raises:
-        PlanError: Fresh views are to be cached, or nothing that is allowed is enough.
+        PlanError: New views per epoch cannot be cached, or the limits allow no mode.
     """
     fresh = augment is not None and augment.views is None
     if how == "cached" and fresh:
@@ -142,7 +143,7 @@ def choose_mode(how: How, needs: Needs, allowed: Allowed, augment: Augment | Non
         return Mode(how, "as asked for")
     taps, disk = _gigabytes(needs.disk), _gigabytes(allowed.disk)
     if needs.there:
-        taps = f"{taps} ({_gigabytes(needs.there)} are there already)"
+        taps = f"{taps} ({_gigabytes(needs.there)} are written already)"
     if not fresh and needs.disk - needs.there <= allowed.disk:
         return Mode("cached", f"the taps take {taps} of the {disk} allowed on disk")
     why = (
@@ -161,7 +162,7 @@ def choose_mode(how: How, needs: Needs, allowed: Allowed, augment: Augment | Non
 
 
 def recall_mode(root: Path, about: Mapping[str, object]) -> Mode | None:
-    """The mode that an earlier call about the same took in this folder, if any."""
+    """The mode of an earlier call with the same settings in this folder, if any."""
     try:
         known = json.loads((root / FILE).read_text(encoding="utf-8"))
         return Mode(known["how"], known["reason"]) if known["about"] == about else None
@@ -170,29 +171,29 @@ def recall_mode(root: Path, about: Mapping[str, object]) -> Mode | None:
 
 
 def remember_mode(root: Path, about: Mapping[str, object], mode: Mode) -> None:
-    """Keep the mode taken; `recall_mode` gives it back."""
+    """Note the mode for `recall_mode`."""
     content = {**asdict(mode), "about": about}
     write_bytes(root / FILE, json.dumps(content, indent=1).encode())
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that are free where a folder is, or would be made."""
+    """Free bytes on the disk of a folder that may not exist yet."""
     return shutil.disk_usage(_nearest(folder)).free
 
 
 def same_disk(one: Path, other: Path) -> bool:
-    """Whether two folders are, or would be made, on the same disk."""
+    """Whether two folders, which may not exist yet, are on the same disk."""
     return _nearest(one).stat().st_dev == _nearest(other).stat().st_dev
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """The folder, or its nearest parent that exists."""
     path = folder.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be taken without swapping; all there is where none can say."""
+    """Bytes of memory that are free without swapping, or all memory if that is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         [free] = [line for line in lines if line.startswith("MemAvailable:")]

@@ -1,4 +1,4 @@
-"""Objective: what a branch is trained for and how it is scored, per kind of task."""
+"""Objective: the loss and the score of a branch, for each task."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ from offramp.training.settings import RegressionLoss
 
 @dataclass(frozen=True)
 class Objective:
-    """Loss and score of what a branch gives, (B, K), against targets (B,).
+    """Loss and score of a branch's answers (B, K) against targets (B,).
 
     Attributes:
-        error_predictor: Whether the last of one more column predicts the branch's own error.
+        error_predictor: Whether answers have one more column, which predicts the branch's error.
     """
 
     task: Task
@@ -24,10 +24,10 @@ class Objective:
     error_predictor: bool = False
 
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
-        """What training minimises, a mean over the batch: the answers' loss and the predictor's.
+        """The loss to minimise, a mean over the batch: that of the answers plus the predictor's.
 
-        The predictor's loss needs no weight: no gradient of it reaches what the answers are made
-        of, and Adam takes steps of the same size whatever a loss is multiplied by.
+        The predictor's loss needs no weight: its gradient does not reach the layers of the answers,
+        and the size of Adam's steps does not depend on a factor of the loss.
         """
         if not self.error_predictor:
             return self.answer_loss(answers, targets)
@@ -37,14 +37,14 @@ class Objective:
         )
 
     def answer_loss(self, answers: Tensor, targets: Tensor) -> Tensor:
-        """Of the answers alone; early stopping goes by it."""
+        """Loss of the answers alone, which early stopping uses."""
         return self._outputs_loss(self._outputs(answers), targets)
 
     def _outputs(self, answers: Tensor) -> Tensor:
         return parted(answers)[0] if self.error_predictor else answers
 
     def _error_loss(self, prediction: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Log loss of "this answer is right", or squared error of the predicted absolute error."""
+        """Log loss of "the answer is right", or squared error of the predicted absolute error."""
         if self.task == "classification":
             right = (outputs.argmax(dim=1) == targets).to(prediction.dtype)
             return F.binary_cross_entropy_with_logits(prediction, right)

@@ -1,4 +1,4 @@
-"""Outcome: which trial is chosen at each cut, and what is said of those that failed."""
+"""Outcome: the trial that is chosen at each cut, and the report on those that failed."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 def report_failures(
     trials: Sequence[Trial], failed: Sequence[Failed], settings: TrainSettings
 ) -> None:
-    """Warn of branches that failed and of cuts without an exit.
+    """Warn about branches that failed and cuts without an exit.
 
     Raises:
         DataError: No branch was trained.
@@ -26,7 +26,7 @@ def report_failures(
         "the settings of the branch."
     )
     again = (
-        "Where memory ran out, the same call tries again from the last epoch that was saved: free "
+        "If memory ran out, the same call tries again from the last epoch that was saved: free "
         "some, or use fewer threads."
     )
     advice = " ".join([lower] * diverged + [again] * short)
@@ -40,7 +40,7 @@ def report_failures(
 
 
 def best_per_cut(trials: Sequence[Trial]) -> dict[str, Trial]:
-    """Best trial of each cut by validation score; the lower loss, then the first, breaks a tie."""
+    """Best trial of each cut by validation score; ties go to the lower loss, then to the first."""
     best: dict[str, Trial] = {}
     for trial in trials:
         other = best.get(trial.cut)

@@ -1,4 +1,4 @@
-"""TrainSettings: how branches are trained; the paper's profile (section 4.3) by default."""
+"""TrainSettings: how branches are trained; the defaults are the paper's (section 4.3)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypedDict
@@ -36,7 +36,7 @@ _PROFILES: Mapping[str, Mapping[str, Any]] = {
     "torch": {},
     "keras": {"lr_min_delta": 1e-4, "adam_epsilon": 1e-7},
 }
-"""Defaults of each profile that differ from the fields' own."""
+"""For each profile, its defaults where they differ from those of the fields."""
 
 
 class TrainSettings(Spec):
@@ -45,31 +45,34 @@ class TrainSettings(Spec):
     Attributes:
         profile: Defaults of `lr_min_delta` and `adam_epsilon`: those of `torch` (0 and 1e-8), or
             those of `keras` (1e-4 and 1e-7), which the paper's authors used.
-        seeds: Each trains every branch once; a seed decides initial weights and dropout only.
-        epochs: At most, for each branch.
+        seeds: Every branch is trained once with each seed. A seed decides initial weights and
+            dropout only.
+        epochs: Largest number of epochs of each branch.
         batch_size: Samples per step; the last batch of an epoch may be smaller.
-        lr: Of Adam, at the start: one rate, or several, each of which trains every branch with
-            every seed. The paper uses 1e-4.
-        lr_factor: What the learning rate is multiplied by on a plateau.
-        lr_patience: Epochs without a lower validation loss after which that happens.
+        lr: Initial learning rate of Adam, or several rates, with each of which every branch is
+            trained with every seed. The paper uses 1e-4.
+        lr_factor: Factor for the learning rate on a plateau.
+        lr_patience: Number of epochs without a lower validation loss before the learning rate is
+            reduced.
         lr_min_delta: How much lower the loss has to be to count for `lr_patience`; any decrease
             counts for `stop_patience`.
-        stop_patience: Epochs without a lower validation loss after which a branch stops.
-        keep: Weights of the epoch with the least validation loss, or those of the last epoch,
-            which Keras keeps unless told otherwise; the paper does not say.
+        stop_patience: Number of epochs without a lower validation loss before a branch stops.
+        keep: `best` keeps the weights of the epoch with the lowest validation loss, `last` those
+            of the last epoch, which is Keras's default; the paper does not say.
         adam_epsilon: Added to the denominator of Adam's steps.
-        data_seed: Decides the order of the samples, the same for all branches and seeds.
-        regression_loss: Mean absolute error as in the paper, or mean squared error; classes
-            are trained with cross entropy.
-        precision: Of the branches' forward passes (bf16: autocast). Taps are always in fp32.
-        cache_dtype: How taps are rounded, stored or not; float16 has a scale per channel.
-        how: `cached` computes taps once and keeps them on disk. `fused` runs each batch through
-            the backbone once for all branches and keeps nothing. `auto` caches where the disk
-            allows it.
-        disk_gb: What `auto` may keep on disk, in GB of 1e9 bytes; nine tenths of what is free
-            where None.
-        memory_gb: What `auto` may hold in memory for the fused mode; what is free where None.
-        augment: Changes the training images at random; needs the fused mode, or views.
+        data_seed: Seed of the order of the samples, which is the same for all branches and seeds.
+        regression_loss: `mae`, the mean absolute error, as in the paper, or `mse`, the mean squared
+            error. Classification uses cross entropy.
+        precision: Precision of the branches' forward passes (bf16: autocast). Taps are in fp32.
+        cache_dtype: Precision that taps are rounded to in both modes; float16 has a scale per
+            channel.
+        how: `cached` computes taps once and stores them on disk. `fused` runs each batch through
+            the backbone once for all branches and stores nothing. `auto` caches if the disk has
+            room.
+        disk_gb: Disk space that `auto` may use, in GB of 1e9 bytes; None allows nine tenths of the
+            free space.
+        memory_gb: Memory that `auto` may use for the fused mode; None allows what is free.
+        augment: Random changes of the training images, for the fused mode or a number of views.
     """
 
     profile: Profile = "torch"
@@ -105,13 +108,13 @@ class TrainSettings(Spec):
         if not seeds:
             raise ValueError("give at least one seed, for example [0, 1, 2]")
         if len(set(seeds)) < len(seeds):
-            raise ValueError(f"{list(seeds)} names a seed twice; each trains once")
+            raise ValueError(f"{list(seeds)} has a seed twice; list each once")
         return seeds
 
     @field_validator("lr", mode="plain", json_schema_input_type=Rate | tuple[Rate, ...])
     @classmethod
     def _distinct_rates(cls, lr: Any) -> float | tuple[float, ...]:
-        """One rate, or several; the errors of a union would name each mistake twice."""
+        """Check one rate or several. A union type would report each mistake twice."""
         try:
             rates = _RATES.validate_python(lr if isinstance(lr, list | tuple) else [lr])
         except ValidationError as error:
@@ -119,12 +122,12 @@ class TrainSettings(Spec):
         if not rates:
             raise ValueError("give at least one learning rate, for example [1e-3, 1e-4]")
         if len(set(rates)) < len(rates):
-            raise ValueError(f"{list(rates)} names a learning rate twice; each trains once")
+            raise ValueError(f"{list(rates)} has a learning rate twice; list each once")
         return rates if len(rates) > 1 else rates[0]
 
     @field_serializer("lr")
     def _rates_as_given(self, lr: float | tuple[float, ...]) -> Any:
-        """The value itself; the serializer of a union warns of the list that JSON makes of it."""
+        """Return the value itself, since a union's serializer would warn about a list from JSON."""
         return lr
 
     @property
@@ -134,20 +137,20 @@ class TrainSettings(Spec):
 
     @property
     def named_rates(self) -> tuple[float | None, ...]:
-        """What trials are told apart by: the rates where there are several, else None alone."""
+        """Rates as trials name them: the rates if there are several, else only None."""
         return self.lr if isinstance(self.lr, tuple) else (None,)
 
     @property
     def num_trials(self) -> int:
-        """How often each branch is trained: once per rate and seed."""
+        """Number of trials of each branch: one per rate and seed."""
         return len(self.rates) * len(self.seeds)
 
     def at(self, rate: float | None) -> Self:
-        """The same with one of the rates; None where there is only one."""
+        """The same settings with one of the rates; None changes nothing."""
         return self if rate is None else self.model_copy(update={"lr": rate})
 
     def of(self, rate: float | None) -> dict[str, Any]:
-        """What decides the training of one branch, whatever other trials there are and how."""
+        """The settings that decide the result of a trial at this rate."""
         return self.at(rate).model_dump(mode="json", exclude=_NOT_OF_A_TRIAL, exclude_defaults=True)
 
 

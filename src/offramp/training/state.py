@@ -1,8 +1,8 @@
-"""State: what is kept on disk of a branch while it trains, so that a killed run can resume.
+"""State: a branch's training state on disk, so that a killed run can resume.
 
-Tensors are stored as safetensors with the rest as JSON in the header, under a digest of both, so
-that nothing is unpickled and a damaged file is recognised. No name that a user chose becomes a
-path: state files are named by a digest, folders of curves by `safe_name`.
+A state is a safetensors file with the other values as JSON in its header and a digest of both, so
+that nothing is unpickled and damage is noticed. Names chosen by users never become paths: state
+files are named by a digest, folders of curves by `safe_name`.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class State:
         self._curves: Curves | None = None
 
     def resume(self, learner: Learner) -> None:
-        """Give the learner the state that was saved, if there is one, and open its curves."""
+        """Restore the learner from its saved state, if there is one, and open its curves."""
         load_state(self.path, learner)
         if self._folder is not None:
             self._curves = Curves(self._folder, learner.history)
@@ -43,11 +43,11 @@ class State:
     def record(self, learner: Learner) -> None:
         """Save the learner's state after an epoch.
 
-        After a failure for lack of memory the state of the last whole epoch stays, so that the
-        next call resumes from there.
+        If memory ran out, the state of the last complete epoch stays, so that the next call resumes
+        from there.
 
         Raises:
-            DataError: The disk takes no more; the earlier state stays.
+            DataError: The disk is full; the earlier state stays.
         """
         if not learner.passing:
             save_state(self.path, learner)
@@ -61,25 +61,25 @@ class State:
 
 
 def state_path(root: Path, name: TrialName, given: Mapping[str, Any]) -> Path:
-    """File under a key of the branch's name and of all else that decides its result.
+    """Path of a state file, named by a digest of everything that decides the branch's result.
 
-    A changed plan, data set or weight gives another key, so no state is taken for another's.
+    A different plan, data set or backbone gives a different name.
     """
     content = json.dumps([given, name.stream], sort_keys=True)
     return root / "state" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
 
 
 def curves_folder(root: Path, name: TrialName) -> Path:
-    """Where TensorBoard finds a branch's curves."""
+    """Folder of a branch's TensorBoard curves."""
     parts = safe_name(name.cut), safe_name(trial_label(name.spec, name.rate)), f"seed{name.seed}"
     return root.joinpath("tensorboard", *parts)
 
 
 def safe_name(text: str) -> str:
-    """A file name for any text, also where case does not count; different texts, different names.
+    """A safe file name for any text; different texts get names that differ in more than case.
 
-    Lower-case letters, digits and `._-` stay. Where anything else was replaced, or the name is
-    long or reserved, 16 hex digits of the text's SHA-256 follow.
+    Lower-case letters, digits and `._-` stay. If anything else had to be replaced, or the name is
+    long or reserved, 16 hex digits of the text's SHA-256 are appended.
     """
     plain = re.sub(r"[^a-z0-9._-]", "_", text.lower())[:60].strip(".")
     if plain == text != "" and not _RESERVED.fullmatch(plain):
@@ -88,10 +88,10 @@ def safe_name(text: str) -> str:
 
 
 class Curves:
-    """Writes one scalar per epoch and figure to TensorBoard.
+    """TensorBoard curves of a branch.
 
-    A killed run may have written more than it saved, or less, so opening them drops what is there
-    and writes the saved history.
+    A killed run may have written more epochs than it saved, or fewer, so existing files are deleted
+    and the saved history is written again.
     """
 
     def __init__(self, folder: Path, history: Sequence[Epoch]) -> None:
@@ -117,10 +117,10 @@ class Curves:
 
 
 def save_state(path: Path, learner: Learner) -> None:
-    """Replace what was saved of a learner.
+    """Replace the saved state of a learner.
 
     Raises:
-        DataError: The disk takes no more; the earlier state stays.
+        DataError: The disk is full; the earlier state stays.
     """
     tensors, scalars = learner.state()
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -138,13 +138,13 @@ def save_state(path: Path, learner: Learner) -> None:
 
 
 def load_state(path: Path, learner: Learner) -> bool:
-    """Give a learner the state that was saved, if it is whole; say whether there was one."""
+    """Restore a learner from its saved state if that is intact; return whether it was."""
     if not path.exists():
         return False
     try:
         tensors, scalars = _read(path)
     except BundleError as error:
-        _log.warning("%s %s is trained again from its start.", error, learner.name)
+        _log.warning("%s Training of %s starts again.", error, learner.name)
         return False
     learner.restore(tensors, scalars)
     return True

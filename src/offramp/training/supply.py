@@ -1,4 +1,4 @@
-"""Supply: where a step's taps and targets come from, the disk or the backbone."""
+"""Supply: the source of taps and targets for training steps, either disk or backbone."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +14,7 @@ from offramp.features import FeatureCache, LiveTaps, Taps
 
 
 class Supply(Protocol):
-    """Taps of some cuts for N samples with their targets, batch by batch."""
+    """Taps of some cuts for N samples, with targets, in batches."""
 
     @property
     def cuts(self) -> tuple[str, ...]:
@@ -23,12 +23,12 @@ class Supply(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, rows: NDArray[np.int64], epoch: int) -> tuple[Taps, Tensor]:
-        """Taps of each cut, each (B, ...), and targets (B,) of these samples in an epoch from 1."""
+        """Taps (B, ...) of each cut and targets (B,) of these samples in an epoch, from 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredSupply:
-    """Taps read from a cache; with augmentation it holds every view of every sample."""
+    """Taps read from a cache, which with augmentation holds every view of every sample."""
 
     cache: FeatureCache
     cuts: tuple[str, ...]
@@ -40,7 +40,7 @@ class StoredSupply:
         return len(self.targets)
 
     def read(self, rows: NDArray[np.int64], epoch: int) -> tuple[Taps, Tensor]:
-        """Read from disk; an epoch's view lies behind the views before it."""
+        """Read from disk, from the part of the cache that holds this epoch's view."""
         view = self.augment.view_in(epoch) if self.augment else 0
         places = rows + view * len(self)
         taps = {
@@ -52,7 +52,7 @@ class StoredSupply:
 
 @dataclass(frozen=True, eq=False)
 class LiveSupply:
-    """Taps of samples that run through the backbone whenever they are asked for."""
+    """Taps that the backbone computes whenever they are needed."""
 
     live: LiveTaps
     dataset: Samples

@@ -1,4 +1,4 @@
-"""Sweep: the trials that a call asks for, in order, and those of them that are known already."""
+"""Sweep: the trials of a call, in order, and which of them are known already."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from offramp.training.settings import TrainSettings
 
 Result = Trial | Failed
 Ident = tuple[str, str, int, float | None]
-"""Cut, key of the branch's settings, seed and learning rate (None where there is only one)."""
+"""Cut, key of the branch's settings, seed, and learning rate (None if there is only one)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +19,9 @@ class Sweep:
     """All trials of a call.
 
     Attributes:
-        cuts: Those with branches, in graph order.
-        branches: By cut.
-        known: Results of an earlier call, which are taken as they are.
+        cuts: Cuts with branches, in graph order.
+        branches: Branches of each cut.
+        known: Results of an earlier call, which are reused.
     """
 
     cuts: tuple[str, ...]
@@ -37,19 +37,19 @@ class Sweep:
         settings: TrainSettings,
         known: Iterable[Result],
     ) -> Self:
-        """Trials at those of the backbone's `cuts` that have branches."""
+        """Make the trials at those of the backbone's `cuts` that have branches."""
         named = (_as_named(each, settings) for each in known)
         found = {_ident(each): each for each in named if each is not None}
         return cls(tuple(cut for cut in cuts if cut in branches), branches, settings, found)
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Cuts whose taps are needed: those with something left to train."""
+        """Cuts with something left to train, whose taps are needed."""
         return tuple(cut for cut in self.cuts if self.untrained(cut))
 
     @property
     def num_untrained(self) -> int:
-        """Trials that are left to train."""
+        """Number of trials that are left to train."""
         return sum(len(self.untrained(cut)) for cut in self.cuts)
 
     def untrained(self, cut: str) -> list[TrialName]:
@@ -57,7 +57,7 @@ class Sweep:
         return [name for name in self._names(cut) if _ident(name) not in self.known]
 
     def in_order(self, trained: Iterable[Result]) -> tuple[Result, ...]:
-        """Results of all trials asked for, from those known and those trained now."""
+        """Results of all trials of the call, known or trained now, in order."""
         found = {**self.known, **{_ident(each): each for each in trained}}
         return tuple(found[_ident(name)] for cut in self.cuts for name in self._names(cut))
 
@@ -72,7 +72,7 @@ class Sweep:
 
 
 def _as_named(trial: Result, settings: TrainSettings) -> Result | None:
-    """A known result as this sweep tells it apart; None where its rate is not asked for."""
+    """A known result under the name of this sweep's trial; None if the sweep lacks its rate."""
     lr = trial.rate
     if lr is None and isinstance(trial, Trial) and trial.history:
         lr = trial.history[0].lr

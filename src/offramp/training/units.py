@@ -1,9 +1,9 @@
 """Units of training: branches at one cut on stored taps, which any machine can run.
 
-A unit holds plain values only, so it can be pickled and sent elsewhere, and its result is a
-function of them: run again, here or there, it gives the same bits. On a CPU a unit is one branch,
-so no core waits for another; on an accelerator it is all branches of a cut, which share the taps
-that are read and moved there.
+A unit holds plain values only, so it can be sent to another machine, and its result depends on
+them alone: run again anywhere, it gives the same bits. On a CPU a unit is one branch, so that no
+core waits for another. On an accelerator it is all branches of a cut, so that taps are read and
+moved to the device once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,12 @@ from offramp.training.state import State
 from offramp.training.supply import StoredSupply
 
 Statistics = Sequence[tuple[Tensor, Tensor]]
-"""Mean and deviation (C,) of each tap of a cut."""
+"""Mean and standard deviation (C,) of each tap of a cut."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTaps:
-    """A cache on disk and the targets (N,) of the samples whose taps it holds."""
+    """A cache on disk, and the targets (N,) of its samples."""
 
     folder: Path
     targets: NDArray[Any]
@@ -43,7 +43,7 @@ class StoredTaps:
 
 @dataclass(frozen=True)
 class TrialFiles:
-    """One branch to train, and where its state and its curves are kept."""
+    """A branch to train, with the places of its state and its curves."""
 
     name: TrialName
     state: Path
@@ -60,7 +60,7 @@ class Recipe:
     device: str
 
     def learner(self, name: TrialName, features: TapShapes, statistics: Statistics) -> Learner:
-        """A branch with its initial weights, on the device."""
+        """Build a branch with its initial weights on the device."""
         with seeded(*name.stream, "init"):
             branch = name.spec.build(features, self.num_outputs)
         parts = [part for part in branch.modules() if isinstance(part, Standardise)]
@@ -72,7 +72,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Resources:
-    """What a machine holds for its units: caches by their folder, and the progress report."""
+    """Resources that the units on a machine share: open caches by folder, and progress."""
 
     caches: Mapping[Path, FeatureCache]
     report: SharedProgress
@@ -80,7 +80,7 @@ class Resources:
 
 @dataclass(frozen=True, eq=False)
 class TrainTrials:
-    """Train some branches at one cut, in lockstep."""
+    """A unit: train some branches at one cut in lockstep."""
 
     recipe: Recipe
     cut: str
@@ -90,7 +90,7 @@ class TrainTrials:
     trials: tuple[TrialFiles, ...]
 
     def run(self, resources: Resources, /) -> tuple[Trial | Failed, ...]:
-        """Train each until it is done, from its saved state if there is one."""
+        """Train all to the end, starting from saved states if there are any."""
         stored = resources.caches[self.train.folder]
         statistics = stored.statistics(self.cut)
         learners = {
@@ -111,7 +111,7 @@ class TrainTrials:
 
 
 def train_all(learners: Mapping[Learner, TrialFiles], setup: Setup) -> tuple[Trial | Failed, ...]:
-    """Resume, train and read out branches, in the order given."""
+    """Resume and train branches, and return their results in the order given."""
     with ExitStack() as curves:
         states = {
             learner: curves.enter_context(closing(State(files.state, files.curves)))
