@@ -20,6 +20,8 @@ _NEARLY = 0.05
 
 _REACH = 0.1
 """An end of a block this near to the share, and nearer to it than to another one, is as good."""
+_MOST_PICKS = 1000
+_LARGEST_SIZE = 65_536
 
 
 @dataclass(frozen=True)
@@ -247,16 +249,24 @@ def _shares(text: str) -> list[float]:
         raise PlanError(
             f"--suggest {text!r} is neither a count such as 3 nor shares such as 0.25,0.5."
         ) from None
-    if len(numbers) == 1 and numbers[0] >= 1 and numbers[0].is_integer():
+    if len(numbers) == 1 and numbers[0].is_integer() and numbers[0] >= 1:
         count = int(numbers[0])
+        if count > _MOST_PICKS:
+            raise PlanError(
+                f"--suggest {text} asks for more places than any backbone has. Give a count up to "
+                f"{_MOST_PICKS:,}."
+            )
         return [(index + 1) / (count + 1) for index in range(count)]
     return numbers
 
 
 def _shape(text: str) -> tuple[int, ...]:
     sizes = text.lower().split("x")
-    if not all(size.isdigit() and int(size) for size in sizes):
-        raise PlanError(f"--input {text!r} is not a shape. Write CxHxW, such as 3x224x224.")
+    if not all(size.isdigit() and 1 <= int(size) <= _LARGEST_SIZE for size in sizes):
+        raise PlanError(
+            f"--input {text!r} is not a shape. Write CxHxW, such as 3x224x224, with sizes up to "
+            f"{_LARGEST_SIZE:,}."
+        )
     return tuple(map(int, sizes))
 
 

@@ -56,7 +56,7 @@ def test_an_error_in_a_piece_of_work_reaches_the_caller() -> None:
 
 
 def test_no_thread_is_refused() -> None:
-    with pytest.raises(PlanError, match="threads=0"), start_executor(0, CPU):
+    with pytest.raises(PlanError, match="threads is 0"), start_executor(0, CPU):
         pass
 
 

@@ -7,12 +7,14 @@ from typing import Literal
 
 import torch
 
+from offramp.arguments import described
 from offramp.errors import PlanError
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _FILL = "fill_uninitialized_memory"
 
 MatmulPrecision = Literal["highest", "high", "medium"]
+MOST_THREADS = 1024
 
 
 @contextmanager
@@ -35,10 +37,10 @@ def torch_switches(
         mha_fastpath: Let torch's own attention layers run as one operator in evaluation mode.
 
     Raises:
-        PlanError: `threads` is below 1.
+        PlanError: `threads` is not a whole number from 1 to 1,024.
     """
-    if threads is not None and threads < 1:
-        raise PlanError(f"threads={threads}: torch needs at least one thread.")
+    if threads is not None:
+        check_threads(threads)
     with ExitStack() as undo:
         _keep(undo)
         if threads is not None:
@@ -87,3 +89,16 @@ def _set_environment(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
+
+
+def check_threads(threads: object) -> None:
+    """Refuse what cannot be a number of threads.
+
+    Raises:
+        PlanError: It is not a whole number from 1 to 1,024.
+    """
+    if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise PlanError(
+            f"threads is {described(threads)}, but must be a whole number from 1 to "
+            f"{MOST_THREADS:,}. Give the number of cores to use, or leave it out."
+        )

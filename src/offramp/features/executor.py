@@ -26,7 +26,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from offramp.compute import torch_switches
-from offramp.errors import PlanError
+from offramp.compute.switches import check_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -96,11 +96,11 @@ def start_executor(threads: int | None, device: torch.device) -> Iterator[Execut
     work that has not begun is cancelled.
 
     Raises:
-        PlanError: `threads` is below 1.
+        PlanError: `threads` is not a whole number from 1 to 1,024.
     """
+    if threads is not None:
+        check_threads(threads)
     count = torch.get_num_threads() if threads is None else threads
-    if count < 1:
-        raise PlanError(f"threads={count}: training needs at least one thread.")
     count = count if device.type == "cpu" else 1
     with torch_switches(threads=1, deterministic=True), ThreadPoolExecutor(count) as pool:
         try:

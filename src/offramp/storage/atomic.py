@@ -72,6 +72,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         BundleError: The file cannot be written; an earlier file stays.
     """
+    if path.is_dir():
+        raise BundleError(f"{path} is a folder, so no file can be written there. Name a file.")
     make_folder(path.parent)
     try:
         with replacing(path) as temporary:
