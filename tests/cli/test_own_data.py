@@ -138,7 +138,7 @@ def test_the_flag_and_a_plan_that_names_its_data_do_not_go_together(place: Path)
 
 def test_picture_files_are_refused_where_samples_came_prepared(place: Path) -> None:
     text = reason(offramp("run", "run", "photo.png"))
-    assert "how a file becomes an input is not stored" in text
+    assert "does not know how to prepare files" in text
 
 
 def test_picture_files_are_answered_where_samples_carry_their_preprocessing(place: Path) -> None:

@@ -300,7 +300,7 @@ def test_a_sample_that_does_not_fit_is_refused_and_named_in_a_batch(
 
 def test_files_are_refused_where_no_preprocessing_is_stored(model: MultiExit) -> None:
     model.info = ModelInfo()
-    with pytest.raises(DataError, match="how a file becomes an input is not stored"):
+    with pytest.raises(DataError, match="does not know how to prepare files"):
         OpenRun(model).run("a.png")
     assert OpenRun(model).run(samples()[0]).class_name is None
 

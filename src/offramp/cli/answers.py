@@ -13,7 +13,7 @@ _AT_A_TIME = 1000
 def read_answers(
     stream: Path | None, known: Collection[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Exits and shadow disagreements of some lines at a time; from a pipe, of each line.
+    """Yield exits and shadow disagreements of some lines at a time, or of each line of a pipe.
 
     Args:
         stream: A text file; standard input if None.

@@ -1,4 +1,4 @@
-"""Choosing: the policy that a verb uses, picked from a run or a file, and always named."""
+"""Choosing the policy that a verb uses, from a run or a file, and naming it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,15 +67,15 @@ class Chosen:
     """The policies that a verb uses.
 
     Attributes:
-        policies: One, all of a menu, or none.
-        file: Where they were read; None where there is no policy.
+        policies: One policy, all of a menu, or none.
+        file: The file they were read from; None if there is no policy.
     """
 
     policies: "tuple[ExitPolicy, ...]"
     file: Path | None
 
     def on(self, source: Mapping[str, Any] | None) -> "Chosen":
-        """The same for outputs from this source, without promises that do not hold for them."""
+        """The same policies for outputs from this source; promises that do not hold are dropped."""
         return Chosen(tuple(policy.on(source) for policy in self.policies), self.file)
 
     def as_json(self) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def with_policies(
 
     Args:
         outputs: A run folder, or a file of outputs.
-        split: Of the run.
-        file: A policy or a menu; None takes the run's own.
+        split: Split of the run.
+        file: A policy or a menu; None uses the run's own.
         limits: `max_drop`, `max_disagreement` and `max_rise`.
 
     Raises:
@@ -121,7 +121,7 @@ def with_policies(
 
 
 def named(policies: "Sequence[ExitPolicy]") -> "dict[str, ExitPolicy]":
-    """Each under a short name: its promise's limit, or what it is."""
+    """Policies under short names: the limit of the promise, or the kind."""
     return {
         "budget" if each.promise is None else f"{each.promise.goal} {each.promise.limit}": each
         for each in policies

@@ -1,4 +1,4 @@
-"""Notices: what goes to standard error beside progress: notes, warnings, and what is logged."""
+"""Notices: notes, warnings and log lines on standard error."""
 
 import logging
 import sys
@@ -15,26 +15,27 @@ _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 def be_quiet(wanted: bool) -> None:
-    """Show no notes and no progress from now on, or show them."""
+    """Switch notes and progress off or on."""
     _QUIET.set(wanted)
 
 
 def is_quiet() -> bool:
-    """Whether notes and progress are left out."""
+    """Whether notes and progress are switched off."""
     return _QUIET.get()
 
 
 def note(text: str) -> None:
-    """Print a line on standard error that is no result, unless --quiet."""
+    """Print a line that is not a result on standard error, unless --quiet."""
     if not is_quiet():
         alert(text)
 
 
 @contextmanager
 def shown_warnings(debug: bool) -> Iterator[None]:
-    """Show our warnings as lines on standard error, each once; those of others when debugging.
+    """Show offramp's warnings as lines on standard error, each once.
 
-    What the library logs is shown alike. `python -W` and PYTHONWARNINGS are followed as always.
+    Warnings of other packages are shown with --debug. Log messages of the library are shown in the
+    same way. `python -W` and PYTHONWARNINGS work as usual.
     """
     shown: set[str] = set()
 

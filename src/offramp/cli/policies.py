@@ -126,7 +126,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class Fitted:
-    """Policies as fitted, where they were saved, and how they do on the test split."""
+    """Policies with the file they were saved to and their quality on the test split."""
 
     calibrations: "tuple[Calibration, ...]"
     policies: "tuple[ExitPolicy, ...]"
@@ -157,7 +157,7 @@ class Fitted:
 
 
 def _test_quality(run: "Contents | None", policies: "Sequence[ExitPolicy]") -> "Quality | None":
-    """What policies do on the test split of a run, by the names of its classes."""
+    """Quality of policies on the test split of a run, with the names of its classes."""
     from offramp.evaluation.quality import quality
     from offramp.outputs import ExitOutputs
 

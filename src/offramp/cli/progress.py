@@ -20,7 +20,7 @@ _STEP, _SHORTEST_S, _LONGEST_S = 0.1, 2.0, 30.0
 
 @contextmanager
 def progress_on_stderr() -> Iterator[Progress]:
-    """Bars where standard error is a terminal that can move its cursor, lines elsewhere."""
+    """Bars if standard error is a terminal that can move its cursor, else lines."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -32,18 +32,18 @@ def progress_on_stderr() -> Iterator[Progress]:
 
 
 def is_note(done: int, total: int) -> bool:
-    """Whether the first report of a work is all there is to it: a fact, such as a choice made."""
+    """Whether a work has only one report: a fact, such as a choice that was made."""
     return done == total == 1
 
 
 class Finished:
-    """Works that are done, each with its size; they may be reported again, and say nothing new."""
+    """Finished works with their sizes, whose further reports are not shown."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
 
     def says_nothing(self, name: str, done: int, total: int) -> bool:
-        """Whether a report is about no work at all, or about one that was done before."""
+        """Whether a report is about no work, or about one that is finished."""
         again = done >= total and self._sizes.get(name) == total
         if done >= total:
             self._sizes[name] = total
@@ -53,9 +53,9 @@ class Finished:
 
 
 class LogLines:
-    """Progress as lines: where a work starts, after each tenth or half a minute, and where it ends.
+    """Progress as lines: at the start of a work, after each tenth or half a minute, and at the end.
 
-    Tenths of quick work come at most every two seconds.
+    Lines of quick work are at least two seconds apart.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class LogLines:
 
 @dataclass
 class _Work:
-    """When a work started and when its last line was written, each with what was done then."""
+    """Times of a work's start and of its last line, each with the units done by then."""
 
     started: float
     started_done: int
@@ -105,14 +105,14 @@ class _Work:
         return waited >= _LONGEST_S or (moved and waited >= _SHORTEST_S)
 
     def seconds_left(self, now: float, done: int, total: int) -> float | None:
-        """As the pace since the start has it."""
+        """Seconds left at the pace since the start."""
         made = done - self.started_done
         return (now - self.started) / made * (total - done) if made else None
 
 
 @contextmanager
 def bars_on(console: "Console") -> Iterator[Progress]:
-    """A bar for each work that runs; those that are done stay above as text."""
+    """A bar for each running work; finished works stay above as text."""
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn, Task
     from rich.text import Text

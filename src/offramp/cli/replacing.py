@@ -1,4 +1,4 @@
-"""Replacing: a policy is saved where another one may stand, which is never lost in silence."""
+"""Replacing: save a policy, and say which earlier one it replaces."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What a file holds before a policy is saved to it.
+    """Content of a file before a policy is saved to it.
 
     Attributes:
-        policies: One, all of a menu, or none if the file cannot be read as a policy.
+        policies: One policy, all of a menu, or none if the file cannot be read as a policy.
     """
 
     policies: "tuple[ExitPolicy, ...]"
 
     @classmethod
     def of(cls, file: Path) -> "Earlier | None":
-        """What this file holds; None where there is no file."""
+        """Read the file; None if there is no file."""
         from offramp.policy import load_policies
 
         if not file.is_file():
@@ -38,7 +38,7 @@ class Earlier:
 
     @property
     def may_promise(self) -> bool:
-        """Whether a promise would be lost with it, as far as one can tell."""
+        """Whether it has a promise, or may have one because it cannot be read."""
         return not self.policies or any(each.promise is not None for each in self.policies)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a policy was saved, and what it replaced there."""
+    """The file that a policy was saved to, and what it replaced."""
 
     file: Path
     replaced: Earlier | None
@@ -71,7 +71,7 @@ class Saved:
 
 
 def policy_file(out: Path | None, run: "Contents | None") -> Path:
-    """Where a policy is saved: `out`, else in the run that it is calibrated on."""
+    """File for a policy: `out`, or else the one in the run that it is calibrated on."""
     return out or (Path(POLICY) if run is None else run.folder / POLICY)
 
 
@@ -99,7 +99,7 @@ def save_policy(
 
 
 def _replaceable(file: Path, policy: "ExitPolicy | PolicyMenu", replace: bool) -> Earlier | None:
-    """What the file holds, if this policy may replace it."""
+    """Earlier content of the file, after checking that this policy may replace it."""
     from offramp.policy import ExitPolicy
 
     earlier = Earlier.of(file)
@@ -114,7 +114,7 @@ def _replaceable(file: Path, policy: "ExitPolicy | PolicyMenu", replace: bool) -
 
 @contextmanager
 def saying_what_stays(file: Path) -> Iterator[None]:
-    """Where no policy is found, add to the error what this file holds and goes on holding."""
+    """If no policy is found, add to the error what this file still holds."""
     try:
         yield
     except NoPolicyError as error:

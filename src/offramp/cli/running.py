@@ -1,4 +1,4 @@
-"""The verb run: picture files, answered by a run and its policy as they come."""
+"""The verb run: answer picture files with a run and its policy."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -93,11 +93,11 @@ class Row:
         return {"file": self.file, **self.answer.as_json()}
 
     def emptied(self) -> "Row":
-        """Without its answer, which has been shown."""
+        """The same without its answer, which has been shown already."""
         return Row(self.file, None, self.error)
 
     def cells(self) -> list[str]:
-        """Of a table."""
+        """Cells of a table."""
         if self.answer is None:
             reason = str(self.error).removeprefix(f"{self.file} ")
             return [self.file, reason, *[""] * 5]
@@ -115,7 +115,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """What `offramp run` shows."""
+    """Result of `offramp run`."""
 
     rows: tuple[Row, ...]
     chosen: Chosen
@@ -153,7 +153,7 @@ def _answered(opened: "OpenRun", name: str, rule: "ExitPolicy | None") -> Row:
 def _pictures(names: Sequence[str]) -> Iterator[str]:
     """Names of files: those given, those on standard input, and those in folders, sorted.
 
-    A folder without any is given as it is.
+    The name of a folder without pictures is returned as it is.
     """
     for name in names:
         if name == "-":

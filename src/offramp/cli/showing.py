@@ -1,4 +1,4 @@
-"""What the verbs share: options, files of a run, showing a value, progress."""
+"""Options and functions that verbs share: reading outputs, showing values, progress."""
 
 import json
 import re
@@ -76,7 +76,7 @@ RunFolder = Annotated[
 
 
 def read_outputs(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Contents | None]":
-    """The outputs of a run on a split, and all that was read of it, in one state; or of a file."""
+    """Outputs of a file, or of a run on a split together with what was read from the run."""
     from offramp.outputs import ExitOutputs
     from offramp.storage.folder import read_folder
     from offramp.storage.manifest import RUN
@@ -135,9 +135,9 @@ LEAVES_NOTHING = "stopped; nothing was written"
 
 @contextmanager
 def stopping(says: str) -> Iterator[None]:
-    """After Ctrl-C, say on standard error what repeating does, and exit with code 130.
+    """After Ctrl-C, say on standard error what repeating the command does; exit with code 130.
 
-    As a decorator it covers a whole verb, the import of torch included.
+    As a decorator it covers a whole verb, including the import of torch.
     """
     try:
         yield

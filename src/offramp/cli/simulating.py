@@ -102,7 +102,7 @@ def simulate(
 
 @dataclass(frozen=True)
 class Simulated:
-    """What `offramp simulate` shows."""
+    """Result of `offramp simulate`."""
 
     result: "sim.Simulation"
     chosen: Chosen
@@ -116,7 +116,7 @@ class Simulated:
 
 
 def _built(make: Callable[..., Setting], options: dict[str, str], **values: float) -> Setting:
-    """A setting; what it refuses is wrong usage of the option that each value came from."""
+    """Build a setting; a value that it refuses is reported for the option that it came from."""
     from pydantic import ValidationError
 
     try:

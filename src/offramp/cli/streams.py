@@ -1,4 +1,4 @@
-"""The standard streams of the process: closed, full, broken or without the right letters."""
+"""The standard streams of the process, also if closed, full, broken or not in UTF-8."""
 
 import codecs
 import io
@@ -21,11 +21,10 @@ _IN_ASCII = {"±": "+/-"}  # other letters become escapes
 
 
 def prepare_streams() -> None:
-    """Make sure that all three streams exist and that no letter can end the process.
+    """Make sure that all three streams exist and that any character can be printed.
 
-    A stream that the caller has closed becomes the null device; otherwise the next file opened
-    would get its number, and whatever prints would write into that file. A letter that the
-    locale's encoding lacks is spelt in ASCII.
+    A closed stream becomes the null device; otherwise the next file opened would get its number,
+    and prints would go into that file. Characters that the locale's encoding lacks are escaped.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -54,7 +53,7 @@ _RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
 def results_only() -> Iterator[None]:
     """Keep standard output for what `put` prints.
 
-    Other prints, as those of a user's own file, go to standard error.
+    Other prints, such as those of a user's own file, go to standard error.
     """
     before = _RESULTS.set(sys.stdout)
     try:
@@ -68,9 +67,9 @@ def piped(what: str, option: str, errors: str) -> Iterable[str]:
     """Lines of standard input, in UTF-8 with or without a byte-order mark.
 
     Args:
-        what: Plural, for the message.
-        option: Where a file can be named instead.
-        errors: What Python does with bytes that are not UTF-8.
+        what: What the lines are, in the plural, for the message.
+        option: Option that takes a file instead.
+        errors: Python's handling of bytes that are not UTF-8.
 
     Raises:
         DataError: Standard input is closed.
@@ -89,7 +88,7 @@ def put(text: str) -> None:
     """Print a result on standard output, at once.
 
     Raises:
-        typer.Exit: Nobody reads it any more, as in `offramp cuts NAME | head -1`.
+        typer.Exit: The reader has gone, as in `offramp cuts NAME | head -1`.
         OfframpError: The device is full or fails.
     """
     try:
@@ -106,12 +105,12 @@ def put(text: str) -> None:
 
 
 def alert(text: str) -> None:
-    """Print a line on standard error; one that cannot be written ends no work."""
+    """Print a line on standard error; failing to do so does not end the work."""
     with suppress(OSError):
         typer.echo(text, file=sys.stderr)
 
 
 def drop_output() -> None:
-    """Let what standard output still buffers go to the null device when the process ends."""
+    """Send what standard output still buffers to the null device when the process ends."""
     with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), (_RESULTS.get() or sys.stdout).fileno())

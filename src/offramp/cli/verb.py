@@ -1,4 +1,4 @@
-"""Verb: what every command of offramp does alike, whatever it is about."""
+"""Verb: what all commands have in common."""
 
 import functools
 import inspect
@@ -19,15 +19,15 @@ Debug = Annotated[
 ]
 
 FAILURES = (OfframpError, ModuleNotFoundError, OSError)
-"""What ends a command with exit code 1 and a message."""
+"""Errors that end a command with exit code 1 and a message."""
 
 _TRAINING_HALF = ("torch", "torchvision", "timm", "einops", "matplotlib", "tensorboard")
 
 
 def as_verb(function: Callable[..., None]) -> Callable[..., None]:
-    """The function of a command, with --quiet and --debug, and with JSON of a failure too.
+    """Make a command of a function: add --quiet and --debug, and print a failure as JSON.
 
-    The failure itself is raised on, for `main` to explain.
+    The failure is raised again, for `main` to explain.
     """
 
     @functools.wraps(function)
@@ -60,7 +60,7 @@ def as_verb(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def explanation(error: Exception) -> str:
-    """What a failure means to the user."""
+    """Message of a failure for the user."""
     if isinstance(error, ModuleNotFoundError) and error.name in _TRAINING_HALF:
         return f"this needs {error.name}: pip install 'offramp[train]'"
     if isinstance(error, OSError) and not isinstance(error, OfframpError) and error.errno:
@@ -70,7 +70,7 @@ def explanation(error: Exception) -> str:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """A failure as plain values: its kind, the reason, and for a missing policy what is near."""
+    """A failure as plain values: its kind, its reason, and the closest policy if none was found."""
     content: dict[str, Any] = {"error": type(error).__name__, "reason": explanation(error)}
     if isinstance(error, NoPolicyError):
         content["num_samples_needed"] = error.num_samples_needed

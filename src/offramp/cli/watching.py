@@ -1,4 +1,4 @@
-"""The verb watch: a stream of answers, followed until it ends."""
+"""The verb watch: follow a stream of answers to its end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ def _only(chosen: Chosen) -> "ExitPolicy":
 def _follow(
     watched: "Watch", chosen: Chosen, stream: Path | None, tell: "Callable[[Alarm], None]"
 ) -> "Watched":
-    """Watch a stream to its end; a bad line after an alarm ends it too."""
+    """Watch a stream to its end, or to a bad line after an alarm."""
     alarms: list[Alarm] = []
     try:
         for exits, disagree in read_answers(stream, watched.reference.exits):
@@ -128,7 +128,7 @@ def _follow(
 
 @dataclass(frozen=True)
 class Watched:
-    """What a watch has seen when its stream ends."""
+    """Result of a watch at the end of its stream."""
 
     alarms: "tuple[Alarm, ...]"
     watch: "Watch"
@@ -136,7 +136,7 @@ class Watched:
     fault: OfframpError | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`; the reason where there was no alarm."""
+        """Plain values for `json.dumps`, with a reason if there was no alarm."""
         return {
             "alarms": [alarm.as_json() for alarm in self.alarms],
             "reason": None if self.alarms else self._reason(),

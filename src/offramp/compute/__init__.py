@@ -1,4 +1,4 @@
-"""What torch modules cost, and the switches and random streams that work runs under."""
+"""Costs of torch modules, torch's switches, and random streams."""
 
 from offramp.compute.device import device_name, wait_for
 from offramp.compute.flops import FlopCounter, count_flops

@@ -1,4 +1,4 @@
-"""Devices: what one is called, and waiting for the work that is queued on it."""
+"""Devices: their names, and waiting for queued work."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 
 
 def wait_for(device: torch.device | str) -> Callable[[], object]:
-    """A function that returns when the device has finished all work queued on it."""
+    """Return a function that waits until the device has finished all queued work."""
     place = torch.device(device)
     if place.type == "cuda":
         return lambda: torch.cuda.synchronize(place)
@@ -16,6 +16,6 @@ def wait_for(device: torch.device | str) -> Callable[[], object]:
 
 
 def device_name(device: torch.device | str) -> str:
-    """The device as reports name it, a GPU with its model."""
+    """Name of the device for reports, with the model of a GPU."""
     place = torch.device(device)
     return f"{place}: {torch.cuda.get_device_name(place)}" if place.type == "cuda" else str(place)

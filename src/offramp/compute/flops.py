@@ -21,8 +21,8 @@ from offramp.errors import PlanError
 class FlopCounter:
     """Adds up the FLOPs of every operator that runs inside `with FlopCounter() as counter`.
 
-    It sees functions, methods and modules alike, a module as often as it is called, on real and
-    on fake tensors, and never looks at what a tensor holds. It is made for forward passes.
+    It counts functions, methods and modules, and a module as often as it is called, on real and on
+    fake tensors, without reading their values. It is made for forward passes.
 
     Attributes:
         total: FLOPs so far; may be read at any time.
@@ -53,7 +53,7 @@ class FlopCounter:
         self._resources.close()
 
     def knows(self, operator: str) -> bool:
-        """Whether some formula counts the operator, named as `aten.conv2d`, as a whole."""
+        """Whether a formula counts this operator, such as `aten.conv2d`, as a whole."""
         return any(operator in formulas for formulas in self._formulas)
 
     def add(self, operator: str, args: tuple[Any, ...], out: Any) -> None:
@@ -84,7 +84,7 @@ def _known(convention: str) -> str:
 
 
 class _Interceptor(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Shows every operator to a FlopCounter, taking apart those that no formula knows."""
+    """Passes every operator to a FlopCounter; decomposes those that no formula knows."""
 
     def __init__(self, counter: FlopCounter) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -107,9 +107,9 @@ class _Interceptor(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 def count_flops(module: nn.Module, inputs: tuple[Any, ...], convention: Convention = "2mac") -> int:
     """FLOPs of `module(*inputs)` in evaluation mode.
 
-    Nothing is computed and the module stays as it is: a copy runs on tensors without values, or on
-    zeros where the module has to see values. Inputs may be on any device, and may be nested tuples
-    of tensors, as a stage takes them. Give them batch 1 for the cost of one sample.
+    The module is not changed: a copy runs on tensors without values, or on zeros if the module
+    needs values. Inputs may be on any device, and may be nested tuples of tensors, as for a stage.
+    Use batch 1 for the cost of one sample.
 
     `2mac` is twice the multiply-adds of convolutions, dense layers, matrix products and attention.
     `paper` is the TensorFlow profiler's count on a Keras graph (section 4.4): these without an

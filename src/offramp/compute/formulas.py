@@ -1,4 +1,4 @@
-"""FLOPs of one operator, from its arguments and its result; what neither knows costs nothing."""
+"""FLOPs of single operators from their arguments and results; other operators count 0."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -7,17 +7,17 @@ from typing import Any
 from torch import Tensor
 
 Formula = Callable[[Sequence[Any], Any], int]
-"""Takes an operator's positional arguments and its result."""
+"""FLOPs from an operator's positional arguments and its result."""
 
 
 def _convolution(args: Sequence[Any], out: Tensor) -> int:
-    """Every weight meets every output cell once; groups are in the weight's shape already."""
+    """Each weight is used once per output cell; the weight's shape accounts for groups."""
     weight: Tensor = args[1]
     return 2 * out.shape[0] * prod(out.shape[2:]) * weight.numel()
 
 
 def _transposed(args: Sequence[Any], out: Tensor) -> int:
-    """Every weight meets every input cell once."""
+    """Each weight is used once per input cell."""
     inputs, weight = args[:2]
     return int(2 * inputs.shape[0] * prod(inputs.shape[2:]) * weight.numel())
 
@@ -46,14 +46,14 @@ def _summed_products(args: Sequence[Any], out: Tensor) -> int:
 
 
 def _attention(args: Sequence[Any], out: Any) -> int:
-    """QK^T and AV; query heads count where several share a key."""
+    """QK^T and AV; if several query heads share a key, query heads count."""
     query, key, value = args[:3]
     pairs = prod(query.shape[:-1]) * key.shape[-2]
     return int(2 * pairs * (query.shape[-1] + value.shape[-1]))
 
 
 def _recurrent(args: Sequence[Any], out: Any) -> int:
-    """Layers of LSTM, GRU or RNN: every weight matrix meets every step of every sequence once.
+    """Layers of LSTM, GRU or RNN: each weight matrix is used once per step and sequence.
 
     Arguments are (steps, state, weights, has_biases, ...), or, for sequences of several lengths,
     (packed steps, lengths, state, weights, ...).
@@ -94,7 +94,7 @@ _FUSED_ATTENTION = (
 _INT8_LINEAR = ("linear", "linear_relu", "linear_dynamic", "linear_relu_dynamic")
 
 ATTENTION: Mapping[str, Formula] = {f"aten.{name}": _attention for name in _FUSED_ATTENTION}
-"""Attention in one operator, whatever the device picks."""
+"""Attention as one operator, in the variants of all devices."""
 
 PRODUCTS: Mapping[str, Formula] = {
     "aten.convolution": _either_convolution,
@@ -123,7 +123,7 @@ PRODUCTS: Mapping[str, Formula] = {
 
 
 def _bias_of_third(args: Sequence[Any], out: Tensor) -> int:
-    """One addition per element where there is a bias."""
+    """One addition per element if there is a bias."""
     return out.numel() if len(args) > 2 and args[2] is not None else 0
 
 
@@ -171,7 +171,8 @@ PROFILED: Mapping[str, Formula] = {
     **dict.fromkeys(ATTENTION, _profiled_attention),
     "aten.einsum": _nothing,
 }
-"""What else the TensorFlow profiler counts: multiplications, pooling windows, softmax.
+"""Other operators that the TensorFlow profiler counts: multiplications, pooling, softmax.
 
-Not batch norm, activations, additions of two maps, concatenation, global pooling, einsum.
+It does not count batch norm, activations, additions of two maps, concatenation, global pooling and
+einsum.
 """

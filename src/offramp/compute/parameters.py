@@ -4,5 +4,5 @@ from torch import nn
 
 
 def count_params(module: nn.Module) -> int:
-    """Elements of all parameters, frozen ones too, each counted once however often it is used."""
+    """Number of elements of all parameters, also frozen ones; shared ones count once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Runs of a copy of a module on tensors without values: shapes and operators, nothing computed."""
+"""Rehearsal: run a copy of a module on tensors without values, for shapes and operators."""
 
 import copy
 import logging
@@ -20,11 +20,11 @@ T = TypeVar("T")
 def rehearse(
     module: nn.Module, inputs: tuple[Any, ...], run: Callable[[nn.Module, tuple[Any, ...]], T]
 ) -> T:
-    """What `run(twin, inputs)` returns for a copy of `module` in evaluation mode.
+    """Return `run(twin, inputs)` for a copy of `module` in evaluation mode.
 
-    The copy and the inputs have no values, unless the module has to see some (`.item()`, int8
-    weights, which cannot be imitated): then both are real, and the inputs zero. Inputs may be
-    nested and on any device. Attention runs as the operators it is made of.
+    The copy and the inputs have no values, unless the module needs some (`.item()`, int8 weights):
+    then both are real, and the inputs are zeros. Inputs may be nested and on any device. Attention
+    runs as its single operators.
     """
     # The fast path of attention would hide what it multiplies.
     with torch_switches(mha_fastpath=False), _without_a_log():
@@ -57,7 +57,7 @@ def _run(
 
 
 class _CopiesWithoutValues(TorchFunctionMode):
-    """Copies also tensors that a calculation gave, which torch refuses to copy.
+    """Also copies tensors that are results of a calculation, which torch refuses to copy.
 
     Inside a FakeTensorMode the copies have no values.
     """

@@ -1,4 +1,4 @@
-"""Random streams: every piece of work has its own, named by what it is, not by when it runs."""
+"""Random streams: each piece of work has its own, named by the work, not by its order."""
 
 import json
 import threading
@@ -22,12 +22,11 @@ def random_stream(*key: str | int) -> int:
 
 @contextmanager
 def seeded(*key: str | int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Inside, torch's generators of the CPU and of `device` run the stream `key`.
+    """Seed torch's generators of the CPU and of `device` with `key`, and restore them afterwards.
 
-    One thread at a time, since all of a process share these generators; another waits for it.
-    Afterwards both are back where they were; other devices' generators are not touched. The
-    CPU's generator uses the seed's lower 32 bits, so among 10,000 keys two may share a stream
-    with a chance of 1 in 90.
+    Only one thread at a time can be in the block, since all threads share these generators. Other
+    devices' generators are not changed. The CPU's generator uses the seed's lower 32 bits, so among
+    10,000 keys two share a stream with a probability of 1 in 90.
     """
     place = torch.device(device)
     seed = random_stream(*key)

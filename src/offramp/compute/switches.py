@@ -1,4 +1,4 @@
-"""The only place that turns torch's global switches, and turns them back."""
+"""The only place that sets torch's global switches, and restores them."""
 
 import os
 from collections.abc import Iterator
@@ -25,9 +25,7 @@ def torch_switches(
     matmul_precision: MatmulPrecision | None = None,
     mha_fastpath: bool | None = None,
 ) -> Iterator[None]:
-    """Set torch's global switches; on leaving, also by an error, all are as they were.
-
-    What is not asked for stays as it is.
+    """Set some of torch's global switches, and restore all of them afterwards, also on an error.
 
     Args:
         threads: Threads within one operator on the CPU.
@@ -57,7 +55,7 @@ def torch_switches(
 def _be_deterministic() -> None:
     os.environ.setdefault(_CUBLAS, ":4096:8")  # cuBLAS refuses to be deterministic without it
     torch.use_deterministic_algorithms(True)
-    setattr(torch.utils.deterministic, _FILL, False)  # costs time, and we read no unset memory
+    setattr(torch.utils.deterministic, _FILL, False)  # costs time, and unset memory is not read
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
@@ -65,7 +63,7 @@ def _be_deterministic() -> None:
 
 
 def _keep(undo: ExitStack) -> None:
-    """Register the present value of every switch, to be set again."""
+    """Register the current value of every switch for restoring."""
     undo.callback(torch.set_num_threads, torch.get_num_threads())
     undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
     undo.callback(

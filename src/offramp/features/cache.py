@@ -1,8 +1,8 @@
 """FeatureCache: the taps of a data set under one backbone, computed once and kept on disk.
 
-A cache is a folder `<root>/<first 16 digits of its key>/`: `store.py` says what is in it, and
-`draft.py` how it comes to be there. Taps that another cache under the same root holds already, for
-other cuts beside them, are read there and not computed again.
+A cache is a folder `<root>/<first 16 digits of its key>/`: `store.py` describes its content and
+`draft.py` how it is written. Taps that another cache under the same root already holds, together
+with those of other cuts, are read there and not computed again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,23 +62,23 @@ class FeatureCache:
         threads: int | None = None,
         progress: Progress = silent,
     ) -> Self:
-        """Open the cache of these taps, after computing what is missing or damaged of it.
+        """Open the cache of these taps, after computing what is missing or damaged.
 
-        Stopped at any moment, the same call resumes behind the last shard that is whole. Any
-        number of processes may ask for taps under the same root; those that want taps of the same
-        samples and backbone wait for each other.
+        After a stop at any moment the same call resumes after the last complete shard. Any number
+        of processes may use the same root; those that need taps of the same samples and backbone
+        wait for each other.
 
         Args:
             backbone: Run without gradients, in evaluation mode, no further than the last of `cuts`.
             data: A map-style data set, or a pair of arrays.
-            root: Folder of caches, made where needed.
-            cuts: All of the backbone's where None.
-            scales_of: The training data's cache, whose scales this one takes; None where this is
-                the training data and a sample of it gives them.
-            dtype: float16 with a scale per channel, or float32 as it is.
-            device: Where the backbone runs.
-            threads: Batches that the CPU computes at once, each on one core; as many as torch has
-                threads where None. No bit of a result depends on it.
+            root: Folder of caches, created if needed.
+            cuts: Names of cuts; None means all of the backbone's.
+            scales_of: Cache of the training data, whose scales are used; None if this is the
+                training data, whose scales are estimated from a sample.
+            dtype: float16 with a scale per channel, or float32.
+            device: Device of the backbone.
+            threads: Number of batches that the CPU computes at the same time, each on one core.
+                None uses as many as torch has threads. Results do not depend on it.
             progress: Called after each batch.
 
         Raises:
@@ -112,7 +112,7 @@ class FeatureCache:
 
     @property
     def folder(self) -> Path:
-        """Where the files of the first cut are; those of the others may be in other folders."""
+        """Folder of the first cut's files; those of other cuts may be in other folders."""
         return next(iter(self.found.values())).folder
 
     def origin(self, cut: str) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class FeatureCache:
         }
 
     def verify(self, *, threads: int | None = None, progress: Progress = silent) -> None:
-        """Read and hash every byte, however the files look.
+        """Read and hash every byte, even if the files look unchanged.
 
         Raises:
             BundleError: Bytes are missing or damaged; the next `of` computes them again.
@@ -146,7 +146,7 @@ class FeatureCache:
 
 @dataclass(frozen=True, eq=False)
 class _Caches:
-    """The caches under one root, and what computes taps that none of them has; its lock is held."""
+    """The caches under one root, and how missing taps are computed. The caller holds its lock."""
 
     root: Path
     backbone: StagedBackbone
@@ -156,7 +156,7 @@ class _Caches:
     progress: Progress
 
     def whole(self, parts: dict[str, Any]) -> dict[str, Found]:
-        """For each cut of a key, a cache whose bytes are right."""
+        """For each cut of a key, a cache with intact files."""
         own = self._layout(parts)
         index = read_index(own.folder, digest_of(parts))
         if index is not None and is_unchanged(own.folder, index):
@@ -207,7 +207,7 @@ def missing_bytes(
     dtype: CacheDtype,
     device: torch.device,
 ) -> int:
-    """What caches of both sets would still write under a root; nothing is read but indices."""
+    """Bytes that caches of both sets would still write under a root; reads only indices."""
     first = key_parts(backbone, train, cuts, None, dtype, device)
     second = key_parts(backbone, validation, cuts, first["scales"], dtype, device)
     return sum(

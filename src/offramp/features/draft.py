@@ -1,14 +1,14 @@
-"""A cache in the making: written shard by shard, and resumed behind the last one that is whole.
+"""An unfinished cache: written shard by shard, and resumed after the last complete shard.
 
 A shard is a range of samples, and so a range of bytes in each tap's file. `shards.jsonl` holds the
-key and the scales, then a line per shard. What holds at any moment, whatever was killed or damaged:
+key and the scales, then a line per shard. Two rules hold at any moment, whatever was killed:
 
 - a shard's line is written after all of its bytes;
-- a shard is believed only where its line and all lines before it carry their own digest, and its
-  bytes in every file have the digests that its line states.
+- a shard counts as complete only if its line and all lines before it match their own digests, and
+  its bytes in every file match the digests in its line.
 
-So whatever lies behind the last such shard may be anything, and is written again. Files are never
-shortened below their full size, since another process may have mapped them.
+Everything after the last complete shard is written again. Files are never shortened below their
+full size, since another process may have mapped them.
 """
 
 import hashlib
@@ -54,11 +54,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 class ShardRecord(Spec):
-    """A shard that is whole.
+    """Record of a complete shard.
 
     Attributes:
-        sha256: Of its bytes in each tap's file.
-        moments: Of each tap, over this shard and all before it: count, mean, squares.
+        sha256: SHA-256 of its bytes in each tap's file.
+        moments: Moments of each tap over this and all earlier shards: count, mean, squares.
     """
 
     sha256: tuple[str, ...]
@@ -66,9 +66,10 @@ class ShardRecord(Spec):
 
     @classmethod
     def of(cls, shard: Shard, before: "ShardRecord | None") -> Self:
-        """Moments are merged batch by batch in the order of the samples, across shards too.
+        """Make the record of a shard that follows another one.
 
-        So no bit of them depends on where shards end, or on where a run was stopped.
+        Moments are merged batch by batch in the order of the samples, also across shards, so that
+        they do not depend on where shards end or a run was stopped.
         """
         moments = shard.moments(before.known() if before else None)
         return cls(
@@ -79,7 +80,7 @@ class ShardRecord(Spec):
         )
 
     def known(self) -> tuple[Moments, ...]:
-        """The moments as values."""
+        """The moments as objects."""
         return tuple(
             Moments(count, *(torch.tensor(v, dtype=torch.float64) for v in (mean, squares)))
             for count, mean, squares in self.moments
@@ -88,11 +89,14 @@ class ShardRecord(Spec):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each shard's bytes lie; all of it follows from the cache's key.
+    """Places of the shards in the files, which follow from the cache's key.
 
     Attributes:
-        shapes: Of one sample of each tap, by cut.
-        batch_size: Shards hold whole batches.
+        folder: Folder of the cache.
+        shapes: Shape of one sample of each tap, by cut.
+        dtype: Type of the stored numbers.
+        num_samples: Number of samples.
+        batch_size: Samples per batch; shards consist of complete batches.
     """
 
     folder: Path
@@ -103,7 +107,7 @@ class Layout:
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Bytes of one sample in each file."""
+        """Bytes of one sample in each file, by name."""
         return {
             f"{cut}-{tap}.bin": bytes_per_sample(shape, self.dtype)
             for cut, shapes in enumerate(self.shapes.values())
@@ -112,12 +116,12 @@ class Layout:
 
     @property
     def num_bytes(self) -> int:
-        """Of all taps."""
+        """Size of all taps."""
         return self.num_samples * sum(self.files.values())
 
     @cached_property
     def shards(self) -> tuple[ShardRange, ...]:
-        """At most SHARD_BYTES and SHARD_SAMPLES each, but one batch at least."""
+        """Ranges of at most SHARD_BYTES and SHARD_SAMPLES each, but at least one batch."""
         most = min(SHARD_SAMPLES, SHARD_BYTES // sum(self.files.values()))
         size = max(1, most // self.batch_size) * self.batch_size
         return tuple(
@@ -128,7 +132,7 @@ class Layout:
     def whole_shards(
         self, records: Iterable[ShardRecord], executor: Executor, progress: Progress
     ) -> tuple[int, ShardRecord | None]:
-        """How many shards from the first on have the bytes of their records; the last's record."""
+        """Number of shards, from the first, that match their records, and the last such record."""
         waiting: deque[ShardRecord] = deque()
 
         def ranges() -> Iterator[HashRange]:
@@ -150,7 +154,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class HashRange:
-    """A unit of work: SHA-256, in hex, of what there is of a range of a file."""
+    """A unit of work: SHA-256, in hex, of the existing part of a range of a file."""
 
     path: str
     start: int
@@ -172,14 +176,16 @@ class HashRange:
 
 @dataclass(eq=False)
 class Draft:
-    """A cache in the making.
+    """An unfinished cache.
 
     Attributes:
-        scales: Of each cut's taps, per channel.
-        way: How the stages that give the taps were made quicker.
-        done: Shards that are whole, from the first on.
+        layout: Places of the shards.
+        key: Key of the cache.
+        scales: Scales of each cut's taps, per channel.
+        way: How the stages that compute the taps were accelerated.
+        done: Number of complete shards, from the first on.
         last: Record of the last of these.
-        seen: What the files looked like before they were read, None once they are written to.
+        seen: Size and times of the files before they were read; None after writing.
     """
 
     layout: Layout
@@ -192,7 +198,7 @@ class Draft:
 
     @classmethod
     def begin(cls, layout: Layout, key: str, scales: Scales, way: str) -> Self:
-        """Start an empty one in the place of whatever the folder holds."""
+        """Start an empty draft and delete what the folder holds."""
         shutil.rmtree(layout.folder, ignore_errors=True)
         listed = {name: [scale.tolist() for scale in taps] for name, taps in scales.items()}
         write_bytes(layout.folder / SHARDS, sealed({"key": key, "scales": listed, "way": way}))
@@ -200,7 +206,7 @@ class Draft:
 
     @classmethod
     def found(cls, layout: Layout, key: str, executor: Executor, progress: Progress) -> Self | None:
-        """What is whole of it in the folder; None where nothing there has this key."""
+        """The complete part of this draft in the folder, or None if the folder has another key."""
         seen = stats(layout.folder, [SHARDS, *layout.files])
         try:
             with (layout.folder / SHARDS).open("rb") as lines:
@@ -220,14 +226,14 @@ class Draft:
 
     @property
     def samples(self) -> int:
-        """Whose taps are whole, from the first on."""
+        """Number of samples with complete taps, from the first on."""
         return self.missing[0].first if self.missing else self.layout.num_samples
 
     def write(self, shards: Iterable[Shard]) -> None:
-        """Write missing shards, given in order; each stays once it is whole.
+        """Write missing shards, given in order; complete ones are kept if a later one fails.
 
         Raises:
-            OSError: The disk takes no more.
+            OSError: The disk is full, or writing fails.
         """
         folder, first, self.seen = self.layout.folder, self.samples, None
         for name in (INDEX, VERIFIED):
@@ -254,7 +260,7 @@ class Draft:
         self.done, self.last = self.done + 1, record
 
     def finish(self, parts: dict[str, Any]) -> Index:
-        """Flush everything to the disk, then write the index and give it."""
+        """Flush everything to disk, then write the index and return it."""
         folder, files = self.layout.folder, self.layout.files
         if self.seen is None:
             _settle(folder / SHARDS, None)
@@ -295,7 +301,7 @@ class Draft:
 
 
 def _records(lines: IO[bytes]) -> Iterator[ShardRecord]:
-    """Records up to the first line that is not whole."""
+    """Records up to the first incomplete line."""
     for line in lines:
         try:
             record = ShardRecord.model_validate(unsealed(line))
@@ -305,12 +311,12 @@ def _records(lines: IO[bytes]) -> Iterator[ShardRecord]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """Open for writing at any place, keeping what is there."""
+    """Open for writing at any place, keeping the content."""
     return path.open("rb+" if path.exists() else "wb")
 
 
 def _settle(path: Path, size: int | None) -> None:
-    """Cut off what lies behind `size`, and flush the file to the disk."""
+    """Shorten a file to `size` and flush it to disk."""
     with path.open("rb+") as file:
         if size is not None:
             file.truncate(size)

@@ -1,20 +1,20 @@
-"""Executor: runs pieces of work and whole units of work side by side, each on one core.
+"""Executor: runs pieces of work and units of work in parallel, each on one core.
 
-Torch's own threads wait for each other within every operator, which is slow for small ones and
-very slow on a busy machine. Here whole pieces of work run side by side instead, and since each
-piece is computed on one core, no bit of a result depends on how many workers there are.
+Torch's own threads wait for each other within every operator, which is slow for small operators and
+very slow on a busy machine. Here complete pieces of work run in parallel instead. Each piece is
+computed on one core, so results do not depend on the number of workers.
 
 A *unit* is work that could be done elsewhere: a frozen dataclass of plain values (paths, names,
-numbers, specs) with `run(resources) -> result`. What holds for every executor, threads today:
+numbers, specs) with `run(resources) -> result`. Every executor follows these rules:
 
-- A unit can be pickled. `run` is a function of the unit and of what its resources stand for
-  (a backbone, a data set); it keeps no state, so it may be run again, or on another machine.
+- A unit can be pickled. `run` depends only on the unit and its resources (a backbone, a data set)
+  and keeps no state, so it can be repeated, or run on another machine.
 - Results come in the order of the units, and each unit is run on one core. `run` starts at most
   `ahead` of them before the caller has taken their results, for results that are large; `all`
   keeps every worker busy, for results that are small.
-- An exception of one unit reaches the caller in that unit's place. Units before it have given
-  their results; units after it are cancelled when the executor closes. A unit whose failure must
-  not stop the others returns it as a value.
+- An exception of a unit is raised in its place among the results. Earlier units have returned
+  theirs; later units are cancelled when the executor closes. A unit whose failure must not stop the
+  others returns it as a value.
 """
 
 from collections import deque
@@ -36,10 +36,10 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class WorkUnit(Protocol[Needed_contra, Result_co]):
-    """Work that can be sent elsewhere, run again, and fail alone."""
+    """Work that can be sent to another machine, repeated, and fail alone."""
 
     def run(self, resources: Needed_contra, /) -> Result_co:
-        """Do the work, with what the machine that runs it holds."""
+        """Do the work with the resources of the machine."""
 
 
 class Executor:
@@ -50,7 +50,7 @@ class Executor:
 
     @property
     def ahead(self) -> int:
-        """Pieces or units that are started before their results are taken, at most."""
+        """Largest number of pieces or units that are started before their results are taken."""
         return 2 * self.count + 1
 
     def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -73,17 +73,17 @@ class Executor:
         """Results of the units in order as the caller takes them.
 
         Raises:
-            Exception: Whatever the unit whose turn it is raised.
+            Exception: Raised by the unit whose result is next.
         """
         return self.stream(lambda unit: unit.run(resources), units)
 
     def all(
         self, units: Iterable[WorkUnit[Resources, Result]], resources: Resources
     ) -> list[Result]:
-        """Results of all units, in order; none of them waits until an earlier one is done.
+        """Results of all units, in order, without waiting for earlier ones to start later ones.
 
         Raises:
-            Exception: Whatever the first unit that failed raised.
+            Exception: Raised by the first unit that failed.
         """
         return self.each(lambda unit: unit.run(resources), units)
 
@@ -92,8 +92,8 @@ class Executor:
 def start_executor(threads: int | None, device: torch.device) -> Iterator[Executor]:
     """Start as many workers as `threads`, or as torch has threads; one for an accelerator.
 
-    Torch's switches are set for repeatable results until the workers have stopped. On an exception
-    work that has not begun is cancelled.
+    Torch's switches are set for repeatable results until the workers have stopped. After an
+    exception, work that has not started is cancelled.
 
     Raises:
         PlanError: `threads` is not a whole number from 1 to 1,024.

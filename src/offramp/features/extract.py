@@ -65,7 +65,7 @@ def find_scales(
 def formats(
     source: TapSource, scales: Scales, dtype: CacheDtype
 ) -> dict[str, tuple[TapFormat, ...]]:
-    """How each cut's taps are rounded."""
+    """Formats in which each cut's taps are rounded."""
     return {
         name: tuple(
             TapFormat(name, shape, scale, dtype)
@@ -77,15 +77,15 @@ def formats(
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """What a machine that extracts taps holds: the backbone, the samples, and the rounding."""
+    """Resources for extracting taps: the backbone, the samples, and the rounding."""
 
     source: TapSource
     dataset: Samples
     forms: Mapping[str, tuple[TapFormat, ...]]
 
-    @torch.no_grad()  # taps in inference mode, but what comes of them can be trained on
+    @torch.no_grad()  # taps in inference mode, but the results can be trained on
     def pieces(self, batch: Batch) -> Pieces:
-        """Rounded taps of a batch: one piece per tap, cut after cut."""
+        """Rounded taps of a batch: one piece per tap, in the order of the cuts."""
         taps = self.source.taps(batch.inputs)
         return tuple(
             TapPiece.of(form, value, batch.rows)
@@ -94,7 +94,7 @@ class Extraction:
         )
 
     def stream(self, rows: NDArray[np.int64]) -> Generator[tuple[Pieces, int]]:
-        """Pieces of these samples batch by batch, with the number of samples done."""
+        """Pieces of these samples by batch, with the number of samples done."""
         return self.source.stream(self.pieces, self.dataset, rows)
 
 
@@ -111,8 +111,8 @@ class Shard:
     """Rounded taps of a range of samples.
 
     Attributes:
-        taps: Of each tap, its pieces in the order of the samples.
-        sha256: Of each tap's bytes, in hex.
+        taps: Pieces of each tap, in the order of the samples.
+        sha256: SHA-256 of each tap's bytes, in hex.
     """
 
     taps: tuple[tuple[TapPiece, ...], ...]
@@ -120,7 +120,7 @@ class Shard:
 
     @classmethod
     def of(cls, passes: Iterable[Pieces]) -> Self:
-        """Gather the pieces of batches, hashing each as it comes."""
+        """Gather the pieces of batches and hash them."""
         digests = defaultdict[int, Any](hashlib.sha256)
         gathered = []
         for pieces in passes:
@@ -132,13 +132,13 @@ class Shard:
         )
 
     def moments(self, before: Sequence[Moments] | None) -> tuple[Moments, ...]:
-        """Of each tap's samples before this shard and in it, merged batch by batch."""
+        """Moments of each tap up to and including this shard, merged batch by batch."""
         batches = [tuple(piece.moments for piece in each) for each in zip(*self.taps, strict=True)]
         return reduce(_merged, batches if before is None else [tuple(before), *batches])
 
 
 def _merged(before: tuple[Moments, ...], here: tuple[Moments, ...]) -> tuple[Moments, ...]:
-    """Of each tap."""
+    """Merged moments of each tap."""
     return tuple(map(Moments.plus, before, here))
 
 
@@ -147,9 +147,9 @@ def extract_taps(
 ) -> Generator[Shard]:
     """Shards in order, with the batches of all of them in one stream of units of work.
 
-    So all workers are busy from the first batch to the last, and at most `Executor.ahead` batches
-    wait beside the shard that is being gathered; whole shards as units would idle workers at the
-    end, and hold one in memory per worker.
+    All workers are busy from the first batch to the last, and at most `Executor.ahead` batches wait
+    beside the shard that is being gathered. With shards as units, workers would idle at the end and
+    hold one shard each in memory.
 
     Raises:
         DataError: A tap holds a value that is not finite or that fp16 cannot hold.
@@ -177,7 +177,7 @@ def statistics_of(
 ) -> dict[str, tuple[tuple[Tensor, Tensor], ...]]:
     """Mean and standard deviation (C,), float64, of each cut's taps as a cache would hold them.
 
-    Nothing is written; the numbers are those of the cache, bit for bit.
+    The numbers are those of a cache, bit for bit, but nothing is written.
 
     Raises:
         DataError: A tap holds a value that is not finite or that fp16 cannot hold.
@@ -195,10 +195,10 @@ def statistics_of(
 
 
 def _scale_sample(count: int) -> NDArray[np.int64]:
-    """At most SCALE_SAMPLES of the rows, plain at random and seeded, without regard to labels.
+    """A seeded random sample of at most SCALE_SAMPLES of the rows, regardless of labels.
 
     Only the order of magnitude of a channel's peak is needed: fp16 holds 65,504 times the scale, so
-    a peak that the sample missed still fits. Taps do not depend on labels, so neither does this.
+    larger peaks in other samples still fit.
     """
     if count <= SCALE_SAMPLES:
         return np.arange(count)

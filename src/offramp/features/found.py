@@ -1,4 +1,4 @@
-"""Found: finished caches in a folder that hold taps which are wanted."""
+"""Found: finished caches in a folder that hold the needed taps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Found:
 
     @property
     def layout(self) -> Layout:
-        """Where each shard's bytes lie."""
+        """Places of the shards in the files."""
         return Layout(
             self.folder,
             {name: tuple(tap.shape for tap in taps) for name, taps in self.index.taps.items()},
@@ -31,12 +31,12 @@ class Found:
         )
 
     def whole_samples(self, executor: Executor, progress: Progress) -> int:
-        """Read and hash every byte: of how many samples, from the first on, the taps are whole."""
+        """Read and hash every byte; return the number of intact samples, from the first on."""
         draft = Draft.found(self.layout, self.index.key, executor, progress)
         return 0 if draft is None else draft.samples
 
     def is_whole(self, executor: Executor, progress: Progress) -> bool:
-        """Whether all bytes are right; they are read only where the files have changed."""
+        """Whether all files are intact; they are read only if they look changed."""
         if is_unchanged(self.folder, self.index):
             return True
         before = stats(self.folder, [SHARDS, *self.layout.files])
@@ -49,7 +49,7 @@ class Found:
 def holding(root: Path, parts: Mapping[str, Any]) -> dict[str, Found]:
     """For each cut of a key, a finished cache in a folder of caches that has its taps.
 
-    Their bytes are not looked at. Nothing but the cuts may differ from the key's parts.
+    Files are not checked. Only the cuts may differ from the key's parts.
     """
     wanted, common = parts["cuts"], shared_parts(parts)
     found: dict[str, Found] = {}

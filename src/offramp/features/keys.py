@@ -24,18 +24,18 @@ def key_parts(
     dtype: CacheDtype,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Everything that decides a bit of the taps of a data set, in the form of JSON values.
+    """Everything that decides the bits of the taps of a data set, as JSON values.
 
-    A cut comes with all places of the backbone up to it: where stages begin decides what can be
-    folded, and so the last bits of what comes behind.
+    A cut is listed with all places of the backbone up to it: where stages begin decides what can be
+    folded, and so the last bits of later taps.
 
     Args:
-        backbone: Cut already.
+        backbone: The cut backbone.
         dataset: The samples.
-        cuts: Whose taps are wanted, in the order of the backbone.
-        scales: What decides the scales of the training data, if this is not the training data.
-        dtype: Of the numbers on disk.
-        device: Where the backbone runs.
+        cuts: Cuts whose taps are needed, in the order of the backbone.
+        scales: Key of the scales of the training data; None if this is the training data.
+        dtype: Type of the stored numbers.
+        device: Device of the backbone.
     """
     data, places = dataset.content_key, [repr(place) for place in backbone.places]
     sample = {"data": data, "samples": SCALE_SAMPLES, "seed": SCALE_SEED, "dtype": dtype}
@@ -59,10 +59,10 @@ def digest_of(parts: Mapping[str, Any]) -> str:
 
 
 def shared_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """What taps of the same samples at all cuts have in common: the parts but for the cuts."""
+    """The parts without the cuts, which taps of the same samples have in common."""
     return {name: part for name, part in parts.items() if name != "cuts"}
 
 
 def origin_of(parts: Mapping[str, Any], cut: str, way: str) -> dict[str, Any]:
-    """Everything that decides the taps at one cut, whatever others they are stored with."""
+    """Everything that decides the taps at one cut, independently of the other cuts."""
     return {**shared_parts(parts), "cut": parts["cuts"][cut], "way": way}

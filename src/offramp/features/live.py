@@ -1,4 +1,4 @@
-"""Live taps: computed whenever they are asked for and kept nowhere, rounded as a cache rounds."""
+"""Live taps: computed when they are needed and not stored, but rounded as in a cache."""
 
 import json
 import logging
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 class LiveTaps:
     """Taps of some cuts straight from the backbone.
 
-    They carry the same rounding as a cache of the same data, so that a branch is trained on the
-    same numbers, but for what the size of a batch changes in the backbone's own last bits.
+    They are rounded like a cache of the same data, so that branches train on the same numbers,
+    except that the batch size may change the backbone's last bits.
 
     Attributes:
         parts: Everything that decides the taps, in clear.
@@ -62,9 +62,9 @@ class LiveTaps:
         executor: Executor,
         progress: Progress,
     ) -> Self:
-        """Look at the training data for the scales, or read from `root` what was found before.
+        """Find the scales from the training data, or read from `root` what was found before.
 
-        With `statistics` each sample runs through the backbone once, else a few hundred do.
+        With `statistics` every sample runs through the backbone once, otherwise a few hundred do.
 
         Raises:
             DataError: A tap holds a value that is not finite.
@@ -89,7 +89,7 @@ class LiveTaps:
 
     @property
     def device(self) -> torch.device:
-        """Where the backbone runs, and the taps lie."""
+        """Device of the backbone and of the taps."""
         return self.source.device
 
     def origin(self, cut: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Making a cache: what is missing or damaged of it is computed, and a full disk explained."""
+"""Making a cache: compute what is missing or damaged, and explain a full disk."""
 
 import errno
 import logging
@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Making:
-    """Makes a cache whole, from whatever there is of it.
+    """Completes a cache.
 
     Attributes:
-        scales: Of the training data; None where this is the training data.
+        scales: Scales of the training data; None if this is the training data.
     """
 
     backbone: StagedBackbone
@@ -43,7 +43,7 @@ class Making:
     progress: Progress
 
     def whole(self, key: str, parts: dict[str, Any]) -> Index:
-        """Compute what is missing or damaged, and give the index.
+        """Compute what is missing or damaged, and return the index.
 
         Raises:
             DataError: Too little space, a failed write, or a value that cannot be stored.
@@ -76,7 +76,7 @@ class Making:
             draft.write(shards)
 
     def _log(self, draft: Draft | None) -> None:
-        """Say what was found."""
+        """Log the state of the cache that was found."""
         folder = self.layout.folder
         if draft is None:
             if folder.exists():
@@ -100,7 +100,7 @@ def _log_old(root: Path) -> None:
 
 @contextmanager
 def _removed_where_empty(draft: Draft) -> Iterator[None]:
-    """On an error before the first shard was whole, leave nothing behind."""
+    """Remove the folder after an error before the first complete shard."""
     try:
         yield
     finally:
@@ -131,7 +131,7 @@ def _full_disk_explained(draft: Draft) -> Iterator[None]:
 
 
 def _check_space(layout: Layout) -> None:
-    """Refuse where what is not written yet would not fit."""
+    """Refuse if the missing part would not fit on the disk."""
     sizes = stats(layout.folder, layout.files)
     needed = layout.num_bytes - sum(size for size, *_ in sizes.values())
     free = shutil.disk_usage(layout.folder.parent).free

@@ -1,4 +1,4 @@
-"""Moments: mean and spread per channel, gathered chunk by chunk."""
+"""Moments: mean and spread per channel, computed in parts."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,11 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of rows (N, C) seen so far, in float64.
+    """Moments of rows (N, C), in float64.
 
     Attributes:
         count: N.
-        mean: Per channel, (C,).
+        mean: Mean per channel, (C,).
         squares: Sum of squared distances from the mean per channel, (C,).
     """
 

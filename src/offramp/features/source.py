@@ -1,4 +1,4 @@
-"""Where taps come from: the first stages of a backbone, run on one device."""
+"""Source of taps: the first stages of a backbone, run on one device."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from offramp.features.executor import Executor, WorkUnit
 from offramp.spec import dims
 
 READERS = 4
-"""Threads that read the data ahead of an accelerator."""
+"""Number of threads that read data ahead of an accelerator."""
 
 Taps = dict[str, tuple[Tensor, ...]]
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, eq=False)
 class BatchWork(Generic[Result]):
-    """What a machine holds for units of a batch: the samples, and what is done with them."""
+    """Resources for units that work on a batch: the samples, and the work on them."""
 
     dataset: Samples
     work: Callable[[Batch], Result]
@@ -36,7 +36,7 @@ class BatchWork(Generic[Result]):
 
 @dataclass(frozen=True, eq=False)
 class WorkOnBatch:
-    """A unit of work on samples that were read already: it brings them along."""
+    """A unit of work on samples that were read already and are part of it."""
 
     batch: Batch
 
@@ -48,12 +48,12 @@ class WorkOnBatch:
 
 @dataclass(frozen=True, eq=False)
 class WorkOnRows:
-    """A unit of work on samples by their places in a data set, a batch of them."""
+    """A unit of work on a batch of samples, given by their places in a data set."""
 
     rows: NDArray[np.int64]
 
     def read(self, dataset: Samples) -> WorkOnBatch:
-        """The same work with its samples read; a failure names them."""
+        """Read the samples and return the work on them; a failure names them."""
         with _named(self.rows):
             return WorkOnBatch(dataset.read(self.rows))
 
@@ -64,13 +64,13 @@ class WorkOnRows:
 
 @dataclass(frozen=True, eq=False)
 class TapSource:
-    """The first stages of a backbone, ready on a device to give the taps of some cuts.
+    """The first stages of a backbone on a device, which compute the taps of some cuts.
 
     Attributes:
-        stages: Up to the last cut that is wanted, no further.
-        names: Of the cuts that end them.
-        shapes: Of each wanted cut's taps, without the batch axis.
-        way: How the stages were made quicker.
+        stages: Stages up to the last needed cut.
+        names: Names of the cuts at their ends.
+        shapes: Shapes of each needed cut's taps, without the batch axis.
+        way: How the stages were accelerated.
     """
 
     stages: tuple[nn.Module, ...]
@@ -89,7 +89,7 @@ class TapSource:
         device: torch.device,
         executor: Executor,
     ) -> Self:
-        """Take quicker copies of the stages up to the last of `cuts`; the backbone stays as it is.
+        """Make faster copies of the stages up to the last of `cuts`; the backbone is not changed.
 
         Their taps differ from the stages' by at most 1e-4 of a tap's greatest value.
         """
@@ -111,7 +111,7 @@ class TapSource:
 
     @torch.inference_mode()
     def taps(self, inputs: tuple[Tensor, ...]) -> Taps:
-        """Taps of every wanted cut for a batch of inputs.
+        """Taps of every needed cut for a batch of inputs.
 
         Raises:
             ShapeError: The inputs are not of the shape that the backbone was cut for.
@@ -127,11 +127,11 @@ class TapSource:
     def stream(
         self, work: Callable[[Batch], Result], dataset: Samples, order: NDArray[np.int64]
     ) -> Generator[tuple[Result, int]]:
-        """Work's results for the samples at `order` batch by batch, and how many are done.
+        """Results of the work on the samples at `order`, by batch, with the number of samples done.
 
-        Each batch is a unit that the executor runs, so workers are busy from the first to the last.
-        On the CPU the workers also read our own data sets, elsewhere threads of their own do. A
-        user's data set may belong to one thread, so the caller's reads it, ahead of the work.
+        Each batch is a unit for the executor. On the CPU the workers also read offramp's own data
+        sets; for an accelerator separate threads read them. A user's data set may be usable from
+        one thread only, so the caller's thread reads it.
         """
         size = self.batch_size
         chunks = (order[start : start + size] for start in range(0, len(order), size))
@@ -149,7 +149,7 @@ class TapSource:
 
 @contextmanager
 def _named(rows: NDArray[np.int64]) -> Iterator[None]:
-    """Whatever fails within says at which samples."""
+    """Add the places of the samples to an error in the block."""
     try:
         yield
     except Exception as error:
@@ -166,7 +166,7 @@ def _read_ahead(units: Iterable[WorkOnRows], dataset: Samples) -> Iterator[WorkO
 
 
 def batch_size_on(device: torch.device) -> int:
-    """Samples per pass: few on a CPU, whose caches hold the large early maps of few samples."""
+    """Samples per pass: few on a CPU, whose caches hold the early maps of only a few samples."""
     return 16 if device.type == "cpu" else 128
 
 

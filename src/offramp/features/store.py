@@ -1,13 +1,13 @@
-"""A finished cache: a folder with one raw file per tap, and an index that says what they hold.
+"""A finished cache: a folder with one raw file per tap, and an index that describes them.
 
     0-1.bin        tap 1 of cut 0: all samples one after the other, so that one memory map reads it
     shards.jsonl   the digest of every shard's bytes (`draft.py` writes and reads it)
     index.json     what the files hold, under its own digest; written last
-    verified.json  size, times and inode of each file when its bytes were last known to be right
+    verified.json  size, times and inode of each file when its bytes were last checked
 
-A cache is opened without reading its bytes while every file has the size, times and inode that
-`verified.json` states. Otherwise, as after a copy, its bytes are hashed once. A change that leaves
-size, times and inode alone (a failing disk) is found by `FeatureCache.verify`.
+A cache is opened without reading its bytes if every file has the size, times and inode that
+`verified.json` states. Otherwise, for example after a copy, its bytes are hashed once. A change
+that leaves size, times and inode the same (a failing disk) is found by `FeatureCache.verify`.
 """
 
 import hashlib
@@ -30,20 +30,20 @@ from offramp.storage.atomic import write_bytes
 
 INDEX, SHARDS, VERIFIED = "index.json", "shards.jsonl", "verified.json"
 UNREADABLE = (OSError, ValueError, LookupError, AttributeError, TypeError, ValidationError)
-"""What reading damaged JSON of ours can raise."""
+"""Errors of reading damaged JSON that offramp wrote."""
 
 Stats = dict[str, list[int]]
 
 
 class TapMeta(Spec):
-    """What a tap's file holds.
+    """Description of a tap's file.
 
     Attributes:
         file: Name in the cache's folder.
-        shape: Of one sample.
-        scale: Per channel; a value is the stored number times it.
-        mean: Per channel, over all samples as read back.
-        std: Per channel, dividing by the number of values.
+        shape: Shape of one sample.
+        scale: Scale per channel; a value is the stored number times the scale.
+        mean: Mean per channel over all samples, as read back.
+        std: Standard deviation per channel, dividing by the number of values.
     """
 
     file: str
@@ -61,13 +61,13 @@ class TapMeta(Spec):
 
 
 class Index(Spec):
-    """What a finished cache holds.
+    """Description of a finished cache.
 
     Attributes:
         key: SHA-256 over `parts`.
         parts: Everything that decides the cache's content, in clear.
         taps: For each cut, its taps.
-        way: How the stages were made quicker that gave the taps; decides their last bits.
+        way: How the stages that computed the taps were accelerated, which decides their last bits.
     """
 
     key: str
@@ -112,7 +112,7 @@ def write_index(folder: Path, index: Index) -> None:
 
 
 def read_index(folder: Path, key: str | None = None) -> Index | None:
-    """The index, or None where there is none that is whole and has this key, if one is given."""
+    """The index; None if it is missing, damaged, or has another key than the one given."""
     try:
         index = Index.model_validate(unsealed((folder / INDEX).read_bytes()))
     except UNREADABLE:
@@ -121,7 +121,7 @@ def read_index(folder: Path, key: str | None = None) -> Index | None:
 
 
 def stats(folder: Path, files: Iterable[str]) -> Stats:
-    """Size, times and inode of each file that is there; writing to one changes them."""
+    """Size, times and inode of each existing file, which writing changes."""
     found = {name: (folder / name).stat() for name in files if (folder / name).is_file()}
     return {
         name: [each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino]
@@ -130,12 +130,12 @@ def stats(folder: Path, files: Iterable[str]) -> Stats:
 
 
 def remember(folder: Path, known: Stats) -> None:
-    """Note that the bytes of these files are right as long as they look like this."""
+    """Note that the files are intact as long as their size, times and inode are these."""
     write_bytes(folder / VERIFIED, json.dumps(known, indent=1).encode())
 
 
 def is_unchanged(folder: Path, index: Index) -> bool:
-    """Whether all files are as they were when their bytes were last known to be right."""
+    """Whether size, times and inode of all files are those of the last check."""
     taps = [tap for taps in index.taps.values() for tap in taps]
     now = stats(folder, [SHARDS, *(tap.file for tap in taps)])
     try:
@@ -147,15 +147,15 @@ def is_unchanged(folder: Path, index: Index) -> bool:
 
 
 def sealed(content: dict[str, Any]) -> bytes:
-    """One line of JSON that carries its own digest."""
+    """One line of JSON with its own digest."""
     return json.dumps({"digest": _digest(content), **content}).encode() + b"\n"
 
 
 def unsealed(line: bytes) -> dict[str, Any]:
-    """What was sealed.
+    """Content of a sealed line.
 
     Raises:
-        ValueError: The line is not whole, or not byte for byte what was written.
+        ValueError: The line is incomplete or was changed.
     """
     content: dict[str, Any] = json.loads(line)
     content.pop("digest")

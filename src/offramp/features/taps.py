@@ -1,4 +1,4 @@
-"""Taps: how a tensor of every sample is rounded for the disk, and read back.
+"""Taps: rounding tensors for the disk and reading them back.
 
 A channel is axis 1 of a 4-D tap (B, C, H, W) and the last axis of any other; a tap of one number
 per sample has a single channel.
@@ -20,16 +20,16 @@ from offramp.features.moments import Moments
 CacheDtype = Literal["float16", "float32"]
 FLOAT16_MAX = 65504.0
 Places = Sequence[int] | NDArray[np.int64]
-"""Of samples, in their data set."""
+"""Places of samples in their data set."""
 
 
 def channel_view(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape that per-channel numbers take to meet taps of `shape` (no batch axis)."""
+    """Shape in which per-channel numbers broadcast to taps of `shape` (no batch axis)."""
     return (shape[0], 1, 1) if len(shape) == 3 else shape[-1:] or (1,)
 
 
 def channel_count(shape: tuple[int, ...]) -> int:
-    """Channels of taps of `shape` (no batch axis)."""
+    """Number of channels of taps of `shape` (no batch axis)."""
     return channel_view(shape)[0]
 
 
@@ -41,7 +41,7 @@ def by_channel(values: Tensor) -> Tensor:
 
 
 def scale_for(absmax: Tensor) -> Tensor:
-    """Per-channel scale (C,): the power of two at or above the greatest magnitude, 1 where it is 0.
+    """Per-channel scale (C,): the power of two at or above the largest magnitude; 1 if that is 0.
 
     A power of two makes scaling itself exact; only the step to fp16 rounds.
     """
@@ -58,12 +58,12 @@ def bytes_per_sample(shape: tuple[int, ...], dtype: CacheDtype) -> int:
 
 @dataclass(frozen=True, eq=False)
 class TapFormat:
-    """How a tap is rounded: divided by its channel's scale, stored in `dtype`, multiplied back.
+    """Rounding of a tap: divide by its channel's scale, store in `dtype`, multiply back.
 
     Attributes:
-        cut: Named where a value cannot be stored.
-        shape: Of one sample.
-        scale: Per channel, (C,).
+        cut: Name of the cut, for errors.
+        shape: Shape of one sample.
+        scale: Scale per channel, (C,).
         dtype: float16 or float32.
     """
 
@@ -77,7 +77,7 @@ class TapFormat:
 
         Args:
             values: The taps.
-            places: Of their samples, named where one cannot be stored.
+            places: Places of their samples, for errors.
 
         Raises:
             DataError: A value is not finite, or too large for fp16 at its channel's scale.
@@ -89,9 +89,9 @@ class TapFormat:
         return stored
 
     def moments(self, stored: Tensor) -> Moments:
-        """Moments per channel of the taps (B, ...) that these stored numbers stand for.
+        """Moments per channel of the taps (B, ...) that these stored numbers represent.
 
-        They are taken before the scale is put back, where fp16 leaves float32 no way to overflow.
+        They are computed before multiplying by the scale, where float32 cannot overflow.
         """
         if stored.dtype == torch.float16:
             return Moments.of(by_channel(stored).float()).times(self.scale)
@@ -101,14 +101,14 @@ class TapFormat:
     def decode(self, stored: Tensor) -> Tensor:
         """Taps (B, ...) float32 from stored numbers, a map with its channels last in memory.
 
-        Branches with convolutions train 1.3 times as fast on that order, others as fast.
+        In this order branches with convolutions train 1.3 times as fast, and others as fast.
         """
         order = torch.channels_last if len(self.shape) == 3 else torch.contiguous_format
         values = stored.to(torch.float32, memory_format=order, copy=True)
         return values.mul_(self._scale_on(stored.device))
 
     def rounded(self, values: Tensor, places: Places) -> Tensor:
-        """Taps (B, ...) float32 bit for bit as if they had been written and read back.
+        """Taps (B, ...) float32, bit for bit as after writing and reading.
 
         Raises:
             DataError: A value is not finite, or too large for fp16 at its channel's scale.
@@ -142,8 +142,8 @@ class TapPiece:
     """A tap of some samples, ready to be written.
 
     Attributes:
-        stored: Shape (B, ...), contiguous and on the CPU.
-        moments: Of the taps as they will be read back.
+        stored: Numbers to store, (B, ...), contiguous and on the CPU.
+        moments: Moments of the taps as they will be read back.
     """
 
     stored: Tensor

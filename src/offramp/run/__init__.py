@@ -1,6 +1,6 @@
 """Runs: from a plan to a folder with model, outputs and report, and from there to answers.
 
-`open_run` is imported on first use, so that what only lists runs needs no torch.
+`open_run` is imported on first use, so that listing runs needs no torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""RunData: the data that a run works on, loaded once and when it is first needed."""
+"""RunData: the data of a run, loaded once, when it is first needed."""
 
 import os
 from functools import cached_property
@@ -12,10 +12,10 @@ from offramp.run.plan import Plan
 
 
 class RunData:
-    """Where the data of a run comes from.
+    """The data of a run, given or named by its plan.
 
     Attributes:
-        plan: With absolute paths of its data.
+        plan: The plan, with absolute paths of its data.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class RunData:
         """Arguments are those of `offramp.run.steps.train`.
 
         Raises:
-            PlanError: Some of them do not go together.
+            PlanError: Some of the arguments exclude each other.
         """
         if data_file is not None and splits is not None:
             raise PlanError("data_file and splits both give the data. Leave one of them out.")
@@ -42,11 +42,11 @@ class RunData:
 
     @cached_property
     def splits(self) -> Splits:
-        """The data; files are not decoded yet.
+        """The splits, loaded but not decoded.
 
         Raises:
-            DataError: The data is missing, damaged or not what it should be.
-            PlanError: The plan's data is `python`, and no function is given, or it fails.
+            DataError: The data is missing, damaged or of another form.
+            PlanError: The plan's data is `python`, but no function is given, or the function fails.
         """
         if self._given is not None:
             return self._given

@@ -1,4 +1,4 @@
-"""The demo: the plan that ships with the package, and its story in the terminal."""
+"""The demo: the plan that ships with the package, and what it prints."""
 
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -45,7 +45,7 @@ def told(picture: Picture) -> str:
 
 
 def sketch(image: NDArray[np.uint8]) -> list[str]:
-    """Lines of characters that show an (H, W) picture; one is about twice as high as wide."""
+    """Lines of characters that show an (H, W) picture. Characters are twice as high as wide."""
     step = max(1, image.shape[1] // _WIDTH)
     cells = image[::step, ::step].astype(int) * (len(_SHADES) - 1) // 255
     return ["".join(_SHADES[cell] for cell in row) for row in cells[::2]]

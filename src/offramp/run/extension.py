@@ -1,4 +1,4 @@
-"""Extending a run: a bigger plan keeps what is trained and trains what is new."""
+"""Extending a run: a larger plan keeps the trained branches and trains the new ones."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,15 +19,15 @@ from offramp.storage.atomic import sha256_of, write_bytes
 from offramp.storage.folder import check_free, is_stored
 from offramp.training.learner import OUT_OF_MEMORY
 
-NOTHING_TRAINED = "nothing was trained: this run is finished, and its plan is the same"
+NOTHING_TRAINED = "nothing was trained: this run of the same plan is finished"
 
 
 def earlier_run(folder: Path, data: RunData, backbone_file: str | None) -> RunResult | None:
-    """The finished run in a folder, if there is one, that a plan repeats or extends.
+    """The finished run in a folder that a plan repeats or extends; None if there is none.
 
     Args:
-        folder: May be missing.
-        data: Of the plan, which says what is to be done there.
+        folder: The folder, which may be missing.
+        data: The plan with its data.
         backbone_file: As in `train`.
 
     Raises:
@@ -49,9 +49,9 @@ def earlier_run(folder: Path, data: RunData, backbone_file: str | None) -> RunRe
 
 
 def is_finished(earlier: RunResult, plan: Plan) -> bool:
-    """Whether nothing is left to do: the plan is the run's own and no branch can be resumed.
+    """Whether nothing is left to do: the run has this plan, and no branch can be resumed.
 
-    A branch that ran out of memory is resumed where its state is still there.
+    A branch that ran out of memory can be resumed if its state is still there.
     """
     short = any(failed.reason.startswith(OUT_OF_MEMORY) for failed in earlier.model.failed)
     resumable = short and (earlier.folder / WORK).exists()
@@ -59,7 +59,7 @@ def is_finished(earlier: RunResult, plan: Plan) -> bool:
 
 
 def _check_same_weights(earlier: RunResult) -> None:
-    """Refuse a finished run whose file of weights holds others now; the run itself has its own."""
+    """Refuse a finished run whose weights file has changed; the run has its own copy."""
     facts = earlier.model.info.backbone or {}
     known, path = facts.get("weights_sha256"), Path(str(facts.get("weights")))
     if known is not None and path.is_file() and sha256_of(path) != known:
@@ -100,7 +100,7 @@ def check_contained(folder: Path, stored: Plan, plan: Plan) -> None:
 def kept_trials(
     earlier: RunResult, plan: Plan, backbone: StagedBackbone
 ) -> tuple[Trial | Failed, ...]:
-    """Trials of a finished run as a bigger plan names them.
+    """Trials of a finished run under their names in a larger plan.
 
     Branches that ran out of memory are left out, so that they are tried again.
 
@@ -122,21 +122,21 @@ def kept_trials(
 
 @contextmanager
 def extending(work: Path, plan: Plan) -> Iterator[None]:
-    """Note in the work folder what is being done; the run itself stays as it is meanwhile."""
+    """Note the larger plan in the work folder; the run itself stays as it is until the end."""
     write_bytes(work / EXTENSION, plan.to_yaml().encode())
     yield
     (work / EXTENSION).unlink(missing_ok=True)
 
 
 def work_done(result: RunResult, num_kept: int, earlier: RunResult | None) -> str:
-    """What a call trained and what it took from before, as a sentence."""
+    """Sentence on what a call trained and what it kept."""
     trained = len(result.model.trials) + len(result.model.failed) - num_kept
     text = f"{trained} {'branch' if trained == 1 else 'branches'} trained"
     return text if earlier is None else f"{text}, {num_kept} kept from the run as it was"
 
 
 def warn_of_lost_policy(result: RunResult, earlier: RunResult) -> None:
-    """Warn where the exits have changed, so that a policy that the run had was removed."""
+    """Warn if the run's policy was removed because its exits have changed."""
     if earlier.model.digest() != result.model.digest():
         warnings.warn(
             f"the policy of {result.folder} was calibrated for exits that the run no longer has, "

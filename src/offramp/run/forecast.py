@@ -1,4 +1,4 @@
-"""Forecast: what a plan would take in disk, memory and time, without training anything."""
+"""Forecast: disk, memory and time that a plan would need, without training."""
 
 import time
 from collections.abc import Mapping
@@ -36,31 +36,31 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Forecast(Record):
-    """What `offramp train` would do and take. Nothing was written to find it out.
+    """What `offramp train` would do and need.
 
     Attributes:
         folder: The run folder.
         state: `new`, `resumes`, `extends` or `finished`.
-        trials: Asked for in all: branches times seeds and learning rates.
-        kept: Of these, trained in the finished run that is extended.
-        resumed: Of these, trained already by the interrupted run.
-        samples: Of each split.
-        how: `cached` or `fused`; empty where nothing is left to train.
-        why: The reason for it.
+        trials: Number of all trials: branches times seeds and learning rates.
+        kept: Number of these that the finished run has already.
+        resumed: Number of these that the interrupted run has trained.
+        samples: Number of samples of each split.
+        how: `cached` or `fused`; empty if nothing is left to train.
+        why: Reason for this mode.
         cache: Folder of the taps.
-        tap_bytes: Of all taps if they are cached, exact: samples times values times bytes each.
-        tap_bytes_missing: What of it is still to be written; 0 in the fused mode.
-        cache_free: Bytes free where the cache is.
-        run_bytes: At most, of the rest of the run: states of training, weights, answers.
-        run_free: Bytes free where the run is.
+        tap_bytes: Exact size of all taps if they are cached.
+        tap_bytes_missing: The part of it that is still to be written; 0 in the fused mode.
+        cache_free: Free bytes on the disk of the cache.
+        run_bytes: Largest size of the rest of the run: training states, weights, answers.
+        run_free: Free bytes on the disk of the run.
         enough_disk: Whether both fit.
-        memory_bytes: Estimate of the most that the process will hold; None where the system does
-            not tell what the probe held.
-        memory_free: Bytes of memory that could be taken before the probe.
-        seconds: Estimates for `taps`, `training` (at most: no branch stops early) and
-            `evaluation`, from a short probe on this machine.
-        workers: Branches that train at once.
-        device: Where.
+        memory_bytes: Estimate of the largest memory of the process; None if the system does not
+            say how much the probe took.
+        memory_free: Bytes of memory that were free before the probe.
+        seconds: Estimates for `taps`, `training` (if no branch stops early) and `evaluation`, from
+            a short probe on this machine.
+        workers: Number of branches that train at the same time.
+        device: Device for all work.
     """
 
     folder: str
@@ -86,7 +86,7 @@ class Forecast(Record):
 
     @property
     def work_done(self) -> str:
-        """As that of a `RunResult`."""
+        """Sentence on the work done, as in `RunResult`."""
         return "nothing was trained or written"
 
     def __str__(self) -> str:
@@ -150,10 +150,10 @@ def forecast_run(
     progress: Progress = silent,
     clock: Clock = time.perf_counter,
 ) -> Forecast:
-    """Check a plan with its data, backbone and cuts, and say what training it would take.
+    """Check a plan with its data, backbone and cuts, and estimate what training would need.
 
-    Arguments and errors are those of `train`. No file or folder is made. Pictures are not decoded
-    but for a few: whether all of them can be read is found out by `train`.
+    Arguments and errors are those of `train`. Nothing is written. Only a few pictures are decoded;
+    `train` finds out whether all of them can be read.
     """
     check_device(device)
     folder, memory_free = Path(out), available_memory()
@@ -211,7 +211,7 @@ def forecast_run(
 
 
 def _answer_seconds(job: Job, splits: Splits, clock: Clock) -> float:
-    """Of one sample through the whole backbone as the evaluation runs it, reading it included."""
+    """Seconds of one sample in the evaluation's pass of the whole backbone, with reading."""
     backbone, task = job.backbone.to(job.device), job.recipe.task
     some = splits.test.sample(min(BATCH_SIZE, len(splits.test)), 0)
     for _ in range(2):  # the first one warms up
@@ -223,7 +223,7 @@ def _answer_seconds(job: Job, splits: Splits, clock: Clock) -> float:
 def _evaluation_seconds(
     job: Job, splits: Splits, training: TrainingForecast, per_sample: float
 ) -> float:
-    """Every split through the backbone, and the test split through every trial as well."""
+    """Seconds for every split in the backbone, and for the test split in every trial."""
     named = splits.named()
     answered = sum(len(named[name]) for name in ("validation", "calibration", "test"))
     each = job.settings.num_trials * sum(times.judge for times in training.steps.values())
@@ -248,7 +248,7 @@ def _disk(
 
 
 def _result_bytes(job: Job, prepared: Prepared) -> int:
-    """Weights of all trials and of the backbone, and the answers of exits and trials."""
+    """Size of all weights and of the answers of exits and trials."""
     named = prepared.splits.named()
     answered = sum(len(named[name]) for name in ("validation", "calibration", "test"))
     exits, trials = len(job.sweep.cuts) + 1, job.settings.num_trials * len(job.probes)
@@ -258,12 +258,12 @@ def _result_bytes(job: Job, prepared: Prepared) -> int:
 
 
 def _trial_values(job: Job) -> int:
-    """Weights of all trials."""
+    """Number of weights of all trials."""
     return job.settings.num_trials * sum(probe.num_params for probe in job.probes.values())
 
 
 def _memory(job: Job, training: TrainingForecast) -> int | None:
-    """What the probe held at most, and beside it the branches that train at once and all trials."""
+    """Estimate of the largest memory, from the probe and the branches trained at the same time."""
     held = peak_memory()
     if held is None:
         return None

@@ -1,4 +1,4 @@
-"""Listing: which runs are below a folder, and what is known of each; without torch, and quick."""
+"""Listing: the runs below a folder and what is known of each, quickly and without torch."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,9 +19,9 @@ from offramp.table import Table, bytes_text
 from offramp.task import measure_of
 
 DEPTH = 3
-"""How far below a folder its runs are looked for."""
+"""Depth to which a folder is searched for runs."""
 _ODD = (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, OfframpError)
-"""What reading a folder can raise that is not what it looks like."""
+"""Errors of reading a folder that is not a run."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class ListedRun(Record):
     """What is known of a run without loading its model.
 
     Attributes:
-        name: Of its folder, relative to the one that was listed.
+        name: Path of its folder, relative to the listed one.
         state: `finished`, `extending`, `unfinished`, `model` (of `MultiExit.save`) or `damaged`.
-        step: Where an unfinished run or an extension stands, stopped or under way; or what is wrong
-            with a damaged one.
-        backbone: Its name in the plan; the file and function where it came by flag.
-        data: Kind of the data, and the last part of its root; the file and function where it came
-            by flag.
-        cuts: With branches.
-        branches: Over all cuts, each counted once.
-        trials: Branches times seeds and learning rates.
-        failed: Trials that ended without a branch.
+        step: The step that an unfinished run or an extension has reached, or what is wrong with a
+            damaged run.
+        backbone: Its name in the plan, or the file and function given by a flag.
+        data: Kind of the data and the last part of its root, or the file and function given by a
+            flag.
+        cuts: Number of cuts with branches.
+        branches: Number of different branches over all cuts.
+        trials: Number of branches times seeds and learning rates.
+        failed: Number of trials that failed.
         best: The best early exit of a finished run.
-        policies: What each policy of the run promises.
-        changed: When it last changed.
-        num_bytes: On disk, `work/` included.
+        policies: Promise of each policy of the run.
+        changed: Time of the last change.
+        num_bytes: Size on disk, with `work/`.
     """
 
     name: str
@@ -98,10 +98,10 @@ class Listing(Record):
 
 
 def list_runs(folder: str | Path) -> Listing:
-    """The runs in a folder and up to three folders below it; nothing is changed.
+    """List the runs in a folder and up to three folders below it.
 
-    Files are read as far as they are needed: that a finished run is whole is judged by its
-    manifest, by the small files that are shown, and by the others being there.
+    Only small files are read: a finished run counts as complete if its manifest and the files shown
+    are intact and the others exist.
 
     Raises:
         BundleError: There is no such folder.
@@ -177,7 +177,7 @@ def _unfinished(folder: Path) -> dict[str, Any]:
 
 
 def _planned(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What a plan says of a run."""
+    """The facts of a run that its plan states."""
     data = plan["data"]
     root = Path(data["root"]).name if data.get("root") else ""
     branches = sum(map(len, plan["branches"].values()))
@@ -196,7 +196,7 @@ def _trials_each(plan: Mapping[str, Any]) -> int:
 
 
 def _read_plan(path: Path) -> Mapping[str, Any]:
-    """A plan that a run has written, with its defaults; its values are not checked."""
+    """A plan as a run has written it, without a check of its values."""
     plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(plan, dict):
         raise BundleError(f"{path.name} is not a plan")
@@ -204,7 +204,7 @@ def _read_plan(path: Path) -> Mapping[str, Any]:
 
 
 def _step(work: Path, plan: Mapping[str, Any]) -> str:
-    """The step that a run has reached, from what it has left behind."""
+    """The step that a run has reached, judged by its files."""
     if not (work / "how.json").exists():
         return "checking the data"
     if not any((work / "state").glob("*.safetensors")):
@@ -214,7 +214,7 @@ def _step(work: Path, plan: Mapping[str, Any]) -> str:
 
 
 def trained_branches(work: Path) -> int:
-    """How many branches whose states are in a work folder are trained to their end."""
+    """Number of branches in a work folder whose training has ended."""
     return sum(map(_is_trained, (work / "state").glob("*.safetensors")))
 
 

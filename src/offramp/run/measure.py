@@ -1,4 +1,4 @@
-"""Measurements that need the model itself: milliseconds, and what exits, trials, rivals answer."""
+"""Measurements on the model: milliseconds, and answers of exits, trials and rivals."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +30,11 @@ _EARLY_SAMPLES = 32
 
 @dataclass(frozen=True)
 class ModelTimings:
-    """Times of one sample on the device where the model is.
+    """Times of one sample on the model's device.
 
     Attributes:
-        stages: One per stage of the backbone.
-        branches: By (cut, label of the branch).
+        stages: Time of each stage of the backbone.
+        branches: Time of each branch, by cut and label.
     """
 
     stages: tuple[Timing, ...]
@@ -97,15 +97,15 @@ def measure_model(
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """All that was measured of a model, before it is judged.
+    """All measurements of a model.
 
     Attributes:
-        outputs: Of the chosen branches, by split.
-        trials: Of every branch, on the test samples.
-        rivals: The whole backbone on smaller test pictures.
-        timings: Of stages and branches, if they were measured.
+        outputs: Outputs of the chosen branches, by split.
+        trials: Outputs of every branch on the test samples.
+        rivals: Results of the whole backbone on smaller test pictures.
+        timings: Times of stages and branches, if they were measured.
         notes: What was left out, and why.
-        doubts: What in training labels and test answers looks like a mistake.
+        doubts: Warnings about training labels and test answers that look like a mistake.
     """
 
     outputs: Mapping[str, ExitOutputs]
@@ -121,7 +121,7 @@ class RunContext:
     """Where a run computes, its clock, and what it reports progress to.
 
     Attributes:
-        device: Where the model answers and is timed.
+        device: Device for answers and times.
         progress: Called with the state of each kind of work.
         clock: In seconds.
     """
@@ -134,7 +134,7 @@ class RunContext:
 def measure_splits(
     model: MultiExit, splits: Splits, wanted: EvaluatePlan, context: RunContext
 ) -> Measured:
-    """Move a model to the device, time it there, and let it, its trials and its rivals answer.
+    """Move a model to the device, time it, and collect answers of its exits, trials and rivals.
 
     Each split goes through the backbone once.
     """
@@ -170,9 +170,9 @@ def measure_splits(
 
 
 def doubts_before_training(model: MultiExit, validation: Samples) -> tuple[str, ...]:
-    """What looks like a mistake in the backbone's own answers on a few validation samples.
+    """Warnings about the backbone's own answers on a few validation samples.
 
-    The model answers where it is: what is trained on it afterwards should find it there.
+    The model stays on its device, where training expects it.
     """
     some = validation.sample(_EARLY_SAMPLES, 0)
     answers = model.answer(some, (), BATCH_SIZE, "a few validation samples", silent)
@@ -207,7 +207,7 @@ def collect_trials(
     batch_size: int = BATCH_SIZE,
     progress: Progress = silent,
 ) -> TrialOutputs:
-    """What every trained branch of every seed answers, in one pass of the backbone."""
+    """Collect the answers of every trial in one pass of the backbone."""
     samples = as_samples(data)
     answers = model.answer(samples, model.trials, batch_size, "test, every trial", progress)
     return trial_outputs(model, answers, samples, timings)
@@ -216,7 +216,7 @@ def collect_trials(
 def trial_outputs(
     model: MultiExit, answers: Answers, samples: Samples, timings: ModelTimings | None
 ) -> TrialOutputs:
-    """The part of all trials in answers to all of `samples`, with sizes and costs."""
+    """The trials' part of the answers to all of `samples`, with sizes and costs."""
     trials, backbone = model.trials, model.backbone
     labels = [trial.label for trial in trials]
     branch_ms = stage_ms = None

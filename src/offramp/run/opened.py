@@ -46,11 +46,11 @@ def open_run(
     """Open a finished run to answer new samples.
 
     Args:
-        folder: As `offramp train` wrote it; its policy is used if it has one.
+        folder: A run folder of `offramp train`; its policy is used if it has one.
         backbone_file: `file.py:function`, for a run whose backbone is `python`.
         device: cpu, cuda or mps.
         threads: CPU threads; None leaves torch's number.
-        scores: Those of the policy that offramp does not bring.
+        scores: Scores of your own that the policy uses.
         clock: In seconds, for the times in an answer.
 
     Raises:
@@ -68,11 +68,11 @@ def open_run(
 class OpenRun:
     """A model and its policies, which answer new samples and stop early as the policy says.
 
-    `model` may also be one that no run has, such as the result of `fit_branches`.
+    `model` may also come from elsewhere, such as `fit_branches`.
 
     Attributes:
         model: Backbone and branches.
-        policies: One policy, those of a menu with the strictest first, or none.
+        policies: One policy, the policies of a menu from the strictest on, or none.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class OpenRun:
 
     @property
     def no_files(self) -> str:
-        """Why picture files cannot be answered; empty where they can."""
+        """Reason why files cannot be answered; empty if they can."""
         if self.model.info.inputs:
             return ""
         return (
-            "how a file becomes an input is not stored with this model: its samples came prepared "
-            "by other code. In Python, give OpenRun.run float32 arrays of shape "
+            "this model does not know how to prepare files: its samples were prepared by other "
+            "code. In Python, give OpenRun.run float32 arrays of shape "
             f"{_listed(self.model.backbone.input_shapes)}, prepared by that code."
         )
 
@@ -123,7 +123,7 @@ class OpenRun:
     def run_batch(
         self, samples: Iterable[Sample], policy: ExitPolicy | float | None = None
     ) -> list[Answer]:
-        """Answer several samples, up to 64 at a time; each leaves as if it were alone.
+        """Answer several samples, up to 64 at a time; each gets the exit that it gets alone.
 
         Arguments and errors are those of `run`; an error names the sample by its number.
         """
@@ -165,7 +165,7 @@ class OpenRun:
     def _answer(
         self, samples: Sequence[Sample], policy: ExitPolicy | None, first: int | None = None
     ) -> list[Answer]:
-        """Answer samples together; errors name them by number, of which this is the first."""
+        """Answer samples together. Errors name a sample by its number, counted from `first`."""
         prepared, taken = [], []
         for place, sample in enumerate(samples):
             before = self._clock()

@@ -21,7 +21,7 @@ def answered_pictures(
 ) -> Iterator[Picture]:
     """Some pictures, drawn evenly over the classes and answered one by one.
 
-    None where the samples are not pictures, or their classes have no names.
+    Returns none if the samples are not pictures, or classes have no names.
     """
     if number == 0 or not _can_be_shown(model, samples):
         return

@@ -1,4 +1,4 @@
-"""Plan: what one training run does, as YAML; typed, closed, every mistake reported at once."""
+"""Plan: what a training run does, as typed YAML; all mistakes are reported at once."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,14 +20,14 @@ from offramp.training import TrainSettings
 
 
 class BackbonePlan(Spec):
-    """Which backbone.
+    """The backbone of a plan.
 
     Attributes:
         name: `offramp:demo`, `torchvision:NAME`, `timm:NAME`, `paper:NAME`, or `python` for
             the function that the flag `--backbone file.py:function` names.
         weights: None for random weights, `pretrained` for the library's own set, or a file
             (`.safetensors`, or a state dict that torch saved).
-        num_outputs: Replaces the last layer by one of this many outputs; None keeps it.
+        num_outputs: Number of outputs of a new last layer; None keeps the last layer.
         options: Further arguments of the library's constructor, such as `in_chans: 1` for timm.
     """
 
@@ -60,12 +60,12 @@ class EvaluatePlan(Spec):
 
     Attributes:
         rival_sizes: Shorter sides in pixels at which the whole backbone is tried as a static rival.
-        rival_images: Training images for re-estimating its batch-norm statistics there.
-        bootstrap_draws: For every interval.
-        bootstrap_seed: Of those draws.
-        timing_repeats: Calls timed per stage and branch; 0 measures no time.
-        timing_warmup: Calls before them.
-        threshold: Maximum softmax at which an exit fires in the report; carries no promise.
+        rival_images: Number of training images for its new batch-norm statistics.
+        bootstrap_draws: Number of draws for every interval.
+        bootstrap_seed: Seed of the draws.
+        timing_repeats: Number of timed calls per stage and branch; 0 measures no times.
+        timing_warmup: Number of calls before them.
+        threshold: Maximum softmax at which exits fire in the report; it carries no promise.
     """
 
     rival_sizes: tuple[PositiveInt, ...] = ()
@@ -88,8 +88,8 @@ class Plan(Spec):
     """One training run: backbone, cuts, data, branches, training, evaluation.
 
     Attributes:
-        task: What the backbone does: name classes, or give values (regression).
-        leaves: Classes of the backbone's modules to keep whole, for those that cannot be traced.
+        task: `classification`, or `regression` for a backbone that gives values.
+        leaves: Classes of modules that cannot be traced and are kept whole.
         branches: For each cut (a place in the backbone, a key of `cuts`, or a cut that the backbone
             names itself, such as `paper:1`), the branches to try.
     """
@@ -124,7 +124,7 @@ class Plan(Spec):
         return {**self.model_dump(), "data": self.data.model_dump(exclude={*paths_of(self.data)})}
 
     def conflicts(self, bigger: "Plan") -> list[str]:
-        """Dotted keys in which another plan does not contain this one; none where it extends it.
+        """Dotted keys in which a larger plan does not contain this one; none if it extends it.
 
         It may have more seeds, learning rates, cuts and branches. All else must be equal.
         """
@@ -182,7 +182,7 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
 
 def read_plan(raw: bytes, path: Path, overrides: Sequence[str] = ()) -> Plan:
-    """The plan in what was read of a file; arguments and errors as in `load_plan`."""
+    """The plan in the bytes of a file; other arguments and errors as in `load_plan`."""
     try:
         content = yaml.load(decode_text(raw), _UniqueKeys)  # noqa: S506 a SafeLoader
     except UnicodeDecodeError as error:
@@ -197,7 +197,7 @@ def read_plan(raw: bytes, path: Path, overrides: Sequence[str] = ()) -> Plan:
 
 
 def checked_plan(content: Mapping[str, Any], path: Path) -> Plan:
-    """The plan that a mapping describes; `path` is what errors call it.
+    """The plan that a mapping describes; `path` is its name in errors.
 
     Raises:
         PlanError: Lists every mistake found, each with its key.
@@ -251,7 +251,7 @@ def _first_key(mapping: object, dotted: str) -> str:
 
 
 def _setting_names() -> list[str]:
-    """Every setting of every part of a plan, for the nearest match."""
+    """Names of all settings of all parts of a plan, to suggest one."""
     schema = Plan.model_json_schema()
     parts = [schema, *schema["$defs"].values()]
     return sorted({name for part in parts for name in part.get("properties", {})})

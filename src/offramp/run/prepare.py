@@ -1,4 +1,4 @@
-"""A plan made real: the cut backbone, the data, and every mistake they show, reported at once."""
+"""Prepare a plan: cut the backbone, load the data, and report all mistakes at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from offramp.task import check_output_shape, num_answers, training_labels
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a plan trains: checked, nothing run yet.
+    """Backbone and data of a plan, checked before anything is trained.
 
     Attributes:
-        backbone: Cut where the plan says.
+        backbone: The backbone, cut at the plan's places.
         splits: The data.
-        info: What the model will say of itself.
+        info: Origin and meaning of the model to train.
     """
 
     backbone: StagedBackbone
@@ -69,12 +69,12 @@ def prepare_run(
     """Build, load and cut what a plan names.
 
     Args:
-        plan: Checked by itself already.
+        plan: A plan that is valid by itself.
         backbone_file: `file.py:function` for a plan whose backbone is `python`.
         data: None loads what the plan names.
 
     Raises:
-        OfframpError: One mistake as itself; several as one PlanError that lists them all.
+        OfframpError: A single mistake is raised as it is, several as one PlanError.
     """
     mistakes = _Mistakes()
     module = mistakes.attempt("backbone", lambda: build_backbone(plan, backbone_file))
@@ -100,9 +100,9 @@ def prepare_run(
 
 
 def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...] | None:
-    """Inputs as the data gives them, or as the plan says where the data cannot be loaded.
+    """Sample inputs from the data, or from the plan if the data cannot be loaded.
 
-    None where neither tells.
+    None if neither gives the shapes.
     """
     if splits is not None:
         return tuple(torch.zeros(1, *shape) for shape in splits.train.input_shapes)
@@ -113,7 +113,7 @@ def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...] | Non
 def _check_targets(
     plan: Plan, backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes
 ) -> None:
-    """Labels against task and outputs, before any work."""
+    """Check labels against task and outputs before anything is computed."""
     if plan.task != splits.task:
         error = PlanError(
             f"the plan's task is {plan.task}, but its data is for {splits.task}. Set `task: "
@@ -129,7 +129,7 @@ def _check_targets(
 
 
 def _check_apart(calibration: Samples, test: Samples) -> None:
-    """Refuse to test on calibration samples, told by their ids or, as a whole, by content."""
+    """Refuse a test split that shares ids or all content with the calibration split."""
     fault = ""
     if calibration.ids is not None and test.ids is not None:
         shared = np.intersect1d(calibration.ids, test.ids)
@@ -157,7 +157,7 @@ def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:
 
 
 def backbone_facts(plan: Plan, backbone_file: str | None) -> dict[str, Any]:
-    """What the manifest keeps of where the backbone came from."""
+    """Origin of the backbone, as the manifest stores it."""
     facts: dict[str, Any] = {**plan.backbone.model_dump(), "weights_sha256": None}
     if backbone_file is not None:
         facts["function"] = short_name(backbone_file)
@@ -176,7 +176,7 @@ def _places(plan: Plan) -> dict[str, str | Cut]:
 def _cut_all(
     plan: Plan, module: nn.Module, sample: tuple[torch.Tensor, ...], mistakes: _Mistakes
 ) -> StagedBackbone | None:
-    """Cut at every place; if that fails, blame the places at fault and cut at the others."""
+    """Cut at every place. If that fails, report the wrong places and cut at the others."""
     places = _places(plan)
     unused = sorted(set(plan.cuts) - set(places))
     if unused:

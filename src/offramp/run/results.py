@@ -1,4 +1,4 @@
-"""RunResult: what a run found, how its table and its report show it."""
+"""RunResult: the results of a run, with its table and its report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,16 +35,16 @@ class RunResult:
     """A finished run.
 
     Attributes:
-        folder: Where it lies.
+        folder: The run folder.
         comparison: Every branch over all seeds, and the static rivals, on the test images.
-        exits: The chosen branches, on the test images.
-        quality: Of the chosen branches on the test images, and what they do at the plan's fixed
+        exits: The chosen branches on the test images.
+        quality: Quality of the chosen branches on the test images, also at the plan's fixed
             threshold, which carries no promise.
-        data_keys: What identifies the data of each split.
+        data_keys: Hashes that identify the data of each split.
         notes: What was left out, and why.
-        doubts: What in training labels and test answers looks like a mistake.
-        work_done: What the call that gave this trained and what it took from before, as a sentence;
-            empty where the run was only read.
+        doubts: Warnings about training labels and test answers that look like a mistake.
+        work_done: Sentence on what the call trained and what it kept; empty if the run was only
+            read.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class RunResult:
         seen: Measured,
         data_keys: Mapping[str, str],
     ) -> "RunResult":
-        """Compare and place what was seen."""
+        """Compare what was measured."""
         wanted = plan.evaluate
         comparison = compare(
             seen.trials,
@@ -107,7 +107,7 @@ class RunResult:
 def report_inputs(
     result: RunResult, seen: Measured, splits: Splits, facts: Mapping[str, Any]
 ) -> ReportInputs:
-    """What the report of a run shows; `facts` are those of `environment.json`."""
+    """Content of a run's report; `facts` are those of `environment.json`."""
     plan, model = result.plan, result.model
     fixed = fixed_policy(model.names, plan.evaluate.threshold)
     return ReportInputs(
@@ -124,7 +124,7 @@ def report_inputs(
 
 
 def _backbone_name(model: MultiExit, plan: Plan) -> str:
-    """As readers know it: its name in the zoo, or the user's file and function."""
+    """Name of the backbone in the zoo, or the user's file and function."""
     return str((model.info.backbone or {}).get("function", plan.backbone.name))
 
 
@@ -138,7 +138,7 @@ def fixed_policy(names: Sequence[str], threshold: float) -> ExitPolicy:
 
 
 def _quality(seen: Measured, threshold: float, class_names: Sequence[str]) -> Quality:
-    """Judged on the test images, temperatures from the calibration images."""
+    """Quality on the test images, with temperatures from the calibration images."""
     test = seen.outputs["test"]
     if test.task == "regression":
         return quality(test)
@@ -180,7 +180,7 @@ def _readable(facts: Mapping[str, Any], plan: Plan, splits: Splits) -> dict[str,
 
 
 def _classes(splits: Splits) -> dict[str, str]:
-    """How many training samples each class has."""
+    """Number of training samples of each class, as text."""
     if splits.task == "regression":
         return {}
     labels = splits.train.targets.astype(np.int64)

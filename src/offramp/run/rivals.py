@@ -1,4 +1,4 @@
-"""Static rivals: the whole backbone on smaller pictures, the honest test whether exits pay."""
+"""Static rivals: the whole backbone on smaller pictures, to test whether exits pay."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from offramp.task import Task, training_labels
 
 BATCH_SIZE = 64
 SAMPLE_SEED = 0
-"""Of the training images that batch-norm statistics are estimated on."""
+"""Seed for drawing the training images of new batch-norm statistics."""
 
 
 def why_no_rivals(samples: Samples, sizes: Sequence[int]) -> str | None:
-    """Why static rivals cannot be tried on these samples; None if they can, or none is wanted."""
+    """Reason why static rivals cannot be tried on these samples; None if there is none."""
     if not sizes or isinstance(samples.source, PictureSource):
         return None
     count = len(samples.input_shapes)
@@ -77,11 +77,11 @@ def static_rivals(
     The images are drawn at random, evenly over the classes.
 
     Args:
-        model: Its backbone is copied, never changed.
+        model: The model, whose backbone is copied.
         train: Pictures for the new statistics.
         test: Pictures for the accuracy.
         sizes: Shorter sides of the inputs, in pixels.
-        train_images: How many of `train` are used.
+        train_images: Largest number of pictures of `train` to use.
         progress: Called after each batch.
 
     Raises:
@@ -136,7 +136,7 @@ class _Smaller:
 
     @torch.no_grad()
     def estimate_statistics(self, pictures: Samples, count: int) -> int:
-        """Average the statistics of whole batches; gives the number of pictures used.
+        """Set the statistics to averages over whole batches; return the number of pictures used.
 
         Everything but batch norm stays in evaluation mode.
         """

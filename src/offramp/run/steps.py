@@ -1,4 +1,4 @@
-"""A plan to a run folder: the order of the steps. After a stop anywhere, the same call resumes."""
+"""The steps from a plan to a run folder. After any stop, the same call resumes."""
 
 import json
 import time
@@ -43,7 +43,7 @@ from offramp.training import fit_branches
 from offramp.training.checks import check_device
 
 CHECKED = "checked.json"
-"""In it, keys of the data whose files were all found readable."""
+"""File in the work folder with the keys of data that was checked in full."""
 
 
 def train(
@@ -62,20 +62,20 @@ def train(
 ) -> RunResult:
     """Train, answer and measure as a plan says, into a run folder.
 
-    A finished run of the same plan is only read. A plan that contains the run's own (it has more
-    seeds, learning rates, cuts or branches) extends it: what is trained stays as it is, the rest
-    is trained, and everything is answered again. A branch that failed because memory ran out is
-    tried again, unless `work/` was deleted.
+    A finished run of the same plan is only read. A larger plan (with more seeds, learning rates,
+    cuts or branches) extends the run: trained branches stay, the new ones are trained, and all
+    samples are answered again. A branch that failed because memory ran out is tried again, unless
+    `work/` was deleted.
 
     Args:
-        plan: What to do.
-        out: The run folder. An interrupted run in this folder is resumed.
+        plan: The plan.
+        out: The run folder; an interrupted run in it is resumed.
         splits: The data, if it is loaded already; None loads what the plan names.
         backbone_file: `file.py:function`, for a plan whose backbone is `python`.
         data_file: `file.py:function` that returns the splits, for a plan whose data is `python`.
-        data_root: Folder that the data has moved to, in place of the plan's. The run keeps it.
-        cache: Folder of taps that runs share; None keeps them in the run's own `work/cache`.
-        device: cpu, cuda or mps; the result's model is there.
+        data_root: Folder that the data has moved to; the run stores it.
+        cache: Folder of taps that runs share; None uses the run's own `work/cache`.
+        device: cpu, cuda or mps, where the result's model is afterwards.
         threads: CPU threads; None leaves torch's number.
         progress: Called with the state of each kind of work.
         clock: In seconds, for measured times.
@@ -84,7 +84,7 @@ def train(
         PlanError: The folder holds a run of a plan that this one does not contain, or the device
             is not available.
         BundleError: The folder has files of the names that a run writes, but holds no run.
-        OfframpError: Whatever is wrong with the plan, the data or the folder.
+        OfframpError: Something else is wrong with the plan, the data or the folder.
     """
     check_device(device)
     check_kind(plan, Plan, "plan", "Give a Plan, such as load_plan('plan.yaml').")
@@ -139,7 +139,7 @@ def evaluate(
     progress: Progress = silent,
     clock: Callable[[], float] = time.perf_counter,
 ) -> RunResult:
-    """Answer all splits again with a saved model; outputs, table and report are replaced.
+    """Answer all splits again with a saved model, and replace outputs, table and report.
 
     Arguments are those of `train`.
 
@@ -160,9 +160,9 @@ def evaluate(
 
 @contextmanager
 def _claim(folder: Path, plan: Plan) -> Iterator[None]:
-    """Write the plan down, so that a folder never mixes two; a refused plan leaves no claim.
+    """Write the plan into the folder, so that a folder never mixes two plans.
 
-    The claim of an interrupted run gives way to a plan that contains it.
+    A refused plan is removed again. The plan of an interrupted run is replaced by a larger one.
     """
     path = folder / PLAN
     before = path.read_bytes() if path.exists() else None
@@ -179,14 +179,14 @@ def _claim(folder: Path, plan: Plan) -> Iterator[None]:
 
 
 def _keep_plan(folder: Path, plan: Plan) -> None:
-    """Write a plan into its run, unless it is there, which may have comments."""
+    """Write a plan into its run, unless the file there, with its comments, says the same."""
     path = folder / PLAN
     if not path.exists() or load_plan(path) != plan:
         write_bytes(path, plan.to_yaml().encode())
 
 
 def _check_files(splits: Splits, work: Path, progress: Progress) -> None:
-    """Find all damaged files before training starts; a resumed run knows that they are good."""
+    """Find all damaged files before training starts; a resumed run does not check again."""
     keys = json.dumps(data_keys(splits)).encode()
     known = work / CHECKED
     if known.exists() and known.read_bytes() == keys:

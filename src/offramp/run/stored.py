@@ -1,4 +1,4 @@
-"""The files of a run folder: how a result is written into them and read back."""
+"""The files of a run folder: writing a result and reading it back."""
 
 import json
 from collections.abc import Mapping
@@ -36,13 +36,13 @@ _RIVALS_SCHEMA = "offramp rivals 1"
 def write_result(
     result: RunResult, seen: Measured, splits: Splits, facts: Mapping[str, Any]
 ) -> None:
-    """Replace the run folder's files as a whole; a calibrated policy stays if the exits do.
+    """Replace the run folder's files as a whole. A policy stays if the exits are the same.
 
     Args:
-        result: What was found.
-        seen: What it was found from.
+        result: The result.
+        seen: Its measurements.
         splits: The data.
-        facts: Of `environment.json`: machine, device, seconds.
+        facts: Content of `environment.json`: machine, device, seconds.
     """
     parts = result.model.parts
     content = {
@@ -68,7 +68,7 @@ def write_result(
 
 
 def _model_digest(folder: Path) -> str | None:
-    """Of the exits of a finished run; None where there is none."""
+    """Digest of the exits of a finished run; None if there is none."""
     if not is_stored(folder):
         return None
     digest: str = read_folder(folder, RUN).manifest["model_digest"]
@@ -88,7 +88,7 @@ def _metrics(result: RunResult, seen: Measured, splits: Splits) -> dict[str, Any
 
 
 def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResult:
-    """Read a finished run; nothing is computed but the intervals of the table.
+    """Read a finished run; only the intervals of the table are computed again.
 
     Raises:
         BundleError: The run is unfinished, or a file of it was changed.
@@ -111,11 +111,13 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """What is needed to evaluate a finished run again.
+    """A finished run, read to be evaluated again.
 
     Attributes:
-        data_keys: Of the data that the run was made with, by split.
-        training_seconds: What training took.
+        plan: Its plan.
+        model: Its model.
+        data_keys: Hashes of its data, by split.
+        training_seconds: Duration of its training.
     """
 
     plan: Plan
@@ -141,7 +143,7 @@ def outputs_of(split: str) -> str:
 
 
 def data_keys(splits: Splits) -> dict[str, str]:
-    """What identifies the samples of each split, their labels and preprocessing."""
+    """Hashes that identify samples, labels and preprocessing of each split."""
     return {name: images.content_key for name, images in splits.named().items()}
 
 

@@ -1,4 +1,4 @@
-"""Plan and model of a run folder, as they are read back."""
+"""Reading the plan and the model of a run folder."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from offramp.storage.manifest import RUN
 
 
 def plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, MultiExit]:
-    """Plan and model from what was read of a run, the file of weights among it.
+    """Plan and model from what was read from a run, including its weights.
 
     Raises:
         BundleError: It is no run of a plan, or plan or weights were changed.
@@ -35,7 +35,7 @@ def plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, M
 
 
 def _current(path: Path, plan: Plan) -> Plan:
-    """The plan of a run as its plan file has it: comments and paths of the data may change."""
+    """The plan in a run's plan file, whose comments and data paths may have changed."""
     if not path.exists():  # the manifest has the plan
         return plan
     try:
