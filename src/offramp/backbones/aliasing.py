@@ -1,4 +1,4 @@
-"""In-place operations: kept where no one can see them, made out of place where a cut would."""
+"""In-place operations: kept where nothing else reads the change, else made out of place."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -17,10 +17,10 @@ from offramp.errors import CutError
 
 @dataclass(frozen=True, eq=False)
 class Hazards:
-    """Who must run after an in-place operation although the graph does not say so.
+    """Dependencies on in-place operations that the graph does not show.
 
     Attributes:
-        after: For a node, the operations that change memory it reads under another name.
+        after: For each node, the operations that change memory which it reads under another name.
     """
 
     after: Mapping[fx.Node, frozenset[fx.Node]]
@@ -33,8 +33,8 @@ class Hazards:
 def read_what_was_written(graph: fx.Graph, values: Mapping[fx.Node, Value]) -> Hazards:
     """Make later readers of a tensor changed in place read the node that changed it.
 
-    After this the graph's arrows give the order of such operations, whatever stage they land in.
-    Where the change is seen through a view, an arrow cannot be drawn; those come back as hazards.
+    After this the graph's edges give the order of such operations, in whatever stage they end up.
+    No edge can be drawn if the change is seen through a view; those are returned as hazards.
     """
     # A reader behind the write must see the change, one before it must not; both hold as long as
     # the model's own order is kept. A cut does not keep it: a later reader may land in an earlier
@@ -61,7 +61,7 @@ def read_what_was_written(graph: fx.Graph, values: Mapping[fx.Node, Value]) -> H
 def make_out_of_place(root: nn.Module, node: fx.Node, name: str, hazards: Hazards) -> None:
     """Let an in-place operation return a new tensor and leave its input as it is.
 
-    A module gets a twin in `root` for this one call; its other calls stay as they are.
+    A module gets a second copy in `root` for this call; its other calls are not changed.
 
     Raises:
         CutError: There is no such form, or later operations need the changed input itself.
@@ -87,7 +87,7 @@ def make_out_of_place(root: nn.Module, node: fx.Node, name: str, hazards: Hazard
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """A copy with settings of its own over the same parameters and buffers.
+    """A copy with separate settings but the same parameters and buffers.
 
     Even the registries are shared, so that a move of one to another device or type moves both.
     """
@@ -130,7 +130,7 @@ def _without_underscore(target: Any) -> Callable[..., Any] | None:
 
 
 def _sets_inplace(node: fx.Node) -> bool:
-    """Turn the argument `inplace` off, by name or by place; say whether there was one."""
+    """Turn off the argument `inplace`, given by name or place; return whether there was one."""
     target: Any = node.target
     if node.kwargs.get("inplace") is True:
         node.kwargs = {**node.kwargs, "inplace": False}

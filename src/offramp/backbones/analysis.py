@@ -1,4 +1,4 @@
-"""A model ready to be cut: a frozen copy, its graph, and what every node gives on a sample."""
+"""Analysis of a model before it is cut: a frozen copy, its graph, and values on a sample."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from offramp.errors import CutError
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What is known of a model before it is cut.
+    """A model that is ready to be cut.
 
     Attributes:
         root: The frozen copy; the graph's targets are its attributes.
-        graph: The whole forward pass, every reader of a changed tensor behind its change.
-        fingerprint: Of the model as it was traced.
-        expected: What the model itself answers on the sample.
-        by_size: Whether sizes decided what was traced.
+        graph: The whole forward pass, in which readers of a changed tensor follow its change.
+        fingerprint: Fingerprint of the model as it was traced.
+        expected: The model's own answer on the sample.
+        by_size: Whether the graph depends on sizes of the sample.
     """
 
     root: nn.Module
@@ -45,7 +45,7 @@ class Analysis:
 
     @property
     def flow(self) -> Flow:
-        """Which node needs which in the graph as it is now."""
+        """Dependencies between the nodes of the current graph."""
         return Flow(self.graph, self.values, self.hazards)
 
 
@@ -77,7 +77,7 @@ def analyse(
 def _traced(
     root: nn.Module, sample: tuple[Tensor, ...], leaves: Sequence[type[nn.Module]]
 ) -> tuple[Traced, bool]:
-    """The graph of any size if there is one, else that of the sample's; and whether the latter."""
+    """The graph for any size, or else for the sample's size; and whether it is the latter."""
     try:
         return trace(root, sample, leaves), False
     except CutError:

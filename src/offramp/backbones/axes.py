@@ -1,7 +1,7 @@
-"""What each axis of a tensor in a backbone means: batch, channels, height, width.
+"""Meaning of the axes of tensors in a backbone: batch, channels, height, width.
 
-Nothing in a tensor says so. The graph runs on tensors without values for one sample, for three, and
-for inputs twice as high or twice as wide; the axes that change with one of these are that one's.
+Tensors do not state it. The graph runs on tensors without values for one sample, for three, and for
+inputs twice as high or twice as wide; the axes that change with one of these belong to it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from offramp.compute import FlopCounter, rehearse
 from offramp.errors import CutError
 
 Axis = Literal["batch", "channels", "height", "width", "positions", "windows", "other", "unknown"]
-"""`positions` is height and width in one axis, `windows` the batch and something else in one."""
+"""`positions` is height and width in one axis, `windows` batch and something else in one."""
 
 Axes = tuple[Axis, ...]
 
@@ -58,11 +58,11 @@ _FUNCTIONS_ON_MAPS = (
 
 @dataclass(frozen=True, eq=False)
 class Rehearsed:
-    """What running a graph without values showed.
+    """Results of running a graph without values.
 
     Attributes:
-        flops: Of each node that has any (2mac), for one sample.
-        axes: Of each node that gave one tensor.
+        flops: FLOPs of each node that has any (2mac), for one sample.
+        axes: Axes of each node that gives one tensor.
     """
 
     flops: Mapping[fx.Node, int]
@@ -91,7 +91,7 @@ def rehearse_graph(analysis: Analysis, inputs: tuple[Tensor, ...]) -> Rehearsed:
 
 
 def check_taps(backbone: StagedBackbone, cuts: Iterable[str]) -> None:
-    """Refuse taps that no branch can read sample by sample, or as a map.
+    """Refuse taps whose rows are not samples, or whose channels are not first.
 
     Raises:
         CutError: A tap at one of `cuts` does not have the batch as its first axis, is a map
@@ -144,7 +144,7 @@ def _check_tap(
 
 @dataclass(frozen=True, eq=False)
 class _Shapes(Generic[K]):
-    """Shapes of the same tensors for different inputs; absent where the model did not get there."""
+    """Shapes of the same tensors for different inputs, as far as the model got."""
 
     single: Mapping[K, Shape]
     several: Mapping[K, Shape]
@@ -177,7 +177,7 @@ class _Shapes(Generic[K]):
         return "unknown" if tall is None or wide is None else "other"
 
     def _changes(self, runs: Sequence[Mapping[K, Shape]], key: K, index: int) -> bool | None:
-        """Whether the size differs in any of `runs`; None where none of them got there."""
+        """Whether the size differs in any of `runs`; None if none of them got there."""
         shape = self.single[key]
         others = [each[key] for each in runs if len(each.get(key, ())) == len(shape)]
         return any(other[index] != shape[index] for other in others) if others else None
@@ -188,7 +188,7 @@ def _compare(
     measure: Callable[[tuple[Tensor, ...], dict[K, Shape]], None],
     inputs: tuple[Tensor, ...],
 ) -> _Shapes[K]:
-    """Measure again for several samples, and with each image in turn twice as high or wide."""
+    """Measure again for several samples, and for inputs twice as high or twice as wide."""
 
     def tried(given: Iterable[Tensor]) -> Mapping[K, Shape]:
         shapes: dict[K, Shape] = {}
@@ -243,14 +243,14 @@ def _shapes_of_taps(
 
 
 class _NormsPass(TorchFunctionMode):
-    """Lets batch norms return what they are given: the shape stays, and they take most time."""
+    """Makes batch norms return their input: shapes stay the same, and much time is saved."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if func is F.batch_norm and args else func(*args, **(kwargs or {}))
 
 
 class _Recorder(Interpreter):
-    """Interpreter that keeps each tensor's shape, and with a counter each node's FLOPs."""
+    """Interpreter that records each tensor's shape and, with a counter, each node's FLOPs."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Where a backbone is cut: places, taps, their order, and what no cut can be."""
+"""Cuts of a backbone: places, taps, their order, and checks."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Cut:
     """Where a backbone is cut and what branches read there.
 
     Attributes:
-        name: What plans, tables and files call it.
-        after: Places that the stage before the cut has to reach; the taps where left empty.
-        taps: Places whose tensors branches read; the places of `after` where left empty.
+        name: Name in plans, tables and files.
+        after: Places that the stage before the cut has to reach; the taps if left empty.
+        taps: Places whose tensors branches read; the places of `after` if left empty.
     """
 
     name: str
@@ -106,7 +106,7 @@ def in_order(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> list[Cut]:
 
 
 def _check_order(ordered: Sequence[tuple[str, frozenset[fx.Node]]]) -> None:
-    """Refuse a cut that runs nothing which the cuts before it have not run."""
+    """Refuse a cut whose stage would run nothing after the cuts before it."""
     reached: frozenset[fx.Node] = frozenset()
     for index, (name, reach) in enumerate(ordered):
         before = ordered[:index]
@@ -130,10 +130,10 @@ def _end(analysis: Analysis, place: str) -> fx.Node:
 
 
 def divide(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> Partition:
-    """The graph in stages, one cut after another.
+    """Divide the graph into stages, one cut after another.
 
     Raises:
-        CutError: Something that is not a tensor would have to cross a cut.
+        CutError: Something other than a tensor would have to cross a cut.
     """
     ends = [[_end(analysis, place) for place in each.places] for each in cuts]
     taps = [tuple(_end(analysis, place) for place in each.taps) for each in cuts]

@@ -1,4 +1,4 @@
-"""One row of the zoo's table: how a backbone is built, where it is cut, what it reads."""
+"""Rows of the zoo's table: how a backbone is built, where it is cut, what it reads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ PRETRAINED = "pretrained"
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What a caller of the zoo asks for.
+    """A request to build a backbone.
 
     Attributes:
-        num_outputs: Outputs in place of the backbone's own; None keeps those.
-        weights: None for random ones, `pretrained`, or a file; an architecture can depend on which
-            of the three it will hold.
-        download: Whether `pretrained` weights are fetched now. Where not, they will be copied in.
+        num_outputs: Number of outputs of a new top; None keeps the backbone's own.
+        weights: None for random weights, `pretrained`, or a file. The architecture can depend on
+            which of these it will hold.
+        download: Whether `pretrained` weights are downloaded now; otherwise they are copied later.
         options: Further arguments of the constructor.
         backbone_file: `path/to/file.py:function`.
     """
@@ -38,20 +38,20 @@ class Backbone:
     """One backbone that the zoo knows.
 
     Attributes:
-        name: As plans write it.
-        make: Builds it, with random weights or with the pretrained set.
+        name: Name in plans.
+        make: Function that builds it, with random weights or with the pretrained set.
         pretrained: Whether there is a set to download.
-        cuts: Named cuts, for use as keys of a plan's `branches`.
-        inputs: How each input is made for its weights; empty where that is not known.
-        unused: Beginnings of the names of weights for parts that it is built without.
-        shipped: File in `offramp/data/backbone` that holds its weights.
-        fixed: Why neither weights nor outputs nor options can be chosen; None where they can.
-        num_outputs: Of a fixed backbone, the number that may be asked for all the same.
-        published: Which weights file to get and from where, for errors; empty where any will do.
-        reads: Makes a state dict of weights in another form than torch's; None where a path is
-            not in that form.
-        refuses: Why a state dict is that of a similar network which gives other answers; None
-            where it is not.
+        cuts: Named cuts, which can be keys of a plan's `branches`.
+        inputs: Preprocessing that its weights expect of each input; empty if it is not known.
+        unused: Prefixes of weights for parts that it is built without.
+        shipped: File in `offramp/data/backbone` with its weights.
+        fixed: Reason why weights, outputs and options cannot be chosen; None if they can.
+        num_outputs: Number of outputs of a fixed backbone, which may be given.
+        published: Advice on which weights file to get, for errors; empty if there is none.
+        reads: Function that reads weights in another form than torch's as a state dict; it returns
+            None for a path that is not in that form.
+        refuses: Function that returns why a state dict belongs to a similar network with other
+            answers, or None.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""What a model itself answers on the sample, which its stages have to equal.
+"""The model's own answer on the sample, which its stages have to equal.
 
-All runs are those of frozen copies, without gradients and outside any autocast, so both sides take
-the same kernels: torch picks another one for some matrix products where a weight asks for
-gradients, and the last bits move (6e-7 in timm's pit models). The user's own module never runs.
+Only frozen copies run, without gradients and outside any autocast, so that both sides use the same
+kernels: for some matrix products torch chooses another kernel if a weight requires gradients, and
+the last bits differ (6e-7 in timm's pit models). The user's own module never runs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,16 +37,16 @@ ON_ACCELERATORS = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """Answers of a model on the sample, and on its first row in other company.
+    """Answers of a model on the sample, and on its first row together with other rows.
 
     Attributes:
-        warm: A frozen copy that has run: what its first call fills is filled.
-        answer: On the sample; None where the model does not give one tensor.
-        group: The first row and others; None where the model does not take another batch size.
-        group_answer: On the group.
-        drawn: Normal values in the sample's shape, which show what a sample of zeros hides; None
-            where an input is not of floats, or the model does not take such values.
-        drawn_answer: On them.
+        warm: A frozen copy that has run, so that buffers filled by the first call are filled.
+        answer: Answer on the sample; None if the model does not give one tensor.
+        group: The first row and others; None if the model does not take another batch size.
+        group_answer: Answer on the group.
+        drawn: Normal values in the sample's shape, which show what a sample of zeros hides; None if
+            an input does not hold floats, or the model does not take such values.
+        drawn_answer: Answer on these.
     """
 
     original: nn.Module
@@ -104,7 +104,7 @@ class Expected:
 
 
 def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Expected:
-    """Run a frozen copy of a model on the sample, beside other rows, and on normal values.
+    """Run a frozen copy of a model on the sample, with other rows, and on normal values.
 
     Raises:
         CutError: It does not run on the sample, or its answer is not a function of one row: it is
@@ -145,7 +145,7 @@ _MIXED = (
 
 
 def run_alone(model: nn.Module, inputs: Sequence[Tensor], seed: int = 0) -> Any:
-    """What a module gives for copies of the inputs, run `alone`."""
+    """Result of a module for copies of the inputs, run `alone`."""
     with alone(inputs, seed):
         return model(*(tensor.detach().clone() for tensor in inputs))
 
@@ -241,7 +241,7 @@ def _difference(given: Any, answer: Tensor) -> str:
 
 
 def _unsteady(model: nn.Module, sample: Sequence[Tensor]) -> str | None:
-    """Why a model answers the same sample differently, if it does."""
+    """Reason why a model gives different answers to the same sample, if it does."""
     first, fresh = frozen_copy(model), frozen_copy(model)
     answer = run_alone(first, sample)
     if not _same(run_alone(fresh, sample, seed=1), answer):
@@ -274,7 +274,7 @@ def _state(model: nn.Module) -> dict[str, object]:
 
 
 class _AutocastWatch(TorchFunctionMode):
-    """Notices whether any operation runs under autocast."""
+    """Detects operations that run under autocast."""
 
     seen = False
 

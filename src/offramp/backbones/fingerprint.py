@@ -23,7 +23,7 @@ from offramp.backbones.values import flat_tensors
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What a digest is computed from, whatever happens to the graph afterwards.
+    """The content of a digest, which does not change with the graph afterwards.
 
     Attributes:
         root: The module whose attributes the graph names.
@@ -39,7 +39,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, root: nn.Module, graph: fx.Graph) -> "Fingerprint":
-        """Of a graph as it was traced, before any cut."""
+        """Fingerprint of a graph as it was traced, before any cut."""
         paths = {
             op: tuple(dict.fromkeys(str(n.target) for n in graph.nodes if n.op == op))
             for op in ("call_module", "get_attr")
@@ -47,7 +47,7 @@ class Fingerprint:
         return cls(root, _code(graph), paths["call_module"], paths["get_attr"])
 
     def digest(self) -> str:
-        """SHA-256 over all of it as it is now."""
+        """SHA-256 over the current content."""
         hasher = hashlib.sha256(self.code.encode())
         tensors: dict[str, Tensor] = dict(self.root.named_parameters())
         tensors |= dict(self.root.named_buffers())
@@ -66,7 +66,7 @@ class Fingerprint:
 
 
 def _code(graph: fx.Graph) -> str:
-    """One line per node, which names others by their number."""
+    """One line per node; nodes are referred to by number."""
     nodes = [node for node in graph.nodes if node.target is not check_size]
     numbers = {node: f"%{index}" for index, node in enumerate(nodes)}
     spell = Speller(numbers).spell

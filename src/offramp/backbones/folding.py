@@ -1,4 +1,4 @@
-"""Quicker copies of stages: batch norms folded into convolutions, channels last in memory."""
+"""Faster copies of stages: batch norms folded into convolutions, channels last in memory."""
 
 import copy
 from collections import Counter
@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from offramp.backbones.stage import Live, Stage
 
 TOLERANCE = 1e-4
-"""Greatest difference to what the stages give, as a fraction of each tensor's greatest value."""
+"""Largest difference from the stages' tensors, as a fraction of each tensor's largest value."""
 
 # exactly these: what derives from them may standardise its weights or switch between several
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv2dSame)
@@ -24,17 +24,17 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
 def quickened(
     stages: Sequence[Stage], shapes: Sequence[tuple[int, ...]], device: torch.device
 ) -> list[Stage]:
-    """Copies on `device` that give the same to within TOLERANCE, sooner where they can.
+    """Copies on `device` that give the same tensors to within TOLERANCE, if possible faster.
 
-    Batch norms are folded, and on the CPU maps lie channels last, which a trial on ten backbones
-    found as fast at worst and 1.5 times as fast at best. A model may look at the layout, though
-    (`view` of a map fails), so the copies are run against the stages on random inputs: where they
-    fail or differ, the layout is given up, then the folding.
+    Batch norms are folded, and on the CPU maps are stored with channels last. On ten backbones that
+    was between as fast and 1.5 times as fast. A model may depend on the layout (`view` of a map
+    fails), so the copies are compared with the stages on random inputs: if they fail or differ, the
+    layout is given up, and then the folding.
 
     Args:
-        stages: The first ones of a backbone; they and their tensors stay as they are.
-        shapes: Of the inputs, without the batch axis.
-        device: Where the copies go.
+        stages: The first stages of a backbone, which are not changed.
+        shapes: Shapes of the inputs, without the batch axis.
+        device: Device of the copies.
     """
     return quickened_with_way(stages, shapes, device)[0]
 
@@ -42,7 +42,7 @@ def quickened(
 def quickened_with_way(
     stages: Sequence[Stage], shapes: Sequence[tuple[int, ...]], device: torch.device
 ) -> tuple[list[Stage], str]:
-    """As `quickened`, with the way that was taken, which decides the last bits of the taps."""
+    """Copies as of `quickened`, and how they were made, which decides the taps' last bits."""
     ways = {"folded": [folded(stage) for stage in stages]}
     if device.type == "cpu":
         last = [_ChannelsLast.of(stage) for stage in ways["folded"]]
@@ -54,10 +54,10 @@ def quickened_with_way(
 
 
 def folded(stage: Stage) -> Stage:
-    """A copy in which each convolution takes in the batch norm that alone reads it.
+    """A copy in which each batch norm is folded into the convolution before it.
 
-    A pair is left as it is where the convolution's own output is needed elsewhere, where either
-    module is used twice or hooked, and where the norm keeps no running statistics.
+    A pair is not folded if the convolution's output is needed elsewhere, if either module is used
+    twice or has hooks, or if the norm has no running statistics.
     """
     quick = copy.deepcopy(stage)
     body = quick.body
@@ -72,7 +72,7 @@ def folded(stage: Stage) -> Stage:
 
 
 class _ChannelsLast(Stage):
-    """A stage whose maps (B, C, H, W) and weights lie channels last in memory."""
+    """A stage whose maps (B, C, H, W) and weights are stored with channels last."""
 
     @classmethod
     def of(cls, stage: Stage) -> Stage:
@@ -111,7 +111,7 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def _fold(body: fx.GraphModule, node: fx.Node, modules: Mapping[str, nn.Module]) -> None:
-    """Put a norm's factors into the convolution before it; its activation stays in its place."""
+    """Fold a norm's factors into the convolution before it; its activation stays."""
     before = node.all_input_nodes[0]
     conv = cast(nn.Conv2d, modules[str(before.target)])
     norm = cast(nn.BatchNorm2d, modules[str(node.target)])
@@ -144,7 +144,7 @@ def _agree(
 
 
 def _run(stages: Sequence[Stage], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """All that the stages give for two random inputs."""
+    """All tensors that the stages give for two random inputs."""
     weight = next((value for stage in stages for value in stage.parameters()), torch.zeros(()))
     draw = torch.Generator().manual_seed(0)
     live: Live = tuple(torch.randn(2, *shape, generator=draw).to(weight) for shape in shapes)

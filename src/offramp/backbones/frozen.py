@@ -1,4 +1,4 @@
-"""A frozen copy of a model: its own modules and buffers, over the user's parameter storage."""
+"""A frozen copy of a model: separate modules and buffers, shared parameter storage."""
 
 import threading
 from copy import deepcopy
@@ -13,7 +13,7 @@ from offramp.backbones.values import flat_tensors
 from offramp.errors import CutError
 
 _SHARED = (type(threading.Lock()), type(threading.RLock()), ModuleType)
-"""What cannot be copied and holds nothing of the model's."""
+"""Types that cannot be copied and hold nothing of the model."""
 
 
 class Shared:
@@ -77,7 +77,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _memo(model: nn.Module) -> dict[int, Any]:
-    """What a deep copy shall find instead of copying it, by the original's id."""
+    """Objects that a deep copy uses instead of copying, by the original's id."""
     memo: dict[int, Any] = {
         id(weight): nn.Parameter(weight.detach(), requires_grad=False)
         for weight in model.parameters()
@@ -93,7 +93,7 @@ def _memo(model: nn.Module) -> dict[int, Any]:
 
 
 def check_model(model: object) -> None:
-    """Refuse what is not a module whose Python code can be followed.
+    """Refuse anything but a module whose Python code can be traced.
 
     Raises:
         CutError: It is TorchScript, lazy, a class, a state dict or something else.

@@ -10,10 +10,10 @@ from offramp.errors import CutError
 
 
 def find_leaves(model: nn.Module, leaves: Sequence[type[nn.Module] | str]) -> tuple[type, ...]:
-    """The classes in `leaves`; a name means a class, or a base class, of the model's own modules.
+    """The classes in `leaves`; names refer to classes, or base classes, of the model's modules.
 
-    A name may be qualified (`package.module.Class`) or not. Nothing is imported for it, so a
-    name from a file can only choose among what the model is made of.
+    A name may be qualified (`package.module.Class`) or not. Nothing is imported for it, so a name
+    from a file can only choose among classes of the model.
 
     Raises:
         CutError: The model is not one, an entry is neither, or a name fits none of these classes
@@ -54,7 +54,9 @@ def _find(entry: type | str, own: Sequence[type]) -> type:
         return found[0]
     if found:
         names = ", ".join(map(_qualified, found))
-        raise CutError(f"The leaf {entry!r} fits several classes: {names}. Give one in full.")
+        raise CutError(
+            f"The leaf {entry!r} fits several classes: {names}. Give the full name of one."
+        )
     near = difflib.get_close_matches(entry, [c.__name__ for c in own], n=3, cutoff=0.4)
     hint = f" Nearest: {', '.join(near)}." if near else ""
     raise CutError(f"The backbone has no module of the class {entry!r}, named as a leaf.{hint}")

@@ -15,7 +15,7 @@ from offramp.backbones.entry import Backbone, BuildRequest
 from offramp.preprocess import ImagePreprocess
 
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
-"""Heads that only serve training, by torchvision's name of the model."""
+"""Auxiliary heads for training, by torchvision's name of the model."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Library:
     """A library of backbones.
 
     Attributes:
-        names: All names that it lists.
-        knows: Whether it can build a name; more than it lists, for timm's tags.
-        backbone: The row of a name that it knows.
+        names: Function that lists its names.
+        knows: Function that tells whether it can build a name; with timm's tags these are more.
+        backbone: Function that returns the row of a known name.
     """
 
     names: Callable[[], list[str]]
@@ -85,7 +85,7 @@ def _torchvision_preprocess(preset: Any) -> ImagePreprocess:
 
 
 def _replace_classifier(model: nn.Module, num_outputs: int) -> None:
-    """Put a new layer in place of the last dense or convolutional one, as all of these end."""
+    """Replace the last dense or convolutional layer, with which all these models end."""
     layers = [
         (path, layer)
         for path, layer in model.named_modules()
@@ -118,7 +118,7 @@ def _make_timm(model: str, request: BuildRequest) -> nn.Module:
 
 
 def _timm_inputs(model: str) -> tuple[ImagePreprocess, ...]:
-    """What the weights were evaluated with; empty where ImagePreprocess has no such setting."""
+    """Preprocessing of the weights' evaluation; empty if ImagePreprocess cannot express it."""
     config = timm.models.get_pretrained_cfg(model)
     if config is None:
         return ()

@@ -1,8 +1,7 @@
-"""Which tensors are maps, channels before height and width, by the layers that read and give them.
+"""Which tensors are maps (channels, height, width), judged by the layers around them.
 
-Sizes show nothing where a model takes pictures of one size only. There a map is what a layer on
-maps reads or gives, and what is made from a map, or into one, by operations that keep its axes in
-their order.
+If a model takes pictures of only one size, sizes do not tell. Then a tensor is a map if a layer on
+maps reads or gives it, or if operations that keep the order of axes connect it with a map.
 """
 
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ _AXES = 4
 
 
 class MapWatch(TorchFunctionMode):
-    """Follows every operation that runs inside."""
+    """Observes every operation that runs in its block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +33,7 @@ class MapWatch(TorchFunctionMode):
         return self._first(id(tensor)) in {self._first(each) for each in self._maps}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation, and note what its tensors have in common."""
+        """Run the operation, and note which tensors have the same axes."""
         made = func(*args, **(kwargs or {}))
         self._note(
             getattr(func, "__name__", ""), _of_four_axes((args, kwargs)), _of_four_axes(made)
@@ -54,7 +53,7 @@ class MapWatch(TorchFunctionMode):
                         self._alike[self._first(id(other))] = self._first(id(one))
 
     def _first(self, key: int) -> int:
-        """What stands for all tensors whose axes are in the same order."""
+        """Representative of all tensors with the same order of axes."""
         while (above := self._alike.get(key, key)) != key:
             key = above
         return key

@@ -1,4 +1,4 @@
-"""Names for places in a backbone, and which tensor each of them means."""
+"""Names of places in a backbone, and the tensor that each refers to."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -14,12 +14,12 @@ from offramp.errors import CutError
 
 @dataclass(frozen=True, eq=False)
 class Names:
-    """Every name that means one tensor, and why the others do not.
+    """All names of places.
 
     Attributes:
-        nodes: The node behind each usable name; a module's name means its output.
-        modules: Those names that are module paths.
-        refused: Module paths that do not name one tensor, each with the reason and the cure.
+        nodes: Node of each usable name; a module's name refers to its output.
+        modules: Names that are module paths.
+        refused: Module paths that do not refer to one tensor, each with reason and advice.
     """
 
     nodes: Mapping[str, fx.Node]
@@ -27,7 +27,7 @@ class Names:
     refused: Mapping[str, str]
 
     def find(self, name: str) -> fx.Node:
-        """The node that `name` means.
+        """The node that `name` refers to.
 
         Raises:
             CutError: No such place, or it does not name one tensor.
@@ -62,7 +62,7 @@ def name_places(traced: Traced, values: Mapping[fx.Node, Value]) -> Names:
 def _name_outputs(
     traced: Traced, repeated: set[str], values: Mapping[fx.Node, Value]
 ) -> tuple[dict[str, fx.Node], dict[str, str]]:
-    """Nodes by the paths of the modules that give them, and the paths that name no tensor."""
+    """Nodes by the path of their module, and the paths that do not refer to one tensor."""
     nodes: dict[str, fx.Node] = {}
     refused: dict[str, str] = {}
     for path, calls in traced.outputs.items():
@@ -85,7 +85,7 @@ def _name_outputs(
 
 
 def _shared_paths(traced: Traced) -> Iterator[tuple[str, str]]:
-    """The path that a module is traced by, with each other path of the same module."""
+    """For each further path of a module, the path by which it is traced."""
     paths: dict[int, list[str]] = {}
     for path, module in _every_path(traced.root, "", ()):
         paths.setdefault(id(module), []).append(path)
@@ -97,7 +97,7 @@ def _shared_paths(traced: Traced) -> Iterator[tuple[str, str]]:
 def _every_path(
     module: nn.Module, path: str, above: tuple[nn.Module, ...]
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Modules by all of their paths, also where one is reached by several."""
+    """Modules by all of their paths, of which a module may have several."""
     yield path, module
     for name, child in module._modules.items():
         if child is not None and child not in (*above, module):

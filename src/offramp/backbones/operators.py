@@ -1,4 +1,4 @@
-"""Operators that change their left side, which FX by itself would trace as if they did not."""
+"""Operators that change their left operand, which FX alone would trace as if they did not."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -21,11 +21,11 @@ OUT_OF_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType
         operator.ixor: operator.xor,
     }
 )
-"""The twin of each such operator that gives a new tensor."""
+"""For each such operator, the one that returns a new tensor."""
 
 
 class ChangingProxy(fx.Proxy):
-    """A proxy whose `x += y` and `x[i] = y` are recorded as what they are.
+    """A proxy that records `x += y` and `x[i] = y` as changes in place.
 
     FX makes `x = x + y` of the first, which is another program where `x` has a second name, and
     slower; the second it refuses. Nodes of `+=` still get the name that FX gives: `add`.

@@ -1,4 +1,4 @@
-"""Which stage runs which node, and which tensors are alive between two stages."""
+"""Partition: the nodes of each stage, and the tensors between stages."""
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Partition:
 
 
 class Flow:
-    """Which node needs which in a graph: its arrows and the hidden ones of in-place operations."""
+    """Dependencies in a graph: its edges, and the hidden ones of in-place operations."""
 
     def __init__(self, graph: fx.Graph, values: Mapping[fx.Node, Value], hazards: Hazards) -> None:
         self.values = values
@@ -43,11 +43,11 @@ class Flow:
         self._after = hazards.after
 
     def needs(self, node: fx.Node) -> set[fx.Node]:
-        """Nodes that must have run just before `node`."""
+        """Nodes that `node` depends on directly."""
         return {*node.all_input_nodes, *self._after.get(node, ())}
 
     def ancestors(self, ends: Iterable[fx.Node]) -> set[fx.Node]:
-        """`ends` and all that they need, directly or not."""
+        """`ends` and all nodes that they depend on, directly or indirectly."""
         found: set[fx.Node] = set()
         waiting = list(ends)
         while waiting:
@@ -58,7 +58,7 @@ class Flow:
         return found
 
     def is_computed(self, node: fx.Node) -> bool:
-        """Whether the node has a stage of its own."""
+        """Whether the node is assigned to a stage."""
         if node.op in ("placeholder", "output"):
             return False
         return self.values[node].kind in ("tensor", "pack") or not node.users
@@ -143,7 +143,7 @@ def extracted_from(node: fx.Node) -> fx.Node | None:
 
 
 def unpack(graph: fx.Graph, values: Mapping[fx.Node, Value]) -> bool:
-    """Give every reader of a whole tuple its items instead, so that tensors cross cuts singly.
+    """Replace whole tuples by their items for every reader, so that single tensors cross cuts.
 
     Returns whether anything was changed.
     """

@@ -1,4 +1,4 @@
-"""All places where a backbone can be cut, with what a single cut there carries and costs."""
+"""All places where a backbone can be cut, with sizes and costs of a cut there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ class Place:
     """A tensor after which a backbone can be cut.
 
     Attributes:
-        name: The shortest module path that means it, else its node's name.
-        aliases: Its other names.
+        name: Shortest module path of the tensor, or else the name of its node.
+        aliases: Other names.
         kind: Which of the two the name is.
-        shape: Without the first axis, which is the batch at most places.
-        axes: What each axis means, the first one too.
-        ends_block: Whether a module that holds others ends here and nothing else stays alive.
-        live_tensors: How many tensors one cut there carries.
-        live_bytes: Their size for one sample.
-        flops: What must run for it (2mac), for one sample.
+        shape: Shape without the first axis, which is the batch at most places.
+        axes: Meaning of each axis, including the first.
+        ends_block: Whether a module with submodules ends here and no other tensor is alive.
+        live_tensors: Number of tensors that cross a cut here.
+        live_bytes: Size of these for one sample.
+        flops: FLOPs up to here (2mac), for one sample.
         flops_share: The same as a share of the whole network, 0 to 1.
     """
 
@@ -52,7 +52,7 @@ class Listing:
     """The places of a backbone in graph order.
 
     Attributes:
-        total_flops: Of the whole network with its top, one sample, 2mac.
+        total_flops: FLOPs of the whole network with its top (2mac), for one sample.
         num_outputs: Size of the answer's last axis.
     """
 
@@ -131,7 +131,7 @@ def _holds_modules(analysis: Analysis, name: str) -> bool:
 
 
 class _Reach:
-    """Ancestors and readers of every node as bit sets, so that each cut is cheap to look at."""
+    """Ancestors and readers of every node as bit sets, for a quick look at each cut."""
 
     def __init__(self, flow: Flow) -> None:
         self.order = flow.order
@@ -162,7 +162,7 @@ class _Reach:
         return bool(self._ancestors[node] & self._computed)
 
     def splits_a_pack(self, node: fx.Node) -> bool:
-        """Whether a later stage would need a whole tuple, which `cut` refuses to hand over."""
+        """Whether a later stage would need a whole tuple, which cannot cross a cut."""
         return any(self._values[each].kind == "pack" for each in self.live_after(node))
 
     def needs(self, node: fx.Node, other: fx.Node) -> bool:

@@ -1,6 +1,6 @@
-"""Functions that a model carries in its attributes, pointed at a copy's modules.
+"""Rebind functions in a model's attributes to the modules of its copy.
 
-A deep copy takes functions as they are. One that closes over the user's module (`old =
+A deep copy does not copy functions. One that closes over the user's module (`old =
 m.bn.forward; m.bn.forward = lambda x: old(x) * 2`) would run that module inside the stages, and
 with it move the user's batch-norm statistics.
 """
@@ -20,7 +20,7 @@ Memo = dict[int, Any]
 
 
 class Rebound:
-    """A function whose modules follow when it is copied with what holds it."""
+    """A function whose modules are copied with it."""
 
     def __init__(self, function: FunctionType, memo: Memo) -> None:
         self.function = _rebuilt(function, memo)
@@ -51,7 +51,7 @@ def rebind(copy: nn.Module, memo: Memo) -> None:
 
 
 def _function_in(value: Any) -> FunctionType | None:
-    """The function that a function, bound method or partial runs."""
+    """The function behind a function, bound method or partial."""
     if isinstance(value, MethodType):
         value = value.__func__
     elif isinstance(value, functools.partial):
@@ -95,7 +95,7 @@ def _parts_of(value: Any) -> Iterable[Any]:
 
 
 def cells_of(function: FunctionType) -> list[Any]:
-    """What a function closes over, as far as it has been set."""
+    """Variables that a function closes over, as far as they are set."""
     return [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
 
 

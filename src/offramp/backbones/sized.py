@@ -1,8 +1,8 @@
-"""Tracing with the sample's values at hand, for a forward that decides by sizes.
+"""Tracing with the sample's values, for a forward that depends on sizes.
 
-FX by itself cannot follow `if h > 7`, `int(h * 1.5)` or `view(*x.shape[:2], -1)`. Here every node
-also runs on the sample, so that a proxy can answer them. What a size decided is checked again by a
-node of its own whenever the stages run: another size that would decide otherwise is refused, never
+FX alone cannot follow `if h > 7`, `int(h * 1.5)` or `view(*x.shape[:2], -1)`. Here every node
+also runs on the sample, so that a proxy knows the answer. Each decision by a size is checked by a
+node whenever the stages run: inputs of a size that would decide differently are refused, never
 answered wrongly. Decisions by the values of a tensor are still refused.
 """
 
@@ -25,10 +25,10 @@ _OF_SHAPE = frozenset(
 
 
 def check_size(found: object, expected: object, where: str) -> None:
-    """Refuse inputs for which the model would have taken another way than it was traced on.
+    """Refuse inputs for which the model would have taken another path than the traced one.
 
     Raises:
-        ShapeError: A decision by size turns out otherwise than on the sample.
+        ShapeError: A decision by size differs from that on the sample.
     """
     if found != expected:
         raise ShapeError(
@@ -159,7 +159,7 @@ def _held(value: Any) -> Any:
 
 
 def _tells_values(kind: str, target: Any, read: Sequence[SizedProxy]) -> bool:
-    """Whether a node's plain result depends on what tensors hold."""
+    """Whether a node's plain result depends on the values of tensors."""
     if target is getattr or target is len or (kind == "call_method" and target in _OF_SHAPE):
         return any(proxy.by_values for proxy in read if not isinstance(proxy.held, Tensor))
     return any(proxy.by_values or flat_tensors(proxy.held) for proxy in read)

@@ -1,4 +1,4 @@
-"""Values spelled in words that are the same in every process, for the fingerprint.
+"""Values as text that is the same in every process, for the fingerprint.
 
 A user's function is spelled by its code and by everything that it closes over or reads as a global
 variable, a user's object by its class and attributes, an array or tensor by its bytes. Functions
@@ -29,7 +29,7 @@ _KNOWN = ("torch", "torchvision", "timm")
 _BY_NAME = frozenset({*_KNOWN, "offramp", "numpy", *sys.stdlib_module_names} - {"__main__"})
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 NOT_SETTINGS = frozenset({*vars(nn.Module()), "inplace", "device"})
-"""What decides no value: the machinery of a module, where it writes, and where it lies."""
+"""Attributes that do not affect results: internals of modules, devices, addresses."""
 
 
 def plain_tensors(tensor: Tensor) -> tuple[Tensor, ...]:
@@ -45,7 +45,7 @@ def plain_tensors(tensor: Tensor) -> tuple[Tensor, ...]:
 
 
 def bytes_of(tensor: Tensor) -> list[memoryview]:
-    """The memory of a tensor, wherever it lies."""
+    """The bytes of a tensor on any device."""
     return [
         part.cpu().contiguous().flatten().view(torch.uint8).numpy().data
         for part in plain_tensors(tensor)
@@ -53,11 +53,11 @@ def bytes_of(tensor: Tensor) -> list[memoryview]:
 
 
 class Speller:
-    """Spells values; a value that is a part of itself is spelled by how far above it stands.
+    """Writes values as text; a value inside itself is written as its distance upwards.
 
     Args:
-        numbers: How each node of a graph is spelled.
-        paths: Modules of the model by id, whose weights the fingerprint has anyway.
+        numbers: Text of each node of a graph.
+        paths: Modules of the model by id, whose weights are in the fingerprint already.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Speller:
         self._known: dict[int, str] = {}
 
     def spell(self, value: Any) -> str:
-        """A value in words."""
+        """A value as text."""
         if isinstance(value, fx.Node):
             return self._numbers[value]
         if isinstance(value, np.generic):

@@ -16,10 +16,10 @@ Live = tuple[Tensor, ...]
 
 
 class Stage(nn.Module):
-    """The part of a backbone between two cuts, frozen for good.
+    """The part of a backbone between two cuts, permanently frozen.
 
-    A module around it can still set `requires_grad` of its parameters, past any method here;
-    running the stage takes that back before a gradient can reach them.
+    A module around it can still set `requires_grad` of its parameters; running the stage clears it
+    before a gradient can reach them.
 
     Shape:
         live, a tuple of tensors -> (live, taps), both tuples: what later stages need, and what
@@ -31,7 +31,7 @@ class Stage(nn.Module):
         self.body = body
 
     def forward(self, live: Live) -> tuple[Live, Live]:
-        """Run the stage on what the one before left alive."""
+        """Run the stage on the live tensors of the stage before."""
         if torch.is_grad_enabled():
             self.requires_grad_(False)
         live, taps = self.body(*live)

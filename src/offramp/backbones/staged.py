@@ -25,7 +25,7 @@ from offramp.spec import FeatureShape, TapShape, dims
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """What a staged backbone remembers outside its state, and so outside its registry."""
+    """Data that a staged backbone keeps outside its state dict."""
 
     original: nn.Module
     fingerprint: Fingerprint
@@ -48,14 +48,14 @@ def _precision(module: nn.Module) -> torch.dtype | None:
 class StagedBackbone(nn.Module):
     """A frozen backbone as a list of stages.
 
-    Frozen means three things, and all three hold for good: no parameter takes a gradient, batch
-    norm and dropout stay in evaluation mode even after `.train()`, and no buffer changes. Where a
-    module around it sets `requires_grad` of all its parameters, the stages clear it again as they
-    run. Only `.train()` on a module inside a stage gets past this. The parameters lie in the
-    memory of the model that was cut; modules and buffers are its own.
+    Frozen means: parameters never get gradients, batch norm and dropout stay in evaluation mode
+    even after `.train()`, and buffers do not change. If a module around it sets `requires_grad` of
+    all its parameters, the stages clear it when they run. Only `.train()` on a module inside a
+    stage has an effect. Parameters share memory with the model that was cut; modules and buffers
+    are separate.
 
     Attributes:
-        stages: One more than there are cuts, in graph order.
+        stages: The stages in graph order, one more than there are cuts.
         places: The cuts in graph order, each with places and taps.
         tap_shapes: Shapes of each cut's taps, by its name.
         input_shapes: Shapes of the inputs, without the batch axis.
@@ -118,7 +118,7 @@ class StagedBackbone(nn.Module):
         return self.output_shape[-1] if self.output_shape else 1
 
     def features(self, cut: str) -> TapShape | tuple[TapShape, ...]:
-        """What a branch at `cut` is built for: its tap's shape, or all of them if it has several.
+        """Shape of the tap at `cut`, or of all its taps, for building a branch.
 
         Raises:
             CutError: There is no such cut.
@@ -127,7 +127,7 @@ class StagedBackbone(nn.Module):
         return shapes[0] if len(shapes) == 1 else shapes
 
     def zero_taps(self, cut: str, device: torch.device | str | None = None) -> tuple[Tensor, ...]:
-        """Zeros in the shapes of a cut's taps, for one sample, as exact as they are now.
+        """Zeros in the shapes of a cut's taps, for one sample, in the current precision.
 
         Raises:
             CutError: There is no such cut.
@@ -168,9 +168,9 @@ class StagedBackbone(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Answer as the frozen model would, bit for bit.
 
-        That is the model that was cut, in evaluation mode and with weights that ask for no
-        gradients. Where they do ask, torch takes another kernel for some matrix products even
-        under `no_grad`, and the last bits of its answer move (5e-7).
+        The frozen model is the one that was cut, in evaluation mode and with weights that do not
+        require gradients. If they do, torch chooses another kernel for some matrix products even
+        under `no_grad`, and the last bits of the answer differ (5e-7).
         """
         self.check_inputs(inputs)
         live: Live = inputs
@@ -197,7 +197,7 @@ class StagedBackbone(nn.Module):
         return tuple(costs)
 
     def _sample(self) -> Live:
-        """The first sample, where the weights are now and as exact as they are now."""
+        """The first sample, on the current device and in the current precision."""
         weight, sample = next(self.parameters(), None), self._kept.sample
         if weight is None:
             return sample
@@ -208,7 +208,7 @@ class StagedBackbone(nn.Module):
         )
 
     def weights_digest(self) -> str:
-        """SHA-256 of all that decides the answer: operations, settings, weights; never the cuts."""
+        """SHA-256 of all that decides the answer: operations, settings, weights, but not cuts."""
         return self._kept.fingerprint.digest()
 
 
@@ -221,11 +221,11 @@ def cut(
 ) -> StagedBackbone:
     """Cut a model at named places into frozen stages; the model itself stays as it is.
 
-    The stages run one after another give the answer of the frozen model bit for bit: in evaluation
-    mode, with weights that ask for no gradients. This is checked on the sample and, where all
-    inputs are of floats, on normal values in its shape, which also show what a sample of zeros
-    would hide. A place is a module path, meaning that module's output, or a node name as
-    torchvision's NodePathTracer gives it.
+    The stages, run one after another, give the answer of the frozen model bit for bit: in
+    evaluation mode, with weights that do not require gradients. This is checked on the sample and,
+    if all inputs hold floats, on normal values in its shape, which also show what a sample of zeros
+    would hide. A place is a module path, which refers to that module's output, or a node name as in
+    torchvision's NodePathTracer.
 
     Args:
         model: Any module that torch.fx can trace and that returns one tensor.
@@ -253,7 +253,7 @@ def cut(
 
 
 def _to_change(analysis: Analysis, flow: Flow, parts: Partition) -> list[fx.Node]:
-    """In-place operations that would change what someone outside their stage holds."""
+    """In-place operations that would change a tensor needed outside their stage."""
     held = {node for group in (*parts.live, *parts.taps) for node in group}
     found = []
     for writer, stage in parts.stage_of.items():

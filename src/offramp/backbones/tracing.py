@@ -34,7 +34,7 @@ _MAKERS = (torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """What tracing a model found.
+    """Result of tracing a model.
 
     Attributes:
         root: The model that was traced; the graph's targets are its attributes.
@@ -51,10 +51,10 @@ class Traced:
 
 
 class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no types
-    """NodePathTracer that also keeps what every call of every module returned.
+    """NodePathTracer that also keeps the result of every call of every module.
 
-    The model is called as its user calls it, by `__call__` with the inputs alone: hooks on the
-    root and a replaced forward run, and other arguments stay at their defaults.
+    The model is called as by its user, by `__call__` with only the inputs: hooks on the root and a
+    replaced forward run, and other arguments keep their defaults.
     """
 
     def __init__(self, leaves: Sequence[type[nn.Module]] = (), inputs: Sequence[str] = ()) -> None:
@@ -80,7 +80,7 @@ class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no ty
         return call, [self.root, *map(self._placeholder, range(len(self.inputs)))]
 
     def trace_on(self, model: nn.Module, sample: Sequence[Tensor]) -> fx.Graph:
-        """The graph of `model`; what `sample` holds does not matter here."""
+        """The graph of `model`; the values in `sample` are not used here."""
         graph: fx.Graph = self.trace(model)
         return graph
 
@@ -102,7 +102,7 @@ class PathTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no ty
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Trace a call of a module, or record it whole, and keep what it gave."""
+        """Trace a call of a module, or record it whole, and keep its result."""
         path = self.path_of_module(m)
         try:
             result = super().call_module(m, forward, args, kwargs)
@@ -205,7 +205,7 @@ def input_names(model: nn.Module, num_inputs: int) -> list[str]:
 
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Undo what forward sets on its modules, which while tracing are proxies."""
+    """Undo attributes that forward sets on its modules, which are proxies while tracing."""
     before = [(module, dict(vars(module))) for module in model.modules()]
     try:
         yield
@@ -218,7 +218,7 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _in_python(model: nn.Module) -> Iterator[None]:
-    """Let scripted functions that a forward names run as the Python they were made from."""
+    """Run scripted functions of a forward as the Python that they were made from."""
     spaces = {id(space): space for m in model.modules() if (space := _globals_of(m))}
     scripted = [
         (space, name, value)

@@ -1,4 +1,4 @@
-"""What each node of a graph computes, seen by running the graph once on a sample."""
+"""Values of the nodes of a graph, from one run on a sample."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Kind = Literal["tensor", "pack", "plain", "weight"]
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What one node gave.
+    """Value of a node.
 
     Attributes:
         kind: What sort of value it is.

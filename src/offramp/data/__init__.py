@@ -1,4 +1,4 @@
-"""Data sets: what a plan may name, and batches of whatever the user brings."""
+"""Data sets: the kinds of a plan, and data sets of users."""
 
 from typing import Annotated
 

@@ -1,7 +1,7 @@
-"""Views: each image flipped, shifted or partly erased, the same way whenever a view is asked for.
+"""Views: images flipped, shifted or partly erased, in the same way for each view number.
 
-What happens to a sample is drawn from a stream of its own, named by seed, view and place. So a view
-depends neither on the order nor on the size of batches, and torch's own generators are left alone.
+The change of a sample is drawn from its own random stream, named by seed, view and place. So a view
+does not depend on the order or size of batches, and torch's own generators are not used.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Data sets that a user brings: anything with `len` and `[i]`, or a pair of arrays."""
+"""Data sets of users: anything with `len` and `[i]`, or a pair of arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -78,10 +78,10 @@ def _check_map_style(data: Any) -> None:
 
 
 class _Seen:
-    """What each of N samples was when it was first read; another reading has to agree.
+    """Content of each of N samples at its first reading, with which later readings must agree.
 
-    A cache is found by a hash of the content and filled by a second reading. Were the two allowed
-    to differ, the taps of one content would be kept under the key of another.
+    A cache is found by a hash of the content and filled by a second reading. If the two differed,
+    taps of one content would be stored under the key of another.
     """
 
     def __init__(self, count: int) -> None:
@@ -106,7 +106,7 @@ class _Seen:
 
 
 class _First(NamedTuple):
-    """Kind and shapes of a data set's samples, learned from the first that were read."""
+    """Kind and shapes of a data set's samples, from the first that were read."""
 
     row: int
     kind: str

@@ -12,7 +12,7 @@ from torch import Tensor
 from offramp.errors import DataError, ShapeError
 
 PROBED = 12
-"""Samples of a user's data set that are read twice in a row, to see that they stay the same."""
+"""Number of samples of a user's data set that are read twice, to see whether they change."""
 
 PROBE_SEED = 0
 """Of their choice."""
@@ -83,7 +83,7 @@ def probe_items(dataset: MapDataset) -> dict[int, Item]:
 
 
 def parts_of(values: Sequence[Tensor | None], target: Any) -> list[Tensor | None]:
-    """All that makes a sample what it is."""
+    """All tensors of a sample: inputs and target."""
     return [*values, torch.as_tensor(target)]
 
 

@@ -1,4 +1,4 @@
-"""PictureFiles: what becomes of picture files once they are listed, whatever lists them."""
+"""PictureFiles: checking, drawing and loading of picture files that some kind of data lists."""
 
 import hashlib
 import logging
@@ -31,7 +31,7 @@ _NAMED = 3  # images that a warning names; it counts the others
 
 
 class PictureFiles(PictureSettings):
-    """How listed files are checked and divided, the same for every kind of data that has them.
+    """How listed files are checked and divided, the same for every kind of data with files.
 
     Attributes:
         held_out: Shares to draw from the held-out pictures where some splits have none.
@@ -157,7 +157,7 @@ def _check_present(files: Listing, splits: NDArray[np.str_], *, all_classes: boo
 
 
 def _warn_of_shared(files: Listing, splits: NDArray[np.str_], digests: NDArray[np.str_]) -> None:
-    """Say so when one image is in several splits: results on it would look too good."""
+    """Warn if an image is in several splits, since results on it would look too good."""
     pairs = {*zip(splits.tolist(), digests.tolist(), strict=True)}
     counts = Counter(digest for _, digest in pairs)
     shared = sorted(digest for digest, count in counts.items() if count > 1)

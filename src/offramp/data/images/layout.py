@@ -1,4 +1,4 @@
-"""Where the image files of a folder are, and which split and class each belongs to."""
+"""Layout of a folder of image files: split and class of each file."""
 
 import difflib
 import logging
