@@ -42,7 +42,7 @@ def test_a_final_exit_near_chance_is_named_with_likely_causes() -> None:
     [doubt] = doubts_of_answers(guesses)
     assert "hardly does better than guessing: averaged over 5 classes" in doubt
     assert "guessing on 20.0 %. Likely causes: labels" in doubt
-    assert "mean and deviation" in doubt
+    assert "mean and standard deviation" in doubt
 
 
 def test_chance_is_judged_by_class_where_one_class_is_most_of_the_data() -> None:

@@ -23,8 +23,9 @@ _SHOWN = 5
 
 _CAUSES = (
     "Likely causes: labels that number the classes in another order than the network was trained "
-    "with; inputs prepared otherwise than there (size, order of channels, mean and deviation); "
-    "weights that were not loaded, or are for other classes."
+    "with; inputs prepared in another way (size, order of channels, mean and standard deviation); "
+    "weights that were not loaded, or are for other classes; batch-norm statistics of a short "
+    "training, which are far from those of the data."
 )
 
 
