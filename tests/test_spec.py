@@ -33,7 +33,7 @@ def test_all_mistakes_are_listed_a_line_each() -> None:
         SLViT(patch=0, dim=-1)
 
 
-def test_a_rule_over_several_settings_is_told_in_its_own_words() -> None:
+def test_a_rule_over_several_settings_has_its_own_message() -> None:
     with pytest.raises(PlanError, match=r"1 mistake: padding has 3 numbers for 2 layers"):
         ConvBranch(layers=2, padding=(1, 2, 3))
 

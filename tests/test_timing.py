@@ -9,7 +9,7 @@ from offramp.errors import PlanError
 from offramp.timing import measure_ms
 
 
-def test_a_timing_is_the_median_and_the_outer_deciles_of_the_calls_behind_the_warmup() -> None:
+def test_a_timing_is_the_median_and_the_outer_deciles_of_the_calls_after_the_warmup() -> None:
     lasting_ms = list(range(11))
     reads = iter(list(accumulate(step for ms in lasting_ms for step in (1.0, ms / 1000))))
     calls = []

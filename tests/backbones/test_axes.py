@@ -136,7 +136,9 @@ def test_every_input_shows_its_own_axes() -> None:
         ("dense", r"'dense' is a map with its channels last, \(1, 4, 6, 6\) for one sample"),
     ],
 )
-def test_taps_whose_rows_or_channels_lie_elsewhere_are_refused(place: str, expected: str) -> None:
+def test_taps_whose_rows_are_not_samples_or_whose_channels_are_last_are_refused(
+    place: str, expected: str
+) -> None:
     backbone = cut(Mixed(), ["act", place], SAMPLE)
     with pytest.raises(CutError, match=expected):
         check_taps(backbone, backbone.cuts)

@@ -47,7 +47,7 @@ def test_cuts_at_one_place_are_the_two_that_are_named() -> None:
     assert "Cuts 'both' and 'again' are at one place" in told
 
 
-def test_a_cut_that_the_earlier_ones_cover_together_is_told_so() -> None:
+def test_a_cut_that_earlier_cuts_cover_together_is_refused() -> None:
     told = refusal(["left", "right", Cut("both", taps=("left", "right"))])
     assert "Cut 'both' needs nothing" in told
     assert "'left', 'right' together" in told
@@ -86,6 +86,6 @@ class Failing(nn.Module):
     ("by_value", "text"),
     [(False, r"by zero\. The sample is what"), (True, r"decide here\. A cut needs")],
 )
-def test_what_python_says_ends_with_a_full_stop(by_value: bool, text: str) -> None:
+def test_messages_of_python_end_with_a_full_stop(by_value: bool, text: str) -> None:
     with pytest.raises(CutError, match=text):
         cut(Failing(by_value), ["first"], torch.zeros(1, 3, 4, 6))

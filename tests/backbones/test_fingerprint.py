@@ -265,7 +265,7 @@ def filled_with(k: float) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_what_functions_and_objects_of_a_layer_hold_counts(name: str) -> None:
+def test_contents_of_functions_and_objects_of_a_layer_count(name: str) -> None:
     first, again, other = (digest(partial(HELD[name], k), (Kept,)) for k in (2.0, 2.0, 3.0))
     assert first == again
     assert first != other
@@ -297,7 +297,7 @@ for name in HELD:
 
 
 @pytest.mark.slow
-def test_another_process_spells_what_layers_hold_alike() -> None:
+def test_another_process_spells_the_content_of_layers_in_the_same_way() -> None:
     code = HELD_ELSEWHERE.format(folder=str(Path(__file__).parent))
     one, two = (
         subprocess.run(

@@ -102,7 +102,7 @@ class Clip(nn.Module):
         return result
 
 
-def test_weights_of_five_axes_are_no_obstacle_and_maps_still_lie_channels_last() -> None:
+def test_weights_of_five_axes_are_accepted_and_maps_are_stored_channels_last() -> None:
     stages = stages_of(cut(lively(Clip()), ["block"], IMAGES))
     quick = quickened(stages, [(3, 13, 9)], CPU)
     (values,) = all_of(quick, IMAGES)[:1]
@@ -143,7 +143,7 @@ class Skip(nn.Module):
 
 
 @pytest.mark.parametrize("way", ["read twice", "convolution twice", "norm twice"])
-def test_what_is_shared_is_not_folded(way: str) -> None:
+def test_shared_modules_are_not_folded(way: str) -> None:
     stage = first_stage(Skip(way), nn.ReLU())
     quick = folded(stage)
     assert norms(quick) == 1

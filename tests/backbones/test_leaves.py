@@ -73,7 +73,7 @@ def test_a_staged_backbone_knows_the_leaves_it_was_cut_with(network: nn.Module) 
         ("Odder", r"leaves=\['Odder'\]"),
     ],
 )
-def test_what_names_no_class_of_the_model_is_refused(leaves: object, told: str) -> None:
+def test_a_leaf_that_is_not_a_class_of_the_model_is_refused(leaves: object, told: str) -> None:
     class First:
         class Twin(nn.Identity): ...
 

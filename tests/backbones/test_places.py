@@ -37,7 +37,7 @@ def efficientnet() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [Net, pytest.param(efficientnet, marks=pytest.mark.slow)])
-def test_what_the_listing_says_is_what_a_cut_there_carries_and_costs(
+def test_the_listing_states_what_a_cut_there_carries_and_costs(
     make: Callable[[], nn.Module],
 ) -> None:
     model, sample = make(), torch.randn(1, 3, 32, 32)

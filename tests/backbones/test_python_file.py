@@ -32,7 +32,7 @@ def test_a_python_file_gives_the_backbone_and_may_import_from_its_folder(tmp_pat
         ("import no_such_module", "make", "failed with ModuleNotFoundError"),
     ],
 )
-def test_a_python_file_that_gives_no_module_is_refused(
+def test_a_python_file_that_returns_no_module_is_refused(
     tmp_path: Path, text: str, function: str, expected: str
 ) -> None:
     place = python_file(tmp_path, text).replace(":make", f":{function}")

@@ -32,7 +32,7 @@ def test_no_part_of_a_new_backbone_is_in_training_mode() -> None:
     assert not any(module.training for module in backbone().modules())
 
 
-def test_a_stage_takes_no_gradients_when_told_to() -> None:
+def test_a_stage_never_requires_gradients() -> None:
     staged = backbone()
     staged.stages[0].requires_grad_()
     assert not any(weight.requires_grad for weight in staged.parameters())

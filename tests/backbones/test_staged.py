@@ -134,7 +134,7 @@ def test_two_stages_compose_to_the_model_bit_for_bit(place: str) -> None:
     equal_bits(walk_and_check(backbone, [images(2)]), answer(model, images(2)))
 
 
-def test_all_cuts_at_once_compose_to_the_model_and_change_nothing_handed_out() -> None:
+def test_many_cuts_together_compose_to_the_model_and_change_no_tensor_in_place() -> None:
     model = seeded(SmallNet)
     backbone = cut(model, PLACES[::-1], images(2))
     assert backbone.cuts == tuple(PLACES)
@@ -162,7 +162,7 @@ def test_shapes_leave_out_the_batch_axis() -> None:
     assert backbone.num_outputs == 11
 
 
-def test_what_a_branch_is_built_for_is_one_shape_or_all_of_them() -> None:
+def test_a_branch_is_built_for_one_shape_or_for_all_of_a_cut() -> None:
     both = Cut("both", after=("block1",), taps=("block1", "stem.0"))
     backbone = cut(seeded(SmallNet), [both, "flatten"], images(4))
     assert backbone.features("flatten") == (7,)
@@ -390,7 +390,7 @@ def test_flops_of_the_stages_are_for_one_image_and_sum_to_the_whole() -> None:
     assert rest == 2 * conv + 2 * 7 * 11
 
 
-def test_the_original_is_kept_for_a_twin_but_is_no_part_of_the_module() -> None:
+def test_the_original_is_kept_but_is_not_a_submodule() -> None:
     model = seeded(SmallNet)
     backbone = cut(model, ["block1"], images(1))
     assert backbone.original is model

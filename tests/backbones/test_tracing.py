@@ -88,7 +88,7 @@ def test_too_many_inputs_are_counted() -> None:
 
 
 @pytest.mark.parametrize("sample", [(), torch.tensor(1.0), (torch.zeros(1, 3), 4)])
-def test_a_sample_that_is_no_batch_of_tensors_is_refused(sample: tuple[Tensor, ...]) -> None:
+def test_a_sample_that_is_not_a_batch_of_tensors_is_refused(sample: tuple[Tensor, ...]) -> None:
     with pytest.raises(CutError, match="tensor with a batch axis"):
         cut(Outer(), ["first"], sample)
 
@@ -130,7 +130,7 @@ def test_a_model_that_changes_its_own_buffer_is_refused() -> None:
     assert model.seen == 0
 
 
-def test_a_model_that_cannot_be_copied_is_told_so() -> None:
+def test_a_model_that_cannot_be_copied_is_refused_with_the_reason() -> None:
     model: Any = nn.Conv2d(3, 4, 1)
     model.kept = (step for step in range(3))
     with pytest.raises(CutError, match=r"Conv2d cannot be copied .*generator.*__deepcopy__"):

@@ -194,7 +194,7 @@ def test_a_nest_that_a_leaf_reads_whole_crosses_no_cut() -> None:
     assert torch.equal(cut(model, ["bn"], IMAGES, leaves=leaves)(OTHERS), model(OTHERS))
 
 
-def test_sizes_beside_a_tensor_cross_a_cut_where_they_are_traced() -> None:
+def test_sizes_returned_with_a_tensor_cross_a_cut_if_they_are_traced() -> None:
     model = PassesSizes().requires_grad_(False)
     assert torch.equal(cut(model, ["mid"], IMAGES)(OTHERS), model(OTHERS))
 
@@ -484,7 +484,7 @@ class Logs(nn.Module):
         return x + 1
 
 
-def test_a_model_that_takes_no_normal_values_is_cut_on_its_sample() -> None:
+def test_a_model_that_refuses_normal_values_is_checked_on_its_sample_only() -> None:
     model = nn.Sequential(Logs(), Net()).eval()
     backbone = cut(model, ["1.first"], torch.zeros_like(IMAGES), leaves=[Logs])
     with torch.no_grad():
@@ -527,7 +527,7 @@ def enlarges_rounding(self: Net, x: Tensor) -> Tensor:
     return x + 1e6 * (x / rows * rows - x)
 
 
-def test_rounding_that_a_network_enlarges_is_no_dependence_on_other_samples() -> None:
+def test_rounding_that_a_network_enlarges_is_not_taken_for_dependence_on_other_samples() -> None:
     model = net(enlarges_rounding)
     with torch.no_grad():
         assert torch.equal(cut(model, ["bn"], IMAGES)(IMAGES), model(IMAGES))

@@ -100,7 +100,7 @@ def test_names_and_wrappers_of_training_scripts_are_understood(tmp_path: Path) -
         assert all(torch.equal(loaded[key], state[key]) for key in state)
 
 
-def test_what_lies_beside_a_prefixed_network_is_named_without_the_rest(tmp_path: Path) -> None:
+def test_only_weights_outside_a_prefixed_network_are_named(tmp_path: Path) -> None:
     state = {f"model.{name}": tensor for name, tensor in build(NAME).state_dict().items()}
     del state["model.fc.bias"]
     torch.save({"state_dict": state | {"criterion.weight": torch.ones(2)}}, tmp_path / "w.pth")

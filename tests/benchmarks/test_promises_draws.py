@@ -15,7 +15,7 @@ DROPS = (0.0005, 0.01, 0.03)
 
 
 @pytest.mark.parametrize("method", ["ltt", "ucb"])
-def test_limits_asked_for_together_are_answered_as_one_by_one(method: Method) -> None:
+def test_limits_given_together_are_answered_as_one_by_one(method: Method) -> None:
     drawn = POOL.drawn(np.random.default_rng(0).integers(len(POOL), size=900))
     together = answered(method, 0.1, drawn, DROPS, seed=7)
     for drop in DROPS:

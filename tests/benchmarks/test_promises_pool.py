@@ -30,7 +30,7 @@ def test_a_policy_is_judged_as_it_would_answer(thresholds: Thresholds) -> None:
     assert judged.saved == pytest.approx(1 - policy.cost(outputs).mean() / whole)
 
 
-def test_all_levels_at_once_are_judged_like_one_policy_after_the_other() -> None:
+def test_all_levels_together_are_judged_like_single_policies() -> None:
     pool = small(abilities=(1.0, 1.3, 1.6, 2.2))
     levels = Levels(pool, [np.quantile(scores, [0.1, 0.5, 0.8]) for scores in pool.scores])
     rest: Thresholds = (None, 0.85, None)

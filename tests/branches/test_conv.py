@@ -54,7 +54,7 @@ def test_the_order_is_convolution_activation_pooling() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_the_last_relu_behind_the_pooling_changes_nothing(
+def test_the_last_relu_after_the_pooling_changes_nothing(
     layers: int,
 ) -> None:
     branch = ConvBranch(layers=layers, dropout=0.0).build(MAP, 5)

@@ -68,7 +68,7 @@ def test_a_setting_added_later_with_a_default_moves_no_key() -> None:
     assert key(LaterConv(stride=2)) != key(ConvBranch())
 
 
-def test_a_setting_given_at_its_default_is_no_other_setting() -> None:
+def test_a_setting_given_at_its_default_changes_no_key() -> None:
     assert key(SLViT(patch=4, error_predictor=False)) == key(SLViT())
 
 

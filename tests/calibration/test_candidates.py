@@ -28,7 +28,7 @@ def test_rungs_are_at_equal_steps_in_rank() -> None:
     np.testing.assert_allclose(fired, np.arange(1, 9) / 8)
 
 
-def test_with_few_values_thresholds_lie_between_them() -> None:
+def test_with_few_values_thresholds_are_between_them() -> None:
     rungs = rungs_of(np.array([[1.0, 3, 2, 3, 1], [1, 1, 1, 1, 1]]))
     np.testing.assert_array_equal(rungs.thresholds[0], [2.5, 1.5, 1])
     np.testing.assert_array_equal(rungs.thresholds[1], [1])

@@ -47,7 +47,7 @@ def test_a_killed_calibration_leaves_the_old_policy_or_the_new(
     assert set(seen) == {False, True}
 
 
-def test_a_policy_of_outputs_that_were_replaced_meanwhile_is_not_stored(
+def test_a_policy_is_not_stored_if_its_outputs_were_replaced_in_the_meantime(
     run: Path, made_up: Callable[[int], ExitOutputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibrate(run, 60)

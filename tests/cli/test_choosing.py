@@ -105,7 +105,9 @@ def test_a_watch_of_a_menu_asks_which_policy_answered(menu: Path) -> None:
     assert called("watch", menu, "--max-drop", "0.6").exit_code == 0
 
 
-def test_lines_of_a_watch_name_the_policy_at_the_end_and_beside(single: Path) -> None:
+def test_json_lines_of_a_watch_name_the_policy_at_the_end_and_text_on_standard_error(
+    single: Path,
+) -> None:
     result = called("watch", single, "--jsonl")
     [end] = map(json.loads, result.stdout.splitlines())
     assert end["policy"]["file"] == str(single / "policy.json")

@@ -82,7 +82,7 @@ def test_a_budget_is_kept_and_comes_without_a_promise(rows: Path, tmp_path: Path
     assert policy.cost(ExitOutputs.load(rows)).mean() <= 60
 
 
-def test_what_cannot_be_certified_writes_no_policy(rows: Path, tmp_path: Path) -> None:
+def test_a_request_that_cannot_be_certified_writes_no_policy(rows: Path, tmp_path: Path) -> None:
     path = tmp_path / "none.json"
     with pytest.raises(NoPolicyError):
         told(run("calibrate", str(rows), "--max-drop", "0.000001", "--out", str(path)))
@@ -169,7 +169,7 @@ def test_a_simulation_of_a_bare_file_asks_for_the_policy(rows: Path) -> None:
         told(run("simulate", str(rows), "--rate", "50", "--deadline-ms", "9"))
 
 
-def test_a_file_that_is_no_policy_is_refused(rows: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_policy_is_refused(rows: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text("[1, 2]")
     with pytest.raises(BundleError, match="calibrate"):
@@ -266,14 +266,14 @@ def test_a_watch_can_look_at_one_answer_in_several(rows: Path, policy: Path) -> 
     assert "one answer in 3. exit mix: 20 answers" in text
 
 
-def test_a_line_that_is_no_answer_is_named(rows: Path, policy: Path) -> None:
+def test_a_line_that_is_not_an_answer_is_named(rows: Path, policy: Path) -> None:
     with pytest.raises(DataError, match="line 2 of the stream is 'sure'"):
         told(run("watch", str(rows), "--policy", str(policy), given="1\nsure\n"))
 
 
 @pytest.mark.parametrize("line", ["0,1,1", "0,2", "0,-1", "0,", "0,sure", "9", "-1"])
 @pytest.mark.parametrize("piped", [True, False])
-def test_what_a_watch_cannot_read_is_named_by_its_line(
+def test_a_line_that_a_watch_cannot_read_is_named_by_its_number(
     rows: Path, policy: Path, tmp_path: Path, line: str, piped: bool
 ) -> None:
     stream = tmp_path / "answers.txt"

@@ -176,7 +176,7 @@ def test_resumed_work_counts_its_pace_from_where_it_started() -> None:
     assert lines == ["taps: 80/100", "taps: 90 % (90/100), 0:30 left"]
 
 
-def test_what_is_no_terminal_gets_lines_without_control_codes(
+def test_output_that_is_not_a_terminal_gets_lines_without_control_codes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as some services for continuous integration set it

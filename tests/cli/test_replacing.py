@@ -90,7 +90,9 @@ def test_the_advice_of_the_refusal_works(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["other content", "a score of the user's own"])
-def test_what_cannot_be_read_may_hold_a_promise(run: Path, tmp_path: Path, kind: str) -> None:
+def test_a_file_that_cannot_be_read_may_hold_a_promise(
+    run: Path, tmp_path: Path, kind: str
+) -> None:
     file = tmp_path / "mine.json"
     if kind == "other content":
         file.write_text("exit,share\n0,0.3\n")

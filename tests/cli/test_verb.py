@@ -59,7 +59,7 @@ def tried(*words: str) -> Result:
         ["tradeoff", "none.npz", "--debug"],
     ],
 )
-def test_debugging_raises_the_error_wherever_the_flag_stands(
+def test_debugging_raises_the_error_for_the_flag_in_any_place(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["offramp", *words])
@@ -71,7 +71,7 @@ def test_standard_output_holds_the_result_only() -> None:
     assert tried().stdout == "the result\n"
 
 
-def test_what_else_is_told_goes_to_standard_error() -> None:
+def test_all_other_messages_go_to_standard_error() -> None:
     assert tried().stderr == "a note\na print of the user's own file\nwork: 3/7\n"
 
 

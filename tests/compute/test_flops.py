@@ -382,7 +382,7 @@ def test_a_counter_counts_the_same_with_and_without_gradients(mode: type) -> Non
         assert counter.total == count_flops(branch, (features,), convention)
 
 
-def test_a_counter_leaves_nothing_behind_even_after_an_error() -> None:
+def test_a_counter_removes_its_hooks_even_after_an_error() -> None:
     def fail(inputs: Tensor) -> None:
         raise RuntimeError("on purpose")
 

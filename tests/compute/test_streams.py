@@ -28,7 +28,7 @@ def test_streams_differ_in_any_part_order_and_type_of_their_key() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_the_same_key_draws_the_same_numbers_whatever_came_before() -> None:
+def test_the_same_key_draws_the_same_numbers_regardless_of_earlier_draws() -> None:
     with seeded("work", 3):
         first = draw()
     draw()
@@ -40,7 +40,7 @@ def test_the_same_key_draws_the_same_numbers_whatever_came_before() -> None:
     assert first != other
 
 
-def test_the_callers_generator_goes_on_as_if_nothing_had_been_drawn() -> None:
+def test_the_callers_generator_continues_as_if_nothing_had_been_drawn() -> None:
     torch.manual_seed(5)
     expected = draw() + draw()
     torch.manual_seed(5)

@@ -52,7 +52,7 @@ def test_switches_are_turned_back_after_an_error() -> None:
     assert state() == before
 
 
-def test_what_is_not_asked_for_stays_and_nesting_unwinds_in_order() -> None:
+def test_switches_that_are_not_given_stay_and_nesting_unwinds_in_order() -> None:
     before = state()
     with torch_switches():
         assert state() == before

@@ -95,7 +95,7 @@ def test_pairs_of_picture_and_label_are_prepared_too() -> None:
     )
 
 
-def test_inputs_that_are_no_pictures_stay_as_they_are(features: Table) -> None:
+def test_inputs_that_are_not_pictures_are_not_changed(features: Table) -> None:
     samples = as_samples(features, keys=("x", "y"), preprocess=PREPROCESS)
     np.testing.assert_array_equal(_inputs(samples), np.stack(features["x"]))
 

@@ -113,7 +113,7 @@ def test_a_shift_moves_both_ways_by_every_whole_number_and_repeats_the_edge() ->
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
 @pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (40, 3), (1, 30), (32, 32)])
-def test_at_most_the_share_asked_for_is_erased_as_one_rectangle(
+def test_at_most_the_given_share_is_erased_as_one_rectangle(
     share: float, shape: tuple[int, int]
 ) -> None:
     image = torch.ones(2, *shape)

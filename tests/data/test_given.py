@@ -25,7 +25,7 @@ def test_all_samples_come_in_turn_and_the_last_batch_is_short() -> None:
     assert torch.equal(values, torch.from_numpy(INPUTS).float())
 
 
-def test_samples_come_in_the_order_asked_for() -> None:
+def test_samples_come_in_the_given_order() -> None:
     first, second = as_samples(_pair()).batches(2, order=[10, 3, 3])
     assert first.rows.tolist() == [10, 3]
     assert second.targets.tolist() == [3]
@@ -100,7 +100,7 @@ def test_a_label_that_is_not_finite_is_refused() -> None:
 
 
 @pytest.mark.parametrize("label", ["cat", None])
-def test_a_label_that_is_no_number_is_refused(label: object) -> None:
+def test_a_label_that_is_not_a_number_is_refused(label: object) -> None:
     with pytest.raises(DataError, match="which is not a number"):
         next(as_samples([(INPUTS[0], label)]).batches(1))
 
@@ -130,7 +130,7 @@ def test_a_changing_number_of_inputs_is_refused() -> None:
 
 
 @pytest.mark.parametrize("item", [INPUTS[0], (INPUTS[0],), {"image": INPUTS[0], "label": 1}])
-def test_an_item_that_is_no_pair_is_refused(item: object) -> None:
+def test_an_item_that_is_not_a_pair_is_refused(item: object) -> None:
     with pytest.raises(DataError, match="not a pair"):
         next(as_samples([item]).batches(1))
 
@@ -159,7 +159,7 @@ def test_a_batch_without_samples_is_refused(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize("data", [iter(_pair()), 7, (INPUTS, LABELS, LABELS), (INPUTS, [0, 1])])
-def test_what_is_no_data_set_is_refused(data: Any) -> None:
+def test_an_object_that_is_not_a_data_set_is_refused(data: Any) -> None:
     with pytest.raises(DataError, match=r"a data set needs len\(\) and \[i\]"):
         as_samples(data)
 
@@ -169,7 +169,7 @@ def test_arrays_of_differing_length_are_refused() -> None:
         as_samples((INPUTS, LABELS[:10]))
 
 
-def test_a_pair_whose_inputs_are_no_arrays_is_refused() -> None:
+def test_a_pair_whose_inputs_are_not_arrays_is_refused() -> None:
     with pytest.raises(DataError, match="must be arrays or tensors"):
         as_samples(("images", LABELS))
 

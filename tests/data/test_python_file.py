@@ -84,7 +84,9 @@ def test_target_names_are_optional_and_the_task_is_that_of_the_plan(returning: R
     assert (splits.target_names, splits.task) == ((), "regression")
 
 
-def test_splits_may_hold_whatever_a_dict_may_and_keep_their_facts(returning: Returning) -> None:
+def test_splits_may_hold_the_same_data_sets_as_a_dict_and_keep_their_facts(
+    returning: Returning,
+) -> None:
     given = "Splits.of(parts(), target_names=['metres'], task='regression', skipped=('x',))"
     splits = splits_from(returning(given), "classification")
     assert isinstance(splits, Splits)
@@ -93,7 +95,7 @@ def test_splits_may_hold_whatever_a_dict_may_and_keep_their_facts(returning: Ret
 
 
 @pytest.mark.parametrize(("greys", "same"), [((0.5,) * 4, True), ((0.5, 0.5, 0.5, 0.4), False)])
-def test_pictures_carry_their_preprocessing_where_all_are_prepared_alike(
+def test_pictures_carry_their_preprocessing_if_all_are_prepared_in_the_same_way(
     returning: Returning, greys: tuple[float, ...], same: bool
 ) -> None:
     inputs = splits_from(returning(f"pictures{greys}"), "classification").inputs
@@ -118,7 +120,7 @@ def test_pictures_carry_their_preprocessing_where_all_are_prepared_alike(
         ("exit('no data')", PlanError, "failed with SystemExit: no data"),
     ],
 )
-def test_what_is_not_four_splits_is_refused_with_the_place(
+def test_anything_but_four_splits_is_refused_with_the_place(
     returning: Returning, expression: str, error: type[OfframpError], expected: str
 ) -> None:
     with pytest.raises(error, match=expected):

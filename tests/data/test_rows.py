@@ -66,7 +66,9 @@ def test_the_first_five_rows_at_fault_are_listed_and_the_others_counted(tmp_path
         ('name,label\na,ant\n"b,bee\nc,cow\n', r"from line 3 on: unexpected end .* quotes"),
     ],
 )
-def test_what_is_not_a_table_is_refused(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_a_file_that_is_not_a_table_is_refused(
+    tmp_path: Path, content: str | bytes, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         read_rows(_file(tmp_path, content))
 

@@ -220,7 +220,7 @@ def test_dependent_answers_give_one_warning_and_its_advice_works(make_watch: Mak
     assert "depend" not in str(thinned)
 
 
-def test_every_kth_answer_is_used_whatever_the_division_into_calls(make_watch: Make) -> None:
+def test_every_kth_answer_is_used_however_calls_divide_the_answers(make_watch: Make) -> None:
     exits = stream(3000, 0.2, 0.8)
     single, thinned, parts = (make_watch([500, 500], every=every) for every in (1, 3, 3))
     (alarm,) = single.update(exits[::3])

@@ -98,7 +98,7 @@ def test_constant_scores_have_an_auroc_of_one_half() -> None:
 
 
 @pytest.mark.parametrize("positive", [True, False])
-def test_the_auroc_is_none_if_all_samples_are_alike(positive: bool) -> None:
+def test_the_auroc_is_none_if_all_samples_have_one_outcome(positive: bool) -> None:
     assert auroc(np.arange(4.0), np.full(4, positive)) is None
 
 

@@ -192,7 +192,7 @@ print("resumed:", *done[:2])
 
 
 @pytest.mark.slow
-def test_a_write_that_fails_is_one_clear_error_and_keeps_what_is_whole(tmp_path: Path) -> None:
+def test_a_failed_write_is_one_clear_error_and_keeps_complete_shards(tmp_path: Path) -> None:
     said = subprocess.run(
         [sys.executable, "-W", "error", "-c", UNDER_A_LIMIT, str(tmp_path)],
         capture_output=True,

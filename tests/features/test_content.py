@@ -87,7 +87,7 @@ def changing(request: pytest.FixtureRequest, tmp_path: Path) -> Changing:
     return made
 
 
-def test_what_was_overwritten_and_put_back_never_leaves_wrong_taps(
+def test_a_picture_overwritten_and_restored_never_leaves_wrong_taps(
     changing: Changing, backbone: StagedBackbone, tmp_path: Path
 ) -> None:
     right = FeatureCache.of(backbone, changing.load(), tmp_path / "right")
@@ -104,7 +104,7 @@ def test_what_was_overwritten_and_put_back_never_leaves_wrong_taps(
     assert _bytes(again) == _bytes(right)
 
 
-def test_what_is_overwritten_between_hash_and_taps_is_refused(
+def test_a_picture_overwritten_between_hash_and_taps_is_refused(
     changing: Changing, backbone: StagedBackbone, tmp_path: Path
 ) -> None:
     data = changing.load()

@@ -94,7 +94,7 @@ def remove(path: Path, share: float) -> None:
     path.unlink()
 
 
-def test_a_stopped_extraction_resumes_behind_the_last_whole_shard_to_the_same_bytes(
+def test_a_stopped_extraction_resumes_after_the_last_complete_shard_to_the_same_bytes(
     backbone: StagedBackbone, many: Images, tmp_path: Path
 ) -> None:
     whole, _ = opened(backbone, many, tmp_path / "whole")
@@ -104,7 +104,7 @@ def test_a_stopped_extraction_resumes_behind_the_last_whole_shard_to_the_same_by
     assert contents(resumed.folder) == contents(whole.folder)
 
 
-def test_an_extraction_stopped_in_its_first_shard_leaves_nothing_behind(
+def test_an_extraction_stopped_in_its_first_shard_leaves_no_files(
     backbone: StagedBackbone, many: Images, tmp_path: Path
 ) -> None:
     stop(backbone, many, tmp_path, after=1000)
@@ -158,7 +158,7 @@ def test_a_line_of_a_shard_that_lacks_its_end_is_not_believed(
 
 
 @pytest.mark.parametrize("file", ["0-0.bin", SHARDS, "index.json"])
-def test_damage_to_a_finished_cache_is_found_and_what_is_damaged_is_computed_again(
+def test_damage_to_a_finished_cache_is_found_and_computed_again(
     backbone: StagedBackbone,
     many: Images,
     tmp_path: Path,
@@ -201,7 +201,7 @@ def read() -> Iterator[list[str]]:
     READ = None
 
 
-def test_what_was_made_or_checked_is_opened_without_reading_it(
+def test_a_cache_that_was_made_or_checked_is_opened_without_reading_it(
     backbone: StagedBackbone, many: Images, tmp_path: Path, read: list[str]
 ) -> None:
     cache, done = opened(backbone, many, tmp_path)

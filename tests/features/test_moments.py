@@ -32,7 +32,7 @@ def test_many_rows_in_single_precision_stay_accurate() -> None:
     assert apart(moments.std, rows.double().std(dim=0, correction=0)) < 1e-6
 
 
-def test_rows_that_are_all_alike_have_no_spread() -> None:
+def test_rows_that_are_all_equal_have_no_spread() -> None:
     moments = Moments.of(torch.full((11, 2), 0.1))
     assert moments.std.max() < 1e-8
     torch.testing.assert_close(moments.mean, torch.full((2,), 0.1, dtype=torch.float64))

@@ -74,7 +74,7 @@ def test_validation_taps_keep_the_scales_of_training_where_caches_are_joined(
     assert same(both(tmp_path / "lent"), both(tmp_path / "fresh"), backbone.cuts)
 
 
-def test_a_cut_behind_another_new_cut_is_not_taken_for_the_same(
+def test_a_cut_after_another_new_cut_has_other_taps(
     backbone: StagedBackbone, images: Images, tmp_path: Path
 ) -> None:
     places = [place for place in backbone.places if place.name != "1"]
@@ -113,7 +113,7 @@ def test_a_copied_cache_is_read_once_and_then_lends_its_taps(
     assert computed.samples == 0
 
 
-def test_those_who_ask_at_once_compute_once(
+def test_processes_that_need_the_same_taps_compute_them_once(
     backbone: StagedBackbone, images: Images, tmp_path: Path
 ) -> None:
     counts = [Computed() for _ in range(3)]
@@ -131,7 +131,7 @@ def test_those_who_ask_at_once_compute_once(
 
 
 @pytest.mark.parametrize(("cuts", "values"), [(["1"], 5 * 6 * 4 * 2 + 5), ([], 7 * 96 + 245)])
-def test_what_is_still_to_be_written_is_known_to_the_byte(
+def test_the_size_still_to_be_written_is_exact(
     backbone: StagedBackbone, images: Images, tmp_path: Path, cuts: list[str], values: int
 ) -> None:
     data = as_samples(images)

@@ -79,7 +79,7 @@ def test_walking_gives_what_forward_gives(model: MultiExit) -> None:
     assert torch.equal(torch.stack(list(walked.values())), model(images))
 
 
-def test_a_stage_runs_only_when_its_exit_is_asked_for(model: MultiExit) -> None:
+def test_a_stage_runs_only_when_its_exit_is_requested(model: MultiExit) -> None:
     ran: list[int] = []
     for index, stage in enumerate(model.backbone.stages):
         stage.register_forward_hook(lambda *_, index=index: ran.append(index))

@@ -58,7 +58,7 @@ def test_a_branch_costs_what_its_architecture_says(
     assert whole < found[0]  # the paper under-counts SL-ViT, but not beyond the CNN
 
 
-def test_a_resnet18_has_spent_547_and_773_thousandths_behind_its_middle_layers() -> None:
+def test_a_resnet18_has_spent_547_and_773_thousandths_after_its_middle_layers() -> None:
     """Its blocks share modules such as the ReLU, each called several times."""
     staged = cut(torchvision.models.resnet18(), ["layer2", "layer3"], torch.zeros(1, 3, 224, 224))
     first, second, last = staged.stage_flops()

@@ -42,7 +42,7 @@ def test_an_exit_fires_at_exactly_its_threshold_and_a_disabled_one_never() -> No
     st.lists(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=3, max_size=3), min_size=1),
     st.lists(st.sampled_from([None, 0.1, 0.5, 0.9]), min_size=3, max_size=3),
 )
-def test_one_sample_is_decided_like_all_at_once(
+def test_one_sample_is_decided_like_all_together(
     samples: list[list[float]], thresholds: list[float | None]
 ) -> None:
     leaves = leaving(np.array(samples).T, thresholds)

@@ -72,7 +72,7 @@ def test_adding_a_constant_to_all_logits_changes_no_score(seed: int, shift: floa
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 30))
-def test_scores_of_probabilities_lie_between_0_and_1(seed: int, scale: float) -> None:
+def test_scores_of_probabilities_are_between_0_and_1(seed: int, scale: float) -> None:
     logits = scale * np.random.default_rng(seed).normal(size=(2, 6, 3))
     for name in ("max_softmax", "entropy", "margin"):
         scores = SCORES[name].of(exits(logits))  # type: ignore[arg-type]

@@ -80,7 +80,7 @@ def test_one_channel_is_the_luma_of_a_colour_image() -> None:
     np.testing.assert_allclose(values, luma / 255, atol=0.5 / 255)
 
 
-def test_the_crop_is_the_centre_at_the_share_asked_for() -> None:
+def test_the_crop_is_the_centre_with_the_given_share() -> None:
     # 10 wide and 8 high; a 4x4 square over half of the shorter side is columns 3-6, rows 2-5.
     pixels = _noise(8, 10, 3)
     spec = ImagePreprocess(height=4, width=4, crop=0.5)
@@ -121,7 +121,7 @@ def test_floats_are_refused() -> None:
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 6, 6, 3)])
-def test_an_array_that_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
+def test_an_array_that_is_not_an_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="uint8 of shape"):
         PLAIN(np.zeros(shape, np.uint8))
 

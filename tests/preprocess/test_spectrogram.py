@@ -112,7 +112,7 @@ def test_several_channels_are_standardised_each_by_its_own_numbers() -> None:
 @pytest.mark.parametrize(
     "sound", [np.zeros((2, 100), np.float32), np.zeros(100, np.int16), np.zeros((), np.float32)]
 )
-def test_what_is_not_one_channel_of_floats_is_refused(sound: Any) -> None:
+def test_a_sound_that_is_not_one_channel_of_floats_is_refused(sound: Any) -> None:
     with pytest.raises(ShapeError, match=r"one channel of floats .*scale integers"):
         VGGISH(sound)
 

@@ -70,7 +70,7 @@ def test_the_centre_is_cut_at_the_same_pixel(size: tuple[int, int], crop: tuple[
 
 
 @pytest.mark.parametrize("crop", [(11, 12), (12, 11), (40, 7), (13, 40)])
-def test_what_is_smaller_than_the_crop_gets_the_same_black_border(crop: tuple[int, int]) -> None:
+def test_a_picture_smaller_than_the_crop_gets_the_same_black_border(crop: tuple[int, int]) -> None:
     for size in SIZES:
         content = _content(size, "RGB", "PNG")
         np.testing.assert_array_equal(_ours(content, 10, crop), _torchvision(content, 10, crop))
@@ -113,7 +113,7 @@ def _on_its_side(form: str) -> bytes:
     return held.getvalue()
 
 
-def test_without_exif_a_picture_lies_as_torchvision_leaves_it() -> None:
+def test_without_exif_a_picture_is_oriented_as_in_torchvision() -> None:
     content = _on_its_side("PNG")
     settings: dict[str, Any] = {"height": 21, "width": 21, "resize_to": 24, **COLOUR}
     as_stored = ImagePreprocess(**settings, exif=False)(content)

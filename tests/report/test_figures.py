@@ -23,7 +23,7 @@ def line(figure: Figure, label: str) -> Any:
     return next(line for line in lines(figure.axes[0]) if line.get_label() == label)
 
 
-def test_every_exit_stands_at_its_flops_and_accuracy(comparison: Comparison) -> None:
+def test_every_exit_is_plotted_at_its_flops_and_accuracy(comparison: Comparison) -> None:
     figure = plot_tradeoff(comparison)
     assert list(line(figure, "SL-ViT").get_xdata()) == [12.0, 32.0]
     assert list(line(figure, "SL-ViT").get_ydata()) == pytest.approx([65.0, 75.0])
@@ -31,7 +31,7 @@ def test_every_exit_stands_at_its_flops_and_accuracy(comparison: Comparison) -> 
     assert "final layer 90.0" in words(figure)
 
 
-def test_rivals_are_told_apart_by_how_they_were_made(comparison: Comparison) -> None:
+def test_rivals_are_distinguished_by_how_they_were_made(comparison: Comparison) -> None:
     figure = plot_tradeoff(comparison)
     labels = ["static rival: as is", "static rival: new <statistics>"]
     markers = [line(figure, label).get_marker() for label in labels]

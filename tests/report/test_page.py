@@ -160,7 +160,7 @@ def test_contrast_holds_in_both_themes(text: str) -> None:
             assert (pair[1] + 0.05) / (pair[0] + 0.05) >= wanted, name
 
 
-def test_what_is_not_given_is_left_out(inputs: ReportInputs) -> None:
+def test_optional_arrays_that_are_not_given_are_left_out(inputs: ReportInputs) -> None:
     bare = replace(inputs, quality=None, curves=(), pictures=(), facts={}, plan="")
     text = report_page(bare)
     for absent in (
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(
         write_report(tmp_path / "taken", inputs)
 
 
-def test_what_looks_like_a_mistake_comes_first_and_nothing_where_nothing_does(
+def test_warnings_come_first_and_are_absent_if_there_are_none(
     inputs: ReportInputs,
 ) -> None:
     short = replace(inputs, quality=None, curves=(), pictures=())

@@ -108,7 +108,7 @@ def test_the_sketch_shows_light_and_dark(backbone: StagedBackbone, images: Sampl
     assert lines[1] == "@@@@"
 
 
-def test_an_answer_stands_beside_its_sketch(backbone: StagedBackbone, images: Samples) -> None:
+def test_an_answer_is_printed_next_to_its_sketch(backbone: StagedBackbone, images: Samples) -> None:
     _, right, wrong = answers(backbone, images, 10.0)
     assert "light (right)" in told(right).splitlines()[0]
     assert "light (wrong, it is dark)" in told(wrong).splitlines()[0]

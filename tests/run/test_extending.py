@@ -128,7 +128,7 @@ def test_an_extended_run_is_a_fresh_run_of_the_bigger_plan_bit_for_bit(
     assert all(ours[name] == theirs[name] for name in same)
 
 
-def test_only_what_is_new_is_trained_on_the_taps_that_are_there(go: Go, folder: Path) -> None:
+def test_only_new_branches_are_trained_on_the_existing_taps(go: Go, folder: Path) -> None:
     told: list[str] = []
     result = go(seeds(1, 2), folder, progress=lambda what, *_: told.append(what))
     assert result.work_done == "1 branch trained, 1 kept from the run as it was"

@@ -94,7 +94,7 @@ def test_the_bytes_foreseen_are_the_bytes_written(tmp_path: Path, given: dict[st
 
 
 @pytest.mark.slow
-def test_what_is_there_is_not_counted_again(tmp_path: Path, given: dict[str, Any]) -> None:
+def test_existing_taps_are_not_counted_again(tmp_path: Path, given: dict[str, Any]) -> None:
     small = plan(seeds=[0], lr=1e-3, epochs=1)
     train(small, tmp_path / "run", cache=tmp_path / "taps", **given)
     again = ticking(small, tmp_path / "run", given)

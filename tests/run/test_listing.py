@@ -143,7 +143,7 @@ def null_plan(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [torn, changed, gone, other_plan, null_plan])
-def test_an_odd_folder_is_a_row_that_says_so_beside_the_others(
+def test_an_odd_folder_is_listed_with_its_fault_among_the_others(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(finished(tmp_path / "a" / "odd"))
@@ -155,7 +155,7 @@ def test_an_odd_folder_is_a_row_that_says_so_beside_the_others(
     assert "a/odd: damaged, " in str(list_runs(tmp_path))
 
 
-def test_what_is_no_run_is_not_listed(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_not_listed(tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "manifest.json").write_text('{"manifest_version": 3}')
     (tmp_path / "list").mkdir()

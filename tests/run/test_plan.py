@@ -72,7 +72,7 @@ def test_a_wrong_kind_lists_the_kinds(path: Path) -> None:
         ("photos", "data: write it as settings, `key: value`"),
     ],
 )
-def test_settings_without_a_kind_are_asked_for_it_in_words_of_plans(
+def test_settings_without_a_kind_are_refused_in_words_of_plans(
     path: Path, data: str, expected: str
 ) -> None:
     path.write_text(PLAN.replace("{kind: fashion_mnist, image_size: 64}", data))
@@ -107,7 +107,7 @@ def test_a_key_written_twice_is_refused(path: Path) -> None:
     ("text", "says"),
     [("[1, 2]", "not a mapping"), ("a: [", "not valid YAML"), ("", "not a mapping")],
 )
-def test_a_file_that_is_no_plan_is_refused(path: Path, text: str, says: str) -> None:
+def test_a_file_that_is_not_a_plan_is_refused(path: Path, text: str, says: str) -> None:
     path.write_text(text)
     with pytest.raises(PlanError, match=says):
         load_plan(path)

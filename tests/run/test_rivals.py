@@ -136,7 +136,7 @@ def test_the_order_of_the_training_images_decides_nothing_about_a_rival() -> Non
     assert value(mixed) > 0.95
 
 
-def test_what_could_not_be_tried_after_training_is_refused_before() -> None:
+def test_rivals_that_could_not_be_tried_after_training_are_refused_before() -> None:
     class Deep(Toy):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(F.avg_pool2d(images, 6))

@@ -47,7 +47,7 @@ def result(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return train(plan, tmp_path_factory.mktemp("runs") / "run")
 
 
-def test_the_run_folder_holds_what_is_promised(result: RunResult) -> None:
+def test_the_run_folder_holds_the_documented_files(result: RunResult) -> None:
     expected = {"manifest.json", "plan.yaml", "model.safetensors", "metrics.json"}
     expected |= {"environment.json", "report.html", "tradeoff.png", "tradeoff.svg"}
     assert expected <= {path.name for path in result.folder.iterdir()}

@@ -92,9 +92,7 @@ def test_a_network_of_two_inputs_is_trained_evaluated_and_reported(
     ]
 
 
-def test_what_looks_like_a_mistake_is_in_result_metrics_and_report(
-    tmp_path: Path, file: Path
-) -> None:
+def test_warnings_are_in_result_metrics_and_report(tmp_path: Path, file: Path) -> None:
     data, name = splits("classification"), f"{file}:classes"
     wanted = plan("classification", timing_repeats=0)
     with pytest.warns(DoubtWarning, match="before training, on 21 validation samples: the final"):

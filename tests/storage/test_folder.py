@@ -130,7 +130,7 @@ def _alternate(folder: Path, times: int) -> None:
         write(folder, f"state {number % 2}", ("a", "outputs/b", f"only in {number % 2}"))
 
 
-def test_a_reader_beside_a_writer_never_sees_a_mix(tmp_path: Path) -> None:
+def test_a_reader_never_sees_a_mix_while_another_process_writes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     _alternate(folder, 1)
     writer = multiprocessing.get_context("spawn").Process(target=_alternate, args=(folder, 60))

@@ -71,7 +71,7 @@ def test_a_lock_can_be_taken_again_after_it_was_released(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_refused_immediately(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(BundleError, match="cannot be written to"), locked(tmp_path):
         pass

@@ -10,7 +10,7 @@ PATH = Path("somewhere/manifest.json")
 RAW = sealed(RUN, {"cuts": ["layer1"], "share": 0.25}, {"weights": "12ab"})
 
 
-def test_what_was_written_is_read_back() -> None:
+def test_arrays_that_were_written_are_read_back() -> None:
     content = opened(RAW, PATH, RUN)
     assert (content["cuts"], content["share"]) == (["layer1"], 0.25)
     assert content["files"] == {"weights": "12ab"}

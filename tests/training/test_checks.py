@@ -132,7 +132,7 @@ def test_a_backbone_that_answers_with_a_map_is_refused(train: Images) -> None:
         fit_branches(backbone, {"0": [ConvBranch()]}, train, train, seeds=[0])
 
 
-def test_arrays_of_numpy_do_as_well(fit: Fit, train: Images) -> None:
+def test_arrays_of_numpy_are_accepted(fit: Fit, train: Images) -> None:
     as_numpy = (train[0].numpy(), train[1].numpy().astype(np.int16))
     one, other = fit(train=train), fit(train=as_numpy)
     assert torch.equal(one(train[0]), other(train[0]))

@@ -127,7 +127,7 @@ def test_a_branch_that_lacked_memory_is_a_row_now_and_tried_again_from_its_last_
     torch.testing.assert_close(weights(again), weights(fit(branches, **options)), rtol=0, atol=0)
 
 
-def test_a_cut_where_all_failed_has_no_exit_and_says_so(
+def test_a_cut_where_all_branches_failed_has_no_exit_and_a_warning(
     fit: Fit,
     backbone: StagedBackbone,
     validation: Images,

@@ -59,7 +59,7 @@ def test_every_spec_trains_with_every_seed_and_the_best_on_validation_is_chosen(
         assert trial.validation_score == max(other.validation_score for other in rivals)
 
 
-def test_what_is_learned_beats_chance_clearly(fit: Fit) -> None:
+def test_trained_branches_clearly_beat_chance(fit: Fit) -> None:
     model = fit(epochs=15, lr=1e-2)
     assert min(trial.validation_score for trial in model.chosen.values()) > 0.5
 
@@ -89,7 +89,7 @@ def test_the_same_call_gives_the_same_weights_and_another_seed_others(fit: Fit) 
     assert not same(by_seed[3], by_seed[5])
 
 
-def test_a_branch_trains_alone_as_it_does_beside_others(fit: Fit) -> None:
+def test_a_branch_trains_to_the_same_weights_alone_and_with_others(fit: Fit) -> None:
     together = fit()
     for trial in together.trials:
         assert all_same(fit({trial.cut: [trial.spec]}, seeds=[trial.seed]), together)
@@ -199,7 +199,7 @@ def test_changed_data_never_picks_up_old_state(
         )
 
 
-def test_ctrl_c_at_any_event_leaves_a_state_to_go_on_from(fit: Fit, tmp_path: Path) -> None:
+def test_ctrl_c_at_any_event_leaves_a_state_to_resume_from(fit: Fit, tmp_path: Path) -> None:
     whole = fit()
     for stop_at in (2, 9, 17):
         seen = iter(range(1000))
@@ -234,7 +234,7 @@ def test_curves_are_written_for_every_branch_or_not_at_all(fit: Fit, tmp_path: P
     assert tmp_path / "with/tensorboard/4/conv-k3-f3-mlp9-drop0.3-std/seed5" in folders
 
 
-def test_values_are_learned_with_the_loss_asked_for(train: Images, validation: Images) -> None:
+def test_values_are_learned_with_the_given_loss(train: Images, validation: Images) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(
@@ -285,7 +285,7 @@ def test_one_value_per_sample_without_an_axis_is_a_regression(
     assert MultiExit.load(tmp_path, net)(train[0]).shape == (2, 41, 1)
 
 
-def test_a_predictor_is_trained_beside_its_branch(
+def test_a_predictor_is_trained_together_with_its_branch(
     backbone: StagedBackbone, train: Images, validation: Images
 ) -> None:
     spec = SLViT(patch=2, dim=6, heads=2, hidden=9, error_predictor=True)

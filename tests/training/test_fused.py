@@ -51,7 +51,7 @@ def test_the_fused_mode_rounds_taps_as_the_cache_does(fit: Fit) -> None:
     assert apart(fused) < apart(unrounded) / 10
 
 
-def test_a_branch_trains_alone_as_it_does_beside_others_fused(fit: Fit) -> None:
+def test_a_branch_trains_to_the_same_weights_alone_and_with_others_fused(fit: Fit) -> None:
     together = fit(how="fused")
     last = together.trials[-1]
     alone = fit({last.cut: [last.spec]}, seeds=[last.seed], how="fused", threads=1)
@@ -82,7 +82,7 @@ def test_a_change_of_augmentation_chooses_the_mode_again(fit: Fit, tmp_path: Pat
     assert seen[0].startswith("training fused: every epoch has new views")
 
 
-def test_a_stopped_fused_run_goes_on_to_the_same_weights(fit: Fit, tmp_path: Path) -> None:
+def test_a_stopped_fused_run_resumes_to_the_same_weights(fit: Fit, tmp_path: Path) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if "epoch 2/" in what:
             raise KeyboardInterrupt

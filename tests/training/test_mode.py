@@ -45,7 +45,7 @@ def test_auto_says_what_to_do_where_neither_disk_nor_memory_is_enough() -> None:
 
 
 @pytest.mark.parametrize("how", ["cached", "fused"])
-def test_a_mode_that_is_asked_for_is_taken_whatever_is_allowed(how: How) -> None:
+def test_an_explicit_mode_is_used_regardless_of_the_limits(how: How) -> None:
     assert choose_mode(how, NEEDS, gigabytes(0, 0), STORED).how == how
 
 
@@ -66,7 +66,7 @@ def test_a_mode_once_taken_is_remembered_for_the_same_job_alone(tmp_path: Path) 
     assert recall_mode(tmp_path, job) is None
 
 
-def test_what_is_allowed_is_asked_of_the_machine_where_not_given(tmp_path: Path) -> None:
+def test_limits_that_are_not_given_come_from_the_machine(tmp_path: Path) -> None:
     assert Allowed.here(tmp_path, 1.5, 0.25) == gigabytes(1.5, 0.25)
     here = Allowed.here(tmp_path, None, None)
     assert here.disk > 0

@@ -17,7 +17,7 @@ def test_classes_are_trained_by_cross_entropy_and_scored_by_right_answers() -> N
 
 
 @pytest.mark.parametrize(("measure", "loss"), [("mae", 2.0), ("mse", 5.0)])
-def test_values_are_trained_by_the_error_asked_for_and_scored_by_absolute_errors(
+def test_values_are_trained_by_the_given_error_and_scored_by_absolute_errors(
     measure: RegressionLoss, loss: float
 ) -> None:
     outputs, targets = torch.tensor([[1.0], [5.0]]), torch.tensor([2.0, 2.0])

@@ -107,7 +107,7 @@ def test_labels_may_be_as_binary_cross_entropy_takes_them(
     assert outputs.labels.dtype == np.int64
 
 
-def test_a_policy_is_calibrated_and_answers_alike_after_saving(
+def test_a_calibrated_policy_answers_the_same_after_saving(
     model: MultiExit, tmp_path: Path
 ) -> None:
     model.save(tmp_path / "model")

@@ -189,7 +189,9 @@ class Melted(MeanMax):
         ([MeanMax(), Double(hidden=6)], "both of the kind 'mean-max'"),
     ],
 )
-def test_what_is_not_a_kind_of_its_own_is_refused(fit: Fit, specs: list[Any], text: str) -> None:
+def test_a_class_that_is_not_a_kind_of_branch_is_refused(
+    fit: Fit, specs: list[Any], text: str
+) -> None:
     with pytest.raises(PlanError, match=text):
         fit({"2": specs})
 

@@ -15,7 +15,7 @@ def run(losses: list[float], settings: TrainSettings = SETTINGS) -> list[Plateau
     return states[1:]
 
 
-def test_the_second_epoch_in_a_row_that_is_no_better_lowers_the_learning_rate() -> None:
+def test_the_second_epoch_in_a_row_without_a_gain_reduces_the_learning_rate() -> None:
     states = run([3.0, 2.0, 2.0, 2.5, 2.1, 2.2])
     assert [state.lr for state in states] == [1, 1, 1, 0.5, 0.5, 0.25]
 
@@ -65,7 +65,7 @@ def test_the_learning_rate_goes_by_the_loss_that_last_counted() -> None:
     assert [state.lr for state in states] == [1, 1, 1, 1, 0.5]
 
 
-def test_a_profile_sets_defaults_and_gives_way_to_what_is_said() -> None:
+def test_a_profile_sets_defaults_that_explicit_settings_override() -> None:
     assert (KERAS.lr_min_delta, KERAS.adam_epsilon) == (1e-4, 1e-7)
     assert TrainSettings(profile="keras", adam_epsilon=1e-8).adam_epsilon == 1e-8
     assert TrainSettings.model_validate(KERAS.model_dump()) == KERAS

@@ -40,7 +40,7 @@ def test_taps_that_are_there_count_nothing_against_the_disk_allowed() -> None:
     assert "7 GB (6 GB are written already)" in mode.reason
 
 
-def test_auto_looks_for_what_is_there(fit: Fit, tmp_path: Path) -> None:
+def test_auto_chooses_by_the_free_disk_and_memory(fit: Fit, tmp_path: Path) -> None:
     fit(out=tmp_path / "one", cache=tmp_path / "taps", epochs=1)
     told: list[str] = []
     fit(

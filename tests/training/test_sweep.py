@@ -35,7 +35,7 @@ def test_each_rate_trains_each_branch_as_a_call_with_that_rate_alone(fit: Fit) -
     assert all(map(equal, both, alone))
 
 
-def test_what_is_known_is_taken_as_it_is_and_the_rest_is_trained(fit: Fit) -> None:
+def test_known_trials_are_reused_and_the_others_are_trained(fit: Fit) -> None:
     first = fit(BRANCH, seeds=[5], epochs=1).trials
     failed = Failed("4", OTHER, 3, "diverged in epoch 1")
     told: list[str] = []

@@ -177,7 +177,7 @@ def test_the_backbone_never_saw_validation_calibration_or_test_images(splits: Sp
     assert all(name.startswith("t10k/") for name in _ids(splits.test))
 
 
-def test_an_image_arrives_at_the_size_asked_for() -> None:
+def test_an_image_is_resized_to_the_given_size() -> None:
     images = FashionMNIST(image_size=36, limit=3).load().validation
     values, label = images[1]
     assert values.shape == (3, 36, 36)

@@ -244,9 +244,7 @@ def test_loading_counts_the_files(split: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 12])
-def test_a_random_split_takes_each_image_once_at_the_shares_asked_for(
-    unsplit: Path, seed: int
-) -> None:
+def test_a_random_split_uses_each_image_once_in_the_given_shares(unsplit: Path, seed: int) -> None:
     shares = {"validation": 0.1, "calibration": 0.25, "test": 0.2, "seed": seed}
     splits = _load(unsplit, split=shares).load()
     sizes = {name: len(images) for name, images in splits.named().items()}
@@ -388,7 +386,7 @@ def test_listed_classes_fix_the_order_and_may_be_missing_in_a_split(split: Path)
     assert {*splits.validation.targets.tolist()} == {0, 2}
 
 
-def test_a_folder_that_is_no_listed_class_is_refused(split: Path) -> None:
+def test_a_folder_that_is_not_a_listed_class_is_refused(split: Path) -> None:
     with pytest.raises(DataError, match="holds cow, which `classes` does not list"):
         _load(split, classes=["ant", "bee"]).load()
 
@@ -398,7 +396,7 @@ def test_a_class_listed_twice_is_refused(split: Path) -> None:
         _load(split, classes=["ant", "bee", "ant"])
 
 
-def test_an_unsplit_folder_is_told_how_to_split(unsplit: Path) -> None:
+def test_an_error_about_an_unsplit_folder_says_how_to_split_it(unsplit: Path) -> None:
     with pytest.raises(DataError, match=r"add `split: \{\}` to draw them at random"):
         _load(unsplit).load()
 
@@ -422,7 +420,7 @@ def test_an_empty_class_is_refused_and_named(split: Path) -> None:
         _load(split).load()
 
 
-def test_files_that_are_no_images_are_reported(
+def test_files_that_are_not_images_are_reported(
     split: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (split / "train/ant/notes.txt").write_text("an ant")

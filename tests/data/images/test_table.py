@@ -223,7 +223,7 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(
     assert ("`split: {}`" in str(caught.value)) == (setting == "split")
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path,label,label\na.png,ant,bee\n")
     with pytest.raises(DataError, match=r"one column 'label' \(setting `label`\)"):
         ImageTable(file=tmp_path / "labels.csv", split={}).load()
