@@ -58,6 +58,12 @@ def test_another_rate_is_resampled_and_keeps_the_tone() -> None:
         (encoded([]), "decodes to no samples"),
         (encoded([0.1, np.nan]), "not finite"),
     ],
+    ids=[
+        "nothing",
+        "a header alone",
+        "no samples",
+        "a sample that is no number",
+    ],  # files hold dates
 )
 def test_content_without_a_sound_is_one_clear_error(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
