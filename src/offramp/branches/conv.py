@@ -7,6 +7,7 @@ from einops import rearrange
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, fx, nn
 
+from offramp.branches.absent import absent_sides, zeroed
 from offramp.branches.head import HeadSettings, activation, he_normal_, mlp_head
 from offramp.branches.tap import (
     SideInput,
@@ -124,6 +125,8 @@ def _after_pool(spec: ConvBranch, features: FeatureShape) -> FeatureShape:
 class Modulation(nn.Module):
     """Scales and shifts each channel of a map by side inputs (paper, section 3.3).
 
+    With a column for each side input that may be absent, its weights are what is learned for that.
+
     Shape:
         map (B, C, H, W), side (B, D) -> (B, C, H, W).
     """
@@ -144,7 +147,8 @@ class Modulation(nn.Module):
 class ConvBranchModule(nn.Module):
     """Convolutions, pooling, then the dense head.
 
-    Side inputs, joined to one vector, scale and shift the output of the last convolution.
+    Side inputs, joined to one vector, scale and shift the output of the last convolution. One that
+    is absent is zeros in that vector, and 1 in a column of its own.
 
     Shape:
         features (B, C, H, W), sides (B, C') or (B, C', H', W') -> outputs (B, num_outputs).
@@ -168,7 +172,8 @@ class ConvBranchModule(nn.Module):
             shape = after
         read = [SideInput(side, standardise=spec.standardise) for side in sides]
         self.sides = nn.ModuleList(read)
-        heard = sum(side.channels for side in read)
+        self.absent = absent_sides(spec, len(sides))
+        heard = sum(side.channels for side in read) + (len(sides) if self.absent else 0)
         self.modulate = Modulation(heard, shape.channels) if sides else nn.Identity()
         shape = _after_pool(spec, shape)
         pooling = [_pooling(spec)]
@@ -186,11 +191,19 @@ class ConvBranchModule(nn.Module):
         check_map(features, self.features)
         x = self.convolutions(self.standardise(features))
         if self.sides:
-            read = [module(side) for module, side in zip(self.sides, sides, strict=True)]
-            x = self.modulate(x, torch.cat(read, dim=1))
+            x = self.modulate(x, self._joined(sides))
         x = self.pool(x)
         outputs: Tensor = self.head(rearrange(x, "b c h w -> b (c h w)"))
         return outputs
+
+    def _joined(self, sides: tuple[Tensor, ...]) -> Tensor:
+        """All side inputs as one vector (B, D)."""
+        read = [module(side) for module, side in zip(self.sides, sides, strict=True)]
+        if self.absent is not None:
+            absent = self.absent(sides)
+            read = [zeroed(each, absent[:, i : i + 1]) for i, each in enumerate(read)]
+            read.append(absent.to(read[0].dtype))
+        return torch.cat(read, dim=1)
 
 
 def _convolution(spec: ConvBranch, channels: int, layer: int) -> list[nn.Module]:

@@ -1,11 +1,12 @@
 """The dense head that ends every branch, its settings, and how weights start."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import nn
 
+from offramp.branches.absent import WhereAbsent
 from offramp.branches.predictor import AnswerAndError
 from offramp.spec import Spec
 
@@ -27,6 +28,10 @@ class HeadSettings(Spec):
             over the training taps, with frozen statistics. The paper does not do this.
         error_predictor: Whether the branch has one more output that predicts whether its answer
             is right, or how far off it is. It comes last and is trained with the others.
+        absent: Where a side input is absent, such as the sound of a picture: `refuse` to answer, or
+            use a learned `token` in its place. The paper's branches need all of their inputs.
+        drop_side: With `token`, the share of samples in each training step whose side inputs are
+            treated as absent, all of a sample together.
     """
 
     hidden: PositiveInt = 256
@@ -35,6 +40,17 @@ class HeadSettings(Spec):
     activation: Activation = "relu"
     standardise: bool = False
     error_predictor: bool = False
+    absent: WhereAbsent = "refuse"
+    drop_side: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _drops_only_for_a_token(self) -> Self:
+        if self.drop_side and self.absent != "token":
+            raise ValueError(
+                f"drop_side={self.drop_side:g} would train a branch without its side inputs, "
+                "without which it refuses to answer. Set absent='token' too, or leave it out."
+            )
+        return self
 
     def _label(self, start: str, own: Mapping[str, bool]) -> str:
         """`start`, followed by the parts of `own` and of the shared settings that apply."""
@@ -46,6 +62,8 @@ class HeadSettings(Spec):
             f"-{self.activation}": self._differs("activation"),
             "-std": self.standardise,
             "-ep": self.error_predictor,
+            "-token": self.absent == "token",
+            f"-sidedrop{self.drop_side:g}": self._differs("drop_side"),
         }
         return start + "".join(part for part, holds in parts.items() if holds)
 

@@ -8,6 +8,7 @@ from einops import rearrange, repeat
 from pydantic import PositiveInt
 from torch import Tensor, fx, nn
 
+from offramp.branches.absent import absent_sides, zeroed
 from offramp.branches.attention import Attention
 from offramp.branches.head import (
     POSITION_STD,
@@ -114,7 +115,7 @@ class SLViTBranch(nn.Module):
     There is no class token: every token goes to the head (paper, section 3.1). Each side input,
     such as what is heard, is one more token (section 3.3): a vector of as many channels as the map
     is repeated to a patch and goes through the projection of the patches; another gets a linear
-    layer of its own.
+    layer of its own. One that is absent is a learned token.
 
     Shape:
         features (B, C, H, W), sides (B, C') or (B, C', H', W') -> outputs (B, num_outputs), with
@@ -141,6 +142,7 @@ class SLViTBranch(nn.Module):
             else nn.Linear(side.channels, spec.dim)
             for side in read
         )
+        self.absent = absent_sides(spec, len(sides))
         self.position = nn.Parameter(torch.empty(tokens, spec.dim))
         self.encoder = nn.Sequential(
             *(
@@ -152,6 +154,9 @@ class SLViTBranch(nn.Module):
         self.head = mlp_head(tokens * spec.dim, num_outputs, spec)
         he_normal_(self)
         nn.init.normal_(self.position, std=POSITION_STD)
+        if self.absent is not None:
+            self.token = nn.Parameter(torch.empty(len(sides), spec.dim))
+            nn.init.normal_(self.token, std=POSITION_STD)
 
     def forward(self, features: Tensor, *sides: Tensor) -> Tensor:
         """Answer: (B, C, H, W) to (B, num_outputs), one more with an error predictor."""
@@ -165,15 +170,28 @@ class SLViTBranch(nn.Module):
 
     def _side_tokens(self, sides: tuple[Tensor, ...]) -> list[Tensor]:
         """One token (B, 1, D) of each side input."""
+        absent = None if self.absent is None else self.absent(sides)  # (B, S)
         found = []
-        for side, read, embed in zip(sides, self.sides, self.side_embed, strict=True):
+        for i, (side, read, embed) in enumerate(
+            zip(sides, self.sides, self.side_embed, strict=True)
+        ):
             vector = read(side)
-            if isinstance(embed, nn.Identity):
-                vector = self.embed(repeat(vector, "b c -> b (c p)", p=self.spec.patch**2))
+            if absent is None:
+                token = self._side_token(vector, embed)
             else:
-                vector = embed(vector)
-            found.append(rearrange(vector, "b d -> b 1 d"))
+                here = absent[:, i : i + 1]
+                token = self._side_token(zeroed(vector, here), embed)
+                token = torch.where(here, self.token[i], token)
+            found.append(rearrange(token, "b d -> b 1 d"))
         return found
+
+    def _side_token(self, vector: Tensor, embed: nn.Module) -> Tensor:
+        """A side input (B, C) as a token (B, D)."""
+        if isinstance(embed, nn.Identity):
+            vector = repeat(vector, "b c -> b (c p)", p=self.spec.patch**2)
+            embed = self.embed
+        token: Tensor = embed(vector)
+        return token
 
     def _embed(self, features: Tensor) -> Tensor:
         """Every patch as a token: (B, C, H, W) to (B, N, D).
