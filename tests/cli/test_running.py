@@ -146,7 +146,7 @@ def test_a_folder_without_pictures_is_an_error_of_its_row(
     (tmp_path / "empty").mkdir()
     result = offramp(place, folder, str(tmp_path / "empty"))
     assert result.exit_code == 1
-    assert "holds no pictures" in result.stdout
+    assert "holds no files of the kind" in result.stdout
 
 
 def test_names_on_standard_input_are_answered_by_a_line_of_json_each(

@@ -1,4 +1,4 @@
-"""The verb run: answer picture files with a run and its policy."""
+"""The verb run: answer picture and sound files with a run and its policy."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -37,8 +37,9 @@ def run(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Pictures, or folders that are searched for pictures; - reads names, a line "
-            "each, from standard input.",
+            help="Pictures or sounds, or folders that are searched for them; - reads names, a "
+            "line each, from standard input. A network that also hears takes the sound file of "
+            "the same name beside each picture.",
         ),
     ],
     policy: PolicyFile = None,
@@ -51,7 +52,7 @@ def run(
     as_json: AsJson = False,
     as_json_lines: AsJsonLines = False,
 ) -> None:
-    """Classify pictures with a run and its policy, stopping early."""
+    """Answer pictures or sounds with a run and its policy."""
     from offramp.policy import load_policies
     from offramp.run.opened import open_run
 
@@ -67,7 +68,7 @@ def run(
     if as_json_lines:
         note(str(chosen))
     rows: list[Row] = []
-    for name in _pictures(files):
+    for name in _files(files, opened.file_endings):
         row = _answered(opened, name, rule)
         if as_json_lines:
             show_line(row.as_json())
@@ -144,36 +145,37 @@ class Rows:
 def _answered(opened: "OpenRun", name: str, rule: "ExitPolicy | None") -> Row:
     try:
         if Path(name).is_dir():
-            raise DataError(f"{name} holds no pictures. Name another folder, or the files.")
-        return Row(name, opened.run(name, rule))
+            raise DataError(
+                f"{name} holds no files of the kind that this run answers "
+                f"({', '.join(opened.file_endings)}). Name another folder, or the files."
+            )
+        return Row(name, opened.run(opened.files_of(name), rule))
     except OfframpError as error:
         return Row(name, error=error)
 
 
-def _pictures(names: Sequence[str]) -> Iterator[str]:
+def _files(names: Sequence[str], endings: tuple[str, ...]) -> Iterator[str]:
     """Names of files: those given, those on standard input, and those in folders, sorted.
 
-    The name of a folder without pictures is returned as it is.
+    The name of a folder without such files is returned as it is.
     """
     for name in names:
         if name == "-":
             lines = piped("file names", "FILE", errors="surrogateescape")
             for line in lines:
                 if text := line.rstrip("\r\n"):
-                    yield from _pictures([f"./{text}" if text == "-" else text])
+                    yield from _files([f"./{text}" if text == "-" else text], endings)
         elif Path(name).is_dir():
-            yield from _in_folder(name)
+            yield from _in_folder(name, endings)
         else:
             yield name
 
 
-def _in_folder(folder: str) -> list[str]:
-    from offramp.data.images.layout import ENDINGS
-
+def _in_folder(folder: str, endings: tuple[str, ...]) -> list[str]:
     found = sorted(
         os.path.join(place, name)  # noqa: PTH118  (as the user spelt it)
         for place, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(ENDINGS) and not name.startswith(".")
+        if name.lower().endswith(endings) and not name.startswith(".")
     )
     return found or [folder]

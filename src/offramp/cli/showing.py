@@ -77,6 +77,7 @@ RunFolder = Annotated[
 
 def read_outputs(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Contents | None]":
     """Outputs of a file, or of a run on a split together with what was read from the run."""
+    from offramp.errors import BundleError
     from offramp.outputs import ExitOutputs
     from offramp.storage.folder import read_folder
     from offramp.storage.manifest import RUN
@@ -84,7 +85,13 @@ def read_outputs(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs,
     if not outputs.is_dir():
         return ExitOutputs.load(outputs), None
     name = f"outputs/{split}.npz"
-    run = read_folder(outputs, RUN, [name, *others])
+    run = read_folder(outputs, RUN, others, optional=[name])
+    if name not in run.files:
+        raise BundleError(
+            f"{outputs} has no answers to {split} samples, since its data has no {split} part. "
+            f"Give the data of its plan one and train again, or give an .npz file of answers to "
+            "samples that neither trained nor test the run."
+        )
     return ExitOutputs.load(run.files[name]), run
 
 

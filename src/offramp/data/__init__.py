@@ -9,10 +9,11 @@ from offramp.data.given import as_samples
 from offramp.data.images import FashionMNIST, ImageFolder, ImageTable
 from offramp.data.python_file import PythonData
 from offramp.data.samples import Batch, Samples
+from offramp.data.sounds import SoundFolder
 from offramp.data.splits import Splits
 
 DataSpec = Annotated[
-    FashionMNIST | ImageFolder | ImageTable | PythonData, Field(discriminator="kind")
+    FashionMNIST | ImageFolder | ImageTable | SoundFolder | PythonData, Field(discriminator="kind")
 ]
 """Any kind of data a plan may name."""
 
@@ -26,6 +27,7 @@ __all__ = [
     "PythonData",
     "RandomSplit",
     "Samples",
+    "SoundFolder",
     "Splits",
     "as_samples",
 ]

@@ -1,4 +1,4 @@
-"""The four splits a data kind loads: train, validation, calibration and test."""
+"""The splits a data kind loads: train, validation, calibration and test."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,41 +18,47 @@ _NAMED = 5  # faults that an error lists; it counts the others
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Samples in four parts that share none.
+    """Samples in three or four parts that share none.
 
     Attributes:
         train: Trains the branches.
         validation: Stops training early and picks the best branch.
-        calibration: Sets exit thresholds; seen by no training step.
+        calibration: Sets exit thresholds; seen by no training step. None where the data has no
+            such part, as most published splits; policies cannot be calibrated then.
         test: Read once, for the final table.
         target_names: One name per class number, or the name of the value for regression.
-        inputs: What prepares each input of a sample, the same for all four; empty where samples
+        inputs: What prepares each input of a sample, the same for all parts; empty where samples
             come prepared.
         task: What the targets are.
         origin: Where the data lies, for messages.
         skipped: Files that could not be read and were left out, with the reason.
+        stand_in: Whether the files only stand in for a published data set, so that nothing
+            measured on them is a result.
     """
 
     train: Samples
     validation: Samples
-    calibration: Samples
+    calibration: Samples | None
     test: Samples
     target_names: tuple[str, ...]
     inputs: tuple[Preprocess, ...] = ()
     task: Task = "classification"
     origin: str = ""
     skipped: tuple[str, ...] = ()
+    stand_in: bool = False
 
     @classmethod
     def of(cls, parts: Mapping[str, Samples], **facts: Any) -> Self:
         """Splits from a mapping of split name to samples; `facts` are the other attributes."""
-        train, validation, calibration, test = (parts[name] for name in SPLIT_NAMES)
-        return cls(train, validation, calibration, test, **facts)
+        train, validation, test = (parts[name] for name in ("train", "validation", "test"))
+        return cls(train, validation, parts.get("calibration"), test, **facts)
 
     def named(self) -> dict[str, Samples]:
-        """Samples of each split by its name, in order."""
-        parts = (self.train, self.validation, self.calibration, self.test)
-        return dict(zip(SPLIT_NAMES, parts, strict=True))
+        """Samples of each split that is there, by its name, in order."""
+        found = {"train": self.train, "validation": self.validation}
+        if self.calibration is not None:
+            found["calibration"] = self.calibration
+        return {**found, "test": self.test}
 
     def check(self, progress: Progress = silent) -> None:
         """Read every sample once that lies in a file, so that all bad ones are known at once.

@@ -13,6 +13,7 @@ from offramp.preprocess.image import (
     Size,
     decode_image,
 )
+from offramp.preprocess.sound import decode_sound
 from offramp.preprocess.spectrogram import SpectrogramPreprocess
 
 Preprocess = Annotated[ImagePreprocess | SpectrogramPreprocess, Field(discriminator="kind")]
@@ -28,4 +29,5 @@ __all__ = [
     "Size",
     "SpectrogramPreprocess",
     "decode_image",
+    "decode_sound",
 ]

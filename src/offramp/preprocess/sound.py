@@ -34,6 +34,16 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
     return mono if own_rate == rate else soxr.resample(mono, own_rate, rate).astype(np.float32)
 
 
+def check_libraries() -> None:
+    """Refuse to go on where the libraries of the extra are missing.
+
+    Raises:
+        DataError: It names the extra.
+    """
+    for name in ("soundfile", "soxr"):
+        _library(name)
+
+
 def _library(name: str) -> ModuleType:
     """One of the libraries of the extra, which take a second to import."""
     try:

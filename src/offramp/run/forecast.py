@@ -16,6 +16,7 @@ from offramp.record import Record
 from offramp.run.data import RunData
 from offramp.run.extension import earlier_run, is_finished, kept_trials
 from offramp.run.listing import trained_branches
+from offramp.run.measure import answered
 from offramp.run.names import WORK
 from offramp.run.plan import Plan
 from offramp.run.prepare import Prepared, prepare_run
@@ -224,10 +225,9 @@ def _evaluation_seconds(
     job: Job, splits: Splits, training: TrainingForecast, per_sample: float
 ) -> float:
     """Seconds for every split in the backbone, and for the test split in every trial."""
-    named = splits.named()
-    answered = sum(len(named[name]) for name in ("validation", "calibration", "test"))
+    num_answered = sum(map(len, answered(splits).values()))
     each = job.settings.num_trials * sum(times.judge for times in training.steps.values())
-    return answered * per_sample + len(named["test"]) * each
+    return num_answered * per_sample + len(splits.test) * each
 
 
 def _disk(
@@ -249,10 +249,11 @@ def _disk(
 
 def _result_bytes(job: Job, prepared: Prepared) -> int:
     """Size of all weights and of the answers of exits and trials."""
-    named = prepared.splits.named()
-    answered = sum(len(named[name]) for name in ("validation", "calibration", "test"))
+    num_answered = sum(map(len, answered(prepared.splits).values()))
     exits, trials = len(job.sweep.cuts) + 1, job.settings.num_trials * len(job.probes)
-    values = job.recipe.num_outputs * (exits * answered + (trials + 1) * len(named["test"]))
+    values = job.recipe.num_outputs * (
+        exits * num_answered + (trials + 1) * len(prepared.splits.test)
+    )
     backbone: int = sum(value.numel() for value in job.backbone.original.state_dict().values())
     return 4 * (values + backbone + _trial_values(job))
 

@@ -23,8 +23,8 @@ from offramp.run.rivals import BATCH_SIZE, static_rivals, why_no_rivals
 from offramp.task import training_labels
 from offramp.timing import measure_ms
 
-SPLITS = ("validation", "calibration", "test")
-"""Splits that are answered; the last one by every trial."""
+ANSWERED = ("validation", "calibration", "test")
+"""Splits that are answered, where they are there; the last one by every trial."""
 _EARLY_SAMPLES = 32
 
 
@@ -131,6 +131,12 @@ class RunContext:
     clock: Callable[[], float] = time.perf_counter
 
 
+def answered(splits: Splits) -> dict[str, Samples]:
+    """Samples of the splits that are answered, by name, the test split last."""
+    named = splits.named()
+    return {name: named[name] for name in ANSWERED if name in named}
+
+
 def measure_splits(
     model: MultiExit, splits: Splits, wanted: EvaluatePlan, context: RunContext
 ) -> Measured:
@@ -142,9 +148,8 @@ def measure_splits(
     timings = _timings(model, wanted, context)
     exit_timings = None if timings is None else timings.of_exits(model)
     progress, outputs, chosen = context.progress, {}, tuple(model.chosen.values())
-    for name in SPLITS:
+    for name, samples in answered(splits).items():
         trials = chosen if name != "test" else tuple(dict.fromkeys((*model.trials, *chosen)))
-        samples = splits.named()[name]
         answers = model.answer(samples, trials, BATCH_SIZE, name, progress)
         outputs[name] = model.as_outputs(answers, samples, exit_timings, name)
     if note := why_no_rivals(splits.test, wanted.rival_sizes):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from offramp.answer import Answer
 from offramp.arguments import as_items, as_path, check_kind
 from offramp.compute import torch_switches
+from offramp.data.layout import IMAGES, SOUNDS, sounds_beside
 from offramp.errors import DataError, ShapeError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.routing import Route, full_network, route, rows_are_apart
@@ -103,6 +104,32 @@ class OpenRun:
             "code. In Python, give OpenRun.run float32 arrays of shape "
             f"{_listed(self.model.backbone.input_shapes)}, prepared by that code."
         )
+
+    @property
+    def file_endings(self) -> tuple[str, ...]:
+        """Endings of the files that it answers, those of its first input."""
+        first = self.model.info.inputs[0] if self.model.info.inputs else None
+        return (SOUNDS if isinstance(first, SpectrogramPreprocess) else IMAGES).endings
+
+    def files_of(self, name: str) -> str | tuple[str | Path, ...]:
+        """The files of one sample: this one, and the sound beside it if the model also hears.
+
+        Raises:
+            DataError: There is not one sound file of the same name, or the model reads other files.
+        """
+        if len(self.model.info.inputs) < 2:
+            return name
+        kinds = [each.kind for each in self.model.info.inputs]
+        if kinds != ["image", "spectrogram"]:
+            raise DataError(f"{name} alone is no sample: the model reads {' and '.join(kinds)}.")
+        found = sounds_beside(Path(name))
+        if len(found) != 1:
+            beside = " and ".join(path.name for path in found) or "no sound file"
+            raise DataError(
+                f"{name} has {beside} beside it, and the model also hears. Put one sound of the "
+                f"same name there ({', '.join(SOUNDS.endings)})."
+            )
+        return name, found[0]
 
     def run(self, sample: Sample, policy: ExitPolicy | float | None = None) -> Answer:
         """Answer one sample.

@@ -128,8 +128,10 @@ def _check_targets(
     mistakes.attempt("data", partial(training_labels, labels, outputs, names, task=plan.task))
 
 
-def _check_apart(calibration: Samples, test: Samples) -> None:
+def _check_apart(calibration: Samples | None, test: Samples) -> None:
     """Refuse a test split that shares ids or all content with the calibration split."""
+    if calibration is None:
+        return
     fault = ""
     if calibration.ids is not None and test.ids is not None:
         shared = np.intersect1d(calibration.ids, test.ids)

@@ -14,7 +14,7 @@ from offramp.multiexit.model import MultiExit
 from offramp.multiexit.saved import WEIGHTS, describe_model, write_weights
 from offramp.outputs import ExitOutputs
 from offramp.report import write_report
-from offramp.run.measure import SPLITS, Measured
+from offramp.run.measure import ANSWERED, Measured
 from offramp.run.names import ENVIRONMENT, METRICS, PLAN, POLICY
 from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult, report_inputs
@@ -94,13 +94,17 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
         BundleError: The run is unfinished, or a file of it was changed.
     """
     folder = Path(folder)
-    outputs = {split: outputs_of(split) for split in SPLITS}
-    names = (WEIGHTS, *outputs.values(), _TRIALS, _RIVALS, METRICS)
-    stored = read_folder(folder, RUN, names)
+    outputs = {split: outputs_of(split) for split in ANSWERED}
+    names = (WEIGHTS, outputs_of("test"), _TRIALS, _RIVALS, METRICS)
+    stored = read_folder(folder, RUN, names, optional=outputs.values())
     plan, model = plan_and_model(stored, backbone_file)
     metrics = json.loads(stored.files[METRICS])
     seen = Measured(
-        {split: ExitOutputs.load(stored.files[name]) for split, name in outputs.items()},
+        {
+            split: ExitOutputs.load(stored.files[name])
+            for split, name in outputs.items()
+            if name in stored.files
+        },
         TrialOutputs.load(stored.files[_TRIALS]),
         _stored_rivals(stored),
         notes=tuple(metrics["notes"]),

@@ -172,7 +172,8 @@ def test_the_backbone_never_saw_validation_calibration_or_test_images(splits: Sp
     held_out = json.loads((SHIPPED / "splits.json").read_text())["indices"]["held_out"]
     unseen = {f"train/{place}" for place in held_out}
     assert len(unseen) == 10_000
-    assert {*_ids(splits.validation), *_ids(splits.calibration)} <= unseen
+    named = splits.named()
+    assert {*_ids(named["validation"]), *_ids(named["calibration"])} <= unseen
     assert not unseen & {*_ids(splits.train)}
     assert all(name.startswith("t10k/") for name in _ids(splits.test))
 

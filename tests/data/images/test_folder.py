@@ -150,7 +150,7 @@ def test_a_16_bit_picture_counts_as_unreadable(split: Path) -> None:
 def test_a_class_of_which_nothing_is_left_is_refused(split: Path) -> None:
     for path in (split / "train/bee").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"no image of bee .* is left to train on"):
+    with pytest.raises(DataError, match=r"no sample of bee .* is left to train on"):
         _load(split, on_corrupt="skip").load()
 
 
@@ -216,7 +216,7 @@ def test_an_image_in_two_splits_is_reported_with_its_files(
     (split / "test/ant/a.png").write_bytes((split / "train/ant/a.png").read_bytes())
     with caplog.at_level(logging.WARNING):
         _load(split).load()
-    assert "1 image is in more than one split" in caplog.text
+    assert "1 sample is in more than one split" in caplog.text
     assert "train/ant/a.png = test/ant/a.png" in caplog.text
 
 
@@ -239,7 +239,7 @@ def test_loading_counts_the_files(split: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     _load(split).load(lambda *state: seen.append(state))
     assert seen == [
-        (what, done, 24) for what in ("reading images", "checking files") for done in range(25)
+        (what, done, 24) for what in ("reading files", "checking files") for done in range(25)
     ]
 
 
@@ -264,7 +264,7 @@ def test_too_few_images_for_a_split_are_refused(unsplit: Path) -> None:
         path.unlink()
     for name in CLASSES[1:]:
         (unsplit / name).rmdir()
-    with pytest.raises(DataError, match=r"validation would be empty: .* has 4 images"):
+    with pytest.raises(DataError, match=r"validation would be empty: .* has 4 samples"):
         _load(unsplit, split={}).load()
 
 
@@ -305,7 +305,7 @@ def test_a_test_folder_of_its_own_stays_as_it_is(split: Path) -> None:
     (split / "gone").rename(split.parent / "gone")
     splits = _load(split, held_out={"validation": 0.5, "calibration": 0.25, "test": 0.25}).load()
     assert {one.split("/")[0] for one in _ids(splits.test)} == {"test"}
-    assert (len(splits.validation), len(splits.calibration), len(splits.test)) == (4, 2, 6)
+    assert [len(part) for part in splits.named().values()][1:] == [4, 2, 6]
 
 
 def test_of_a_train_test_pair_the_other_splits_are_drawn_from_test(pair: Path) -> None:
@@ -338,7 +338,7 @@ def test_shares_of_held_out_pictures_that_do_not_add_up_are_refused() -> None:
 
 def test_pictures_of_one_source_are_drawn_into_one_split_and_count_once(pair: Path) -> None:
     splits = _load(pair, source=r"(\w+/\d)\d\.png").load()  # ten pictures of each class a source
-    held = splits.validation, splits.calibration, splits.test
+    held = [*splits.named().values()][1:]
     sources = [{*map(str, images.clusters)} for images in held if images.clusters is not None]
     assert len(sources) == 3
     assert sum(map(len, sources)) == len(set.union(*sources))

@@ -95,7 +95,7 @@ def test_other_ids_change_the_content_key(images: Samples) -> None:
 
 def test_labels_of_another_number_are_refused() -> None:
     pixels = np.zeros((11, 6, 9, 3), np.uint8)
-    with pytest.raises(ShapeError, match="11 pictures come with 10 labels"):
+    with pytest.raises(ShapeError, match="11 pictures or sounds come with 10 labels"):
         labelled_pictures(pixels, np.zeros(10, np.int64), PREPROCESS)
 
 

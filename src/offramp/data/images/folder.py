@@ -1,77 +1,49 @@
-"""Image files in one folder per class, checked in full before anything is trained on them."""
+"""Image files in one folder per class, each alone or with a sound file beside it."""
 
-import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
 
-from offramp.data.drawing import RandomSplit
+from offramp.data.class_folders import ClassFolders
 from offramp.data.images.files import PictureFiles
-from offramp.data.images.layout import list_split, list_unsplit
-from offramp.data.images.listing import Listing
+from offramp.data.layout import IMAGES, SOUNDS, Medium, sounds_beside
+from offramp.data.splits import first_few
 from offramp.errors import DataError
 
 
-class ImageFolder(PictureFiles):
+class ImageFolder(PictureFiles, ClassFolders):
     """Image files as root/SPLIT/CLASS/name.jpg, or root/CLASS/name.jpg with `split`.
 
-    SPLIT is train, validation (or val), calibration or test. Where only train and val are there,
-    the other splits are drawn from val; train and test, from test. JPEG, PNG, BMP, WebP and TIFF
-    files are read.
-
-    Attributes:
-        root: The folder.
-        split: Shares to draw where the folder is not split; None where it is.
-        source: Regular expression with one group, searched in each file's path below `root`; what
-            the group matches names the picture's source, such as a film or a patient. Pictures of
-            one source are drawn into one split, and promises count sources, not pictures.
+    JPEG, PNG, BMP, WebP and TIFF files are read. With `sound`, each has a sound file of the same
+    name beside it, such as name.wav, which becomes the second input.
     """
 
     kind: Literal["image_folder"] = "image_folder"
-    root: Path
-    split: RandomSplit | None = None
-    source: str | None = None
 
-    @field_validator("source")
-    @classmethod
-    def _one_group(cls, source: str | None) -> str | None:
-        try:
-            groups = 1 if source is None else re.compile(source).groups
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        if groups != 1:
-            raise ValueError(f"needs one group in parentheses, and has {groups}")
-        return source
+    @property
+    def medium(self) -> Medium:
+        """See ClassFolders."""
+        return IMAGES if self.sound is None else replace(IMAGES, beside=SOUNDS.endings)
 
-    def listing(self) -> Listing:
-        """See PictureFiles; classes are numbered in the order of their names, or of `classes`."""
-        root = self.root.expanduser()
-        lists = list_split if self.split is None else list_unsplit
-        files = lists(root, self.classes)
-        class_names = self.classes or tuple(sorted({file.class_name for file in files}))
-        number = {name: place for place, name in enumerate(class_names)}
-        ids = np.array([file.path.relative_to(root).as_posix() for file in files], np.str_)
-        return Listing(
-            root,
-            np.array([file.path for file in files], object),
-            ids,
-            np.array([number[file.class_name] for file in files], np.int64),
-            class_names,
-            self.split or np.array([file.split for file in files], np.str_),
-            sources=self._sources(ids),
-        )
-
-    def _sources(self, ids: NDArray[np.str_]) -> NDArray[np.str_] | None:
-        if self.source is None:
-            return None
-        found = [re.search(self.source, name) for name in ids]
-        missed = [str(name) for name, match in zip(ids, found, strict=True) if match is None]
-        if missed:
+    def paths_of(self, files: Sequence[Path]) -> NDArray[np.object_]:
+        """See ClassFolders."""
+        if self.sound is None:
+            return super().paths_of(files)
+        pairs, faults = [], []
+        for file in files:
+            there = sounds_beside(file)
+            pairs.append((file, there[0] if there else None))
+            if len(there) != 1:
+                beside = " and ".join(path.name for path in there) or "no sound file"
+                faults.append(f"{file.relative_to(self.root.expanduser())}: {beside} beside it")
+        if faults:
             raise DataError(
-                f"`source` ({self.source}) matches nothing in {len(missed)} of {len(ids)} paths, "
-                f"such as {missed[0]}. Change the expression, or leave it out."
+                f"{len(faults)} of {len(files)} pictures in {self.root} do not have one sound "
+                f"each:\n{first_few(faults)}\nPut one sound file of the same name beside each "
+                f"({', '.join(SOUNDS.endings)})."
             )
-        return np.array([match[1] for match in found if match is not None], np.str_)
+        return np.array(pairs, object)

@@ -2,33 +2,16 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from offramp.data.samples import Batch, Samples, Source
-from offramp.errors import DataError, ShapeError
+from offramp.data.prepared import Files, PreparedSource, Raw
+from offramp.data.samples import Samples
+from offramp.errors import DataError
 from offramp.preprocess import ImagePreprocess, decode_image
-
-
-class Pictures(Protocol):
-    """Raw pictures by number, each still the one whose digest was taken when it is read."""
-
-    @property
-    def digests(self) -> NDArray[np.str_]:
-        """(N,) SHA-256 of each picture's raw content."""
-
-    @property
-    def in_files(self) -> bool:
-        """Whether pictures are decoded from files when they are read."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Image.Image | NDArray[np.uint8]: ...
 
 
 class PictureArray:
@@ -55,92 +38,29 @@ class PictureArray:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """Pictures that are read from their files each time, which must stay as they were.
+class ImageFiles(Files):
+    """Pictures that are read from their files each time.
 
     Attributes:
-        digests: (N,) SHA-256 of each file when it was listed.
         exif: As in ImagePreprocess.
     """
 
-    in_files: ClassVar[bool] = True
-
-    paths: tuple[Path, ...]
-    digests: NDArray[np.str_]
     exif: bool = True
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def __getitem__(self, index: int) -> Image.Image:
-        path = self.paths[index]
-        try:
-            content = path.read_bytes()
-            same = hashlib.sha256(content).hexdigest() == self.digests[index]
-            if same:
-                return decode_image(content, exif=self.exif)
-        except Exception as error:  # pillow's decoders raise many kinds
-            raise DataError(
-                f"{path} cannot be read: {error}. Repair or remove it, and leave the images alone "
-                "while they are in use."
-            ) from error
-        raise DataError(
-            f"{path} has changed since its folder was loaded, and what was computed from it would "
-            "be kept as that of the old file. Leave the images alone while they are in use, and "
-            "start again."
-        )
+        return self.decoded(index, lambda content: decode_image(content, exif=self.exif))
 
 
-class PictureSource(Source):
+class PictureSource(PreparedSource):
     """Pictures with a target each, made the backbone's input when they are read."""
 
-    threadsafe = True
-    finite = True  # made from bytes; the bounds of the preprocessing keep them so
-
-    def __init__(
-        self,
-        pictures: Pictures,
-        targets: NDArray[Any],
-        preprocess: ImagePreprocess,
-    ) -> None:
-        if len(pictures) != len(targets):
-            raise ShapeError(
-                f"{len(pictures)} pictures come with {len(targets)} labels. Give one each."
-            )
-        self.pictures, self.preprocess, self._targets = pictures, preprocess, targets
-        self.may_fail = pictures.in_files
-
-    def __len__(self) -> int:
-        return len(self._targets)
-
-    def read(self, rows: NDArray[np.int64]) -> Batch:
-        """See Source."""
-        values = self.preprocess.batch([self.pictures[int(row)] for row in rows])
-        return Batch((torch.from_numpy(values),), torch.from_numpy(self._targets[rows]), rows)
-
-    @property
-    def targets(self) -> NDArray[Any]:
-        """See Source."""
-        return self._targets
-
-    @property
-    def digests(self) -> NDArray[np.str_]:
-        """See Source."""
-        return self.pictures.digests
-
-    @property
-    def settings(self) -> str:
-        """See Source."""
-        return self.preprocess.model_dump_json(exclude_defaults=True)  # a new one moves no key
-
-    @property
-    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """See Source."""
-        return (self.preprocess.shape,)
+    def __init__(self, pictures: Raw, targets: NDArray[Any], preprocess: ImagePreprocess) -> None:
+        super().__init__([pictures], targets, [preprocess])
+        self.pictures, self.preprocess = pictures, preprocess
 
 
 def labelled_pictures(
-    pictures: Pictures | NDArray[np.uint8],
+    pictures: Raw | NDArray[np.uint8],
     labels: NDArray[Any],
     preprocess: ImagePreprocess,
     *,

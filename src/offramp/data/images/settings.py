@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from offramp.preprocess import Deviation, ImagePreprocess, Mean, PixelSettings, Size
+from offramp.preprocess import Deviation, ImagePreprocess, Mean, PixelSettings, Preprocess, Size
 
 _USUAL_SHARE = 0.875  # 224 of 256
 
@@ -39,7 +39,7 @@ class PictureSettings(PixelSettings):
         return {**given, "resize_to": size if len(sides) == 2 else round(size / _USUAL_SHARE)}
 
     @property
-    def inputs(self) -> tuple[ImagePreprocess]:
+    def inputs(self) -> tuple[Preprocess, ...]:
         """What makes each input of the backbone."""
         return (self.preprocess,)
 

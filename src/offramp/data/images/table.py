@@ -1,5 +1,6 @@
 """Image files that a CSV file lists with their labels."""
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import Discriminator, Tag, model_validator
 from offramp.data.drawing import RandomSplit
 from offramp.data.images.files import PictureFiles
 from offramp.data.images.labels import names_of, numbers_of
-from offramp.data.images.listing import Listing, check_same_classes
+from offramp.data.listing import Listing, check_same_classes
 from offramp.data.rows import Fault, Rows, read_rows
 from offramp.data.splits import SPLIT_ALIASES, SPLIT_NAMES
 from offramp.errors import DataError
@@ -41,6 +42,7 @@ class ImageTable(PictureFiles):
         file: The CSV file, UTF-8.
         root: Folder that paths in the file start from; None takes the folder that `file` is in.
         path: Column of the picture's path, absolute or below `root`. A picture has one row.
+        sound_path: Column of the path of its sound, where `sound` gives their chain.
         label: Column of the class; `label` where neither this nor `value` is given.
         value: Column of the number to estimate, in place of `label`, for `task: regression`.
         split: Column of the split: train, validation (or val), calibration or test, of which those
@@ -54,6 +56,7 @@ class ImageTable(PictureFiles):
     file: Path
     root: Path | None = None
     path: str = "path"
+    sound_path: str = "sound"
     label: str | None = None
     value: str | None = None
     split: ColumnOrShares = "split"
@@ -79,11 +82,12 @@ class ImageTable(PictureFiles):
         rows = read_rows(self.file.expanduser())
         cells = self._cells(rows)
         root = (self.root or self.file.parent).expanduser().resolve()
-        paths = [Path(os.path.normpath(root / cell)) for cell in cells["path"]]
+        paths, sounds = (_joined(root, cells.get(name, [])) for name in ("path", "sound_path"))
         targets, names = self._targets(cells)
         faults = [
             *_blanks(rows, cells),
-            *_faults_of_files(rows, cells["path"], paths, may_lack=self.on_corrupt == "skip"),
+            *_repeated(rows, cells["path"], paths),
+            *([] if self.on_corrupt == "skip" else _absent(rows, cells, [*paths, *sounds])),
             *_faults_of_splits(rows, cells.get("split", [])),
             *self._faults_of_targets(rows, cells, targets),
         ]
@@ -91,7 +95,7 @@ class ImageTable(PictureFiles):
         given = self._splits(rows, cells, names)
         return Listing(
             rows.file,
-            np.array(paths, object),
+            np.array([paths, sounds] if sounds else [paths], object).T,
             np.array([_below(root, path) for path in paths], np.str_),
             np.array(targets, np.int64 if self.value is None else np.float32),
             names,
@@ -103,6 +107,8 @@ class ImageTable(PictureFiles):
     def _cells(self, rows: Rows) -> dict[str, list[str]]:
         """The cells (N,) of the column that each setting names."""
         given = {name: getattr(self, name) for name in _COLUMNS}
+        if self.sound is not None:
+            given["sound_path"] = self.sound_path
         named = {name: column for name, column in given.items() if isinstance(column, str)}
         missing = {name: c for name, c in named.items() if rows.header.count(c) != 1}
         if missing:
@@ -165,16 +171,22 @@ def _blanks(rows: Rows, cells: Mapping[str, list[str]]) -> Iterator[Fault]:
                 yield line, f"the {name} is empty"
 
 
-def _faults_of_files(
-    rows: Rows, cells: Sequence[str], paths: Sequence[Path], *, may_lack: bool
-) -> Iterator[Fault]:
+def _joined(root: Path, cells: Sequence[str]) -> list[Path]:
+    return [Path(os.path.normpath(root / cell)) for cell in cells]
+
+
+def _repeated(rows: Rows, cells: Sequence[str], paths: Sequence[Path]) -> Iterator[Fault]:
     first: dict[Path, int] = {}
     for line, cell, path in zip(rows.lines, cells, paths, strict=True):
-        if not cell:
-            continue
-        if first.setdefault(path, line) != line:
+        if cell and first.setdefault(path, line) != line:
             yield line, f"{cell} is on line {first[path]} already"
-        if not may_lack and not _is_file(path):
+
+
+def _absent(rows: Rows, cells: Mapping[str, list[str]], paths: Sequence[Path]) -> Iterator[Fault]:
+    """Faults of pictures, and then of sounds, that are not there."""
+    named = [*cells["path"], *cells.get("sound_path", [])]
+    for line, cell, path in zip(itertools.cycle(rows.lines), named, paths, strict=False):
+        if cell and not _is_file(path):
             yield line, f"there is no file {cell}"
 
 

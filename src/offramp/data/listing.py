@@ -1,4 +1,4 @@
-"""Listing: picture files with all that is known of them before any is opened."""
+"""Listing: the files of N samples with all that is known of them before any is opened."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ _RANGES = 10  # of values, over which draws are balanced
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """N picture files with what is known of each.
+    """N samples that lie in files, with what is known of each.
 
     Attributes:
         origin: Where they are listed, for messages.
-        paths: (N,) the files, as Path.
+        paths: (N, I) the files of each sample, as Path, one for each input.
         ids: (N,) a stable name of each.
         targets: (N,) int64 class numbers, or float32 values for regression.
         target_names: One name per class number, or the name of the value; empty where classes have
@@ -45,7 +45,7 @@ class Listing:
         return len(self.paths)
 
     def kept(self, rows: list[int]) -> Self:
-        """The files at these places."""
+        """The samples at these places."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays: dict[str, Any] = {
             n: c[rows] for n, c in columns.items() if isinstance(c, np.ndarray)
@@ -71,7 +71,7 @@ class Listing:
         return set() if isinstance(self.splits, RandomSplit) else {*self.splits.tolist()}
 
     def untrained(self, splits: NDArray[np.str_]) -> list[str]:
-        """Names of the classes that have no file where `splits` (N,) is train."""
+        """Names of the classes that have no sample where `splits` (N,) is train."""
         if self.task == "regression":
             return []
         counts = Counter(self.targets[splits == "train"].tolist())
@@ -89,7 +89,7 @@ def check_same_classes(origin: Path, classes: Mapping[str, set[str]]) -> None:
     if any(lacking.values()):
         differences = "; ".join(f"{name} lacks {', '.join(c)}" for name, c in lacking.items() if c)
         raise DataError(
-            f"the classes in {origin} differ between splits: {differences}. Add images of these "
+            f"the classes in {origin} differ between splits: {differences}. Add samples of these "
             "classes, remove them from every split, or list the backbone's classes in `classes`: "
             "then a split may lack some."
         )

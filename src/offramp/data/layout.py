@@ -1,4 +1,4 @@
-"""Layout of a folder of image files: split and class of each file."""
+"""Layout of a folder of files by class: split and class of each file."""
 
 import difflib
 import logging
@@ -7,18 +7,42 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from offramp.data.images.listing import check_same_classes
+from offramp.data.listing import check_same_classes
 from offramp.data.splits import SPLIT_ALIASES, SPLIT_NAMES
 from offramp.errors import DataError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _NAMED = 3  # folders that an error names
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ImageFile:
+class Medium:
+    """A kind of file.
+
+    Attributes:
+        noun: What messages call one such file.
+        endings: Of file names, in lower case.
+        beside: Endings of files that lie beside these and are not warned of.
+    """
+
+    noun: str
+    endings: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+
+
+IMAGES = Medium("image", (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+SOUNDS = Medium("sound", (".wav", ".au", ".flac", ".ogg", ".mp3"))
+
+
+def sounds_beside(file: Path) -> list[Path]:
+    """The sound files in the same folder that have the name of this file but for the ending."""
+    named = [file.with_suffix(ending) for ending in SOUNDS.endings]
+    return [path for path in named if path.is_file()]
+
+
+@dataclass(frozen=True)
+class ClassFile:
     """One file, not opened yet.
 
     Attributes:
@@ -30,7 +54,7 @@ class ImageFile:
     class_name: str
 
 
-def list_split(root: Path, classes: Sequence[str] | None = None) -> list[ImageFile]:
+def list_split(root: Path, medium: Medium, classes: Sequence[str] | None = None) -> list[ClassFile]:
     """Files of root/SPLIT/CLASS/name, in the order of splits, classes and names.
 
     A folder `val`, `valid` or `dev` is the split validation. There have to be `train` and at least
@@ -38,6 +62,7 @@ def list_split(root: Path, classes: Sequence[str] | None = None) -> list[ImageFi
 
     Args:
         root: The folder.
+        medium: Which files to read; others are left out with a warning.
         classes: Folders to read, which a split may lack; None reads all, and every split needs all.
 
     Raises:
@@ -48,7 +73,7 @@ def list_split(root: Path, classes: Sequence[str] | None = None) -> list[ImageFi
     if classes is None:
         held = {name: {entry.name for entry in _folders(folder)} for name, folder in present}
         check_same_classes(root, held)
-    return [file for name, folder in present for file in _images(folder, name, classes)]
+    return [file for name, folder in present for file in _files(folder, name, medium, classes)]
 
 
 def _splits(root: Path) -> list[tuple[str, Path]]:
@@ -66,7 +91,7 @@ def _splits(root: Path) -> list[tuple[str, Path]]:
     if "train" in missing or {"validation", "test"} <= {*missing} or near:
         raise DataError(
             f"{root} has no folder {' or '.join(map(repr, missing))}{near}. Give it the folders "
-            "train and val (calibration and test pictures are then drawn from val), or the four "
+            "train and val (calibration and test samples are then drawn from val), or the four "
             f"splits {', '.join(SPLIT_NAMES)}; or, where {root} holds one folder per class, add "
             "`split: {}` to draw them at random."
         )
@@ -74,38 +99,44 @@ def _splits(root: Path) -> list[tuple[str, Path]]:
     return sorted((pair for pair in named if pair[0] in order), key=lambda pair: order[pair[0]])
 
 
-def list_unsplit(root: Path, classes: Sequence[str] | None = None) -> list[ImageFile]:
+def list_unsplit(
+    root: Path, medium: Medium, classes: Sequence[str] | None = None
+) -> list[ClassFile]:
     """Files of root/CLASS/name, in the order of classes and names; arguments as in `list_split`.
 
     Raises:
         DataError: The folder is missing or holds no classes, or a class is empty or not listed.
     """
-    return list(_images(root, "", classes))
+    return list(_files(root, "", medium, classes))
 
 
-def _images(folder: Path, split: str, classes: Sequence[str] | None) -> Iterator[ImageFile]:
+def _files(
+    folder: Path, split: str, medium: Medium, classes: Sequence[str] | None
+) -> Iterator[ClassFile]:
     ignored: Counter[str] = Counter()
     for class_folder in _class_folders(folder, classes):
         entries = _entries(class_folder)
         nested = [entry.name for entry in entries if entry.is_dir()]
         if nested:
             raise DataError(
-                f"{class_folder} should hold the images of one class, but holds folders "
-                f"({', '.join(nested[:3])}). Use root/SPLIT/CLASS/image, or root/CLASS/image "
-                "together with `split`."
+                f"{class_folder} should hold the {medium.noun}s of one class, but holds folders "
+                f"({', '.join(nested[:3])}). Use root/SPLIT/CLASS/{medium.noun}, or "
+                f"root/CLASS/{medium.noun} together with `split`."
             )
-        images = [entry for entry in entries if entry.suffix.lower() in ENDINGS]
-        ignored.update(e.suffix or e.name for e in entries if e.suffix.lower() not in ENDINGS)
-        if not images and classes is None:
+        fitting = [entry for entry in entries if entry.suffix.lower() in medium.endings]
+        others = [e for e in entries if e.suffix.lower() not in medium.endings + medium.beside]
+        ignored.update(entry.suffix or entry.name for entry in others)
+        if not fitting and classes is None:
             raise DataError(
-                f"{class_folder} holds no image ({', '.join(ENDINGS)}). Add images of this class, "
-                "remove its folder from every split, or list the backbone's classes in `classes`: "
-                "then a split may lack some."
+                f"{class_folder} holds no {medium.noun} ({', '.join(medium.endings)}). Add "
+                f"{medium.noun}s of this class, remove its folder from every split, or list the "
+                "backbone's classes in `classes`: then a split may lack some."
             )
-        yield from (ImageFile(path, split, class_folder.name) for path in images)
+        yield from (ClassFile(path, split, class_folder.name) for path in fitting)
     if ignored:
         found = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
-        _log.warning("%s: not read, since they are not %s: %s", folder, "/".join(ENDINGS), found)
+        wanted = "/".join(medium.endings)
+        _log.warning("%s: not read, since they are not %s: %s", folder, wanted, found)
 
 
 def _class_folders(folder: Path, classes: Sequence[str] | None) -> list[Path]:
@@ -123,10 +154,10 @@ def _class_folders(folder: Path, classes: Sequence[str] | None) -> list[Path]:
 
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Point `root` at the folder with the images.")
+        raise DataError(f"{root} is not a folder. Point `root` at the folder with the data.")
     folders = [entry for entry in _entries(root) if entry.is_dir()]
     if not folders:
-        raise DataError(f"{root} is empty: it holds no folders of images. Check `root`.")
+        raise DataError(f"{root} is empty: it holds no folders of classes. Check `root`.")
     return folders
 
 

@@ -1,0 +1,22 @@
+"""Chain: the settings that make a sound an input, or the name of known ones."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from offramp.preprocess import SpectrogramPreprocess
+from offramp.preprocess.spectrogram import SPEECH_COMMANDS, VGGISH
+
+CHAINS = {"speech_commands": SPEECH_COMMANDS, "vggish": VGGISH}
+
+
+def _named(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    if given not in CHAINS:
+        raise ValueError(f"there is no chain {given!r}. Use one of {[*CHAINS]}, or its settings")
+    return CHAINS[given]
+
+
+Chain = Annotated[SpectrogramPreprocess, BeforeValidator(_named)]
+"""Settings of a spectrogram, or one of the names in `CHAINS`."""

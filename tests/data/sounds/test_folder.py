@@ -1,0 +1,91 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from offramp.data import DataSpec, SoundFolder
+from offramp.errors import DataError, PlanError
+from offramp.preprocess.sound import decode_sound
+from offramp.preprocess.spectrogram import SPEECH_COMMANDS, VGGISH
+
+CHAIN = {"rate": 8000, "num_samples": 800, "channels": [{"window": 64, "step": 32, "fft": 64}]}
+WriteTone = Callable[..., None]
+
+
+@pytest.fixture
+def birds(tmp_path: Path, write_tone: WriteTone) -> Path:
+    for split, count in {"train": 5, "val": 4, "calibration": 3, "test": 3}.items():
+        for kind, hz in {"owl": 300, "wren": 2000}.items():
+            for number in range(count):
+                place = tmp_path / "birds" / split / kind / f"{split}{number}.wav"
+                write_tone(place, hz + 10 * number, rate=16_000, seconds=0.08)
+    return tmp_path / "birds"
+
+
+def loaded(root: Path, **settings: Any) -> Any:
+    given = {"kind": "sound_folder", "root": root, "chain": CHAIN, **settings}
+    return TypeAdapter[DataSpec](DataSpec).validate_python(given).load()
+
+
+def test_sounds_are_samples_by_split_and_class(birds: Path) -> None:
+    splits = loaded(birds)
+    assert [len(part) for part in splits.named().values()] == [10, 8, 6, 6]
+    assert splits.target_names == ("owl", "wren")
+    assert splits.train.ids[0] == "train/owl/train0.wav"
+    spectrogram, label = splits.test[5]
+    content = (birds / "test/wren/test2.wav").read_bytes()
+    assert label == 1
+    assert np.array_equal(spectrogram.numpy(), splits.inputs[0](decode_sound(content, 8000)))
+
+
+def test_a_chain_is_named_or_given_in_full(birds: Path) -> None:
+    for name, chain in {"speech_commands": SPEECH_COMMANDS, "vggish": VGGISH}.items():
+        assert loaded(birds, chain=name).inputs == (chain,)
+    with pytest.raises(PlanError, match=r"no chain 'speech'. Use one of \['speech_commands'"):
+        SoundFolder(root=birds, chain="speech")
+
+
+def test_splits_are_drawn_and_speakers_kept_together(tmp_path: Path, write_tone: WriteTone) -> None:
+    for speaker in range(12):
+        for word in ("go", "stop"):
+            for take in range(2):
+                name = f"s{speaker}_{take}.flac"
+                hz = 200 + speaker + 50 * take + 500 * (word == "go")
+                write_tone(tmp_path / word / name, hz, seconds=0.06)
+    splits = loaded(tmp_path, split={}, source=r"(s\d+)_")
+    speakers = [{*map(str, part.clusters)} for part in splits.named().values()]
+    assert sum(map(len, speakers)) == len(set.union(*speakers)) == 12
+
+
+def test_a_file_that_is_no_sound_is_named_or_skipped(birds: Path) -> None:
+    (birds / "train/owl/train1.wav").write_bytes(b"RIFF")
+    with pytest.raises(DataError, match=r"train/owl/train1.wav: .*not a sound"):
+        loaded(birds)
+    splits = loaded(birds, on_corrupt="skip")
+    assert len(splits.train) == 9
+    assert "train/owl/train1.wav" in splits.skipped[0]
+
+
+def test_a_sound_that_changes_while_in_use_is_refused(birds: Path) -> None:
+    splits = loaded(birds)
+    path = birds / "train/owl/train0.wav"
+    path.write_bytes((birds / "train/owl/train1.wav").read_bytes())
+    with pytest.raises(DataError, match="has changed"):
+        splits.train.read([0])
+
+
+def test_without_the_libraries_a_folder_is_refused_at_once(
+    birds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(DataError, match=r"pip install 'offramp\[audio\]'"):
+        loaded(birds)
+
+
+def test_hidden_files_are_not_read(birds: Path) -> None:
+    (birds / "train/owl/._train0.wav").write_bytes(b"a mirror's shadow of a file")
+    assert len(loaded(birds).train) == 10
