@@ -54,7 +54,7 @@ def test_no_source_file_asserts() -> None:
 
 TEXT_METHODS = {"read_text", "write_text"}
 OPENERS = {"open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "TextIOWrapper"}
-OF_BYTES = {("Image", "open"), ("os", "open")}
+OF_BYTES = {("Image", "open"), ("os", "open"), ("tarfile", "open")}
 
 
 def opens_text(call: ast.Call) -> bool:

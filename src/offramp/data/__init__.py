@@ -6,19 +6,21 @@ from pydantic import Field
 
 from offramp.data.drawing import HeldOut, RandomSplit
 from offramp.data.given import as_samples
-from offramp.data.images import FashionMNIST, ImageFolder, ImageTable
+from offramp.data.images import Cifar, FashionMNIST, ImageFolder, ImageTable
 from offramp.data.python_file import PythonData
 from offramp.data.samples import Batch, Samples
 from offramp.data.sounds import SoundFolder
 from offramp.data.splits import Splits
 
 DataSpec = Annotated[
-    FashionMNIST | ImageFolder | ImageTable | SoundFolder | PythonData, Field(discriminator="kind")
+    FashionMNIST | Cifar | ImageFolder | ImageTable | SoundFolder | PythonData,
+    Field(discriminator="kind"),
 ]
 """Any kind of data a plan may name."""
 
 __all__ = [
     "Batch",
+    "Cifar",
     "DataSpec",
     "FashionMNIST",
     "HeldOut",

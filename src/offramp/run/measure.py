@@ -12,6 +12,7 @@ import torch
 from offramp.compute import count_flops, count_params, wait_for
 from offramp.cost import Timing
 from offramp.data import Samples, Splits, as_samples
+from offramp.data.published import STAND_IN_DOUBT
 from offramp.doubts import doubts_of_answers, doubts_of_labels
 from offramp.evaluation import Rival, TrialOutputs
 from offramp.multiexit.answers import Answers
@@ -170,7 +171,11 @@ def measure_splits(
         rivals,
         timings,
         (note,) if note else (),
-        (*_doubts_of_training(model, splits.train), *doubts_of_answers(outputs["test"])),
+        (
+            *[STAND_IN_DOUBT] * splits.stand_in,
+            *_doubts_of_training(model, splits.train),
+            *doubts_of_answers(outputs["test"]),
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """Pictures as samples: in memory, in files, or shipped with the package."""
 
+from offramp.data.images.cifar import Cifar
 from offramp.data.images.embedded import FashionMNIST
 from offramp.data.images.files import PictureFiles
 from offramp.data.images.folder import ImageFolder
@@ -8,6 +9,7 @@ from offramp.data.images.settings import PictureSettings
 from offramp.data.images.table import ImageTable
 
 __all__ = [
+    "Cifar",
     "FashionMNIST",
     "ImageFolder",
     "ImageTable",

@@ -1,0 +1,86 @@
+"""Published data sets: their sizes, which are checked, and files that stand in for them in tests.
+
+A folder with a file named STAND_IN holds made files in the layout of a published data set, so that
+everything can be tried without it. Sizes are not checked there, and whatever is measured on them
+carries a warning.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.data.drawing import drawn
+from offramp.errors import DataError
+
+MARK = "STAND_IN"
+"""Name of the file that marks a folder of stand-in files."""
+
+STAND_IN_DOUBT = (
+    "the data are stand-in files, made to try everything without the real data set, so nothing "
+    "measured on them is a result."
+)
+
+
+def is_stand_in(root: Path) -> bool:
+    """Whether a folder is marked as one of stand-in files."""
+    return (root / MARK).is_file()
+
+
+def check_sizes(root: Path, found: Mapping[str, int], published: Mapping[str, int]) -> None:
+    """Refuse a published data set that is not complete, unless the files stand in for it.
+
+    Args:
+        root: Folder of the data set.
+        found: Number of samples by part.
+        published: Number of samples that each part should have.
+
+    Raises:
+        DataError: A part has another number.
+    """
+    wrong = [name for name, count in published.items() if found.get(name, 0) != count]
+    if wrong and not is_stand_in(root):
+        listed = ", ".join(
+            f"{name} has {found.get(name, 0):,} instead of {published[name]:,}" for name in wrong
+        )
+        raise DataError(
+            f"{root} is not the whole data set: {listed}. Fetch and unpack it again. (A folder of "
+            f"made files for a trial needs a file named {MARK}.)"
+        )
+
+
+def held_out(
+    counts: Mapping[str, int],
+    digests: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    seed: int,
+    *,
+    stand_in: bool,
+) -> NDArray[np.str_]:
+    """Name of the split (N,) of each training sample: train, or one it is drawn for.
+
+    Args:
+        counts: Number of samples to draw for each split; 0 draws none.
+        digests: (N,) SHA-256 of each sample.
+        labels: (N,) class numbers, over which draws are balanced.
+        seed: Of the draw.
+        stand_in: Whether the files stand in for others, of which there are more: each split then
+            gets at most a quarter.
+
+    Raises:
+        DataError: Nothing would be left to train on.
+    """
+    number = len(digests)
+    taken = {name: count for name, count in counts.items() if count}
+    if stand_in:
+        taken = {name: min(count, math.ceil(number / 4)) for name, count in taken.items()}
+    left = number - sum(taken.values())
+    if left < 1:
+        raise DataError(
+            f"the splits {', '.join(taken)} would take all of the {number:,} training samples. "
+            "Ask for fewer."
+        )
+    shares = {name: count / number for name, count in {**taken, "train": left}.items()}
+    return drawn(shares, seed, digests, labels)

@@ -1,0 +1,84 @@
+"""Runs on a published data set: no calibration samples, and files that stand in for it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from offramp.cli import app
+from offramp.data.published import MARK
+from offramp.run.forecast import forecast_run
+from offramp.run.plan import load_plan
+from offramp.run.steps import evaluate, train
+from offramp.run.stored import load_result
+
+NETWORK = """
+import torch
+from torch import nn
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 10),
+    )
+"""
+PLAN = """
+backbone: {name: python}
+data: {kind: cifar10, root: ROOT, image_size: 12, limit: 30}
+branches: {"1": [{kind: conv, filters: 2, hidden: 5}]}
+train: {epochs: 1, batch_size: 16}
+evaluate: {timing_repeats: 0, bootstrap_draws: 20}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    data = tmp_path / "cifar-10-batches-bin"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        records = rng.integers(0, 256, (20, 3073), np.uint8)
+        records[:, 0] = np.arange(20) % 10
+        (data / f"{name}.bin").write_bytes(records.tobytes())
+    (data / "batches.meta.txt").write_text("\n".join(map(str, range(10))))
+    (tmp_path / MARK).touch()
+    (tmp_path / "network.py").write_text(NETWORK)
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("ROOT", str(tmp_path)))
+    return tmp_path
+
+
+def test_a_run_without_calibration_samples_has_everything_but_calibrated_policies(
+    folder: Path,
+) -> None:
+    plan, place, run = (
+        load_plan(folder / "plan.yaml"),
+        f"{folder}/network.py:network",
+        folder / "run",
+    )
+    expected = forecast_run(plan, run, backbone_file=place).samples
+    assert expected == {"train": 30, "validation": 25, "test": 20}
+    result = train(plan, run, backbone_file=place)
+    assert sorted(path.name for path in (run / "outputs").iterdir()) == [
+        "rivals.npz",
+        "test.npz",
+        "trials.npz",
+        "validation.npz",
+    ]
+    assert str(load_result(run, place).comparison) == str(result.comparison)
+    assert str(evaluate(run, backbone_file=place).comparison) == str(result.comparison)
+    shown = CliRunner().invoke(app, ["calibrate", str(run), "--max-drop", "0.5"])
+    assert "its data has no calibration part" in str(shown.exception)
+
+
+def test_what_is_measured_on_stand_in_files_says_so(folder: Path) -> None:
+    train(
+        load_plan(folder / "plan.yaml"),
+        folder / "run",
+        backbone_file=f"{folder}/network.py:network",
+    )
+    warnings = json.loads((folder / "run/metrics.json").read_text())["warnings"]
+    assert any("stand-in files" in each for each in warnings)
+    assert "stand-in files" in (folder / "run/report.html").read_text()
