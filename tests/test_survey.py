@@ -126,7 +126,7 @@ def test_suggestions_need_a_map_that_a_patch_divides() -> None:
         nn.Sequential(Steps(), nn.Linear(3, 300), nn.Linear(300, 7)), torch.zeros(1, 3, 1, 9)
     )
     assert all(cut.patches == () for cut in found.cuts)
-    with pytest.raises(PlanError, match="has only 0 places for 1 shares"):
+    with pytest.raises(PlanError, match="has only 0 suitable places for 1 shares"):
         found.suggest([0.5])
 
 

@@ -34,7 +34,7 @@ def as_path(value: Any, name: str) -> Path:
         ArgumentError: It is neither, or empty.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
-        raise ArgumentError(f"{name} is {described(value)}. Give a path, as text or pathlib.Path.")
+        raise ArgumentError(f"{name} is {described(value)}. Give a path: a str or a pathlib.Path.")
     if not os.fspath(value):
         raise ArgumentError(f"{name} is empty. Give a path, such as 'runs/mine'.")
     return Path(value)
@@ -59,8 +59,8 @@ def check_seed(seed: object, name: str = "seed") -> None:
     """
     if not isinstance(seed, Integral) or int(seed) < 0:
         raise PlanError(
-            f"{name} is {described(seed)}, but must be a whole number, 0 or larger. Give such a "
-            "number, such as 0."
+            f"{name} is {described(seed)}, but must be a whole number, 0 or larger. Use 0, for "
+            "example."
         )
 
 

@@ -22,10 +22,10 @@ _FITS = 0.25
 _SHOWN = 5
 
 _CAUSES = (
-    "Likely causes: labels that number the classes in another order than the network was trained "
-    "with; inputs prepared in another way (size, order of channels, mean and standard deviation); "
-    "weights that were not loaded, or are for other classes; batch-norm statistics of a short "
-    "training, which are far from those of the data."
+    "Likely causes: labels that number the classes in a different order from the network's; inputs "
+    "prepared in a different way (size, order of channels, mean and standard deviation); weights "
+    "that were not loaded, or are for other classes; batch-norm statistics that are far from the "
+    "data's after a short training."
 )
 
 
@@ -100,7 +100,7 @@ def _of_classes(outputs: ExitOutputs) -> Iterator[str]:
         yield (
             f"the final exit is right on {100 * right[-1].mean():.1f} % of the samples and the "
             f"early exit {outputs.names[better]!r} on {100 * right[better].mean():.1f} %, "
-            f"although it reads what the same network computes. {_cause(outputs)}"
+            f"although both are computed by the same network. {_cause(outputs)}"
         )
 
 
@@ -118,10 +118,10 @@ def _of_values(outputs: ExitOutputs) -> Iterator[str]:
     constant = float(np.abs(labels - np.median(labels)).mean())
     if errors[-1] >= constant > 0:
         yield (
-            f"the final exit's mean absolute error is {errors[-1]:.4g}, and always answering the "
-            f"median of the labels has {constant:.4g}. Likely causes: labels in other units or of "
-            "another scale than the network was trained with; inputs prepared otherwise than "
-            "there; weights that were not loaded."
+            f"the final exit's mean absolute error is {errors[-1]:.4g}, while always answering the "
+            f"median of the labels gives {constant:.4g}. Likely causes: labels in different units "
+            "or on a different scale from those that the network was trained with; inputs prepared "
+            "in a different way; weights that were not loaded."
         )
 
 
@@ -130,12 +130,12 @@ def _probabilities(final: NDArray[np.float32]) -> Iterator[str]:
     if _is_sigmoid(final):
         yield (
             "the final exit's logit lies between 0 and 1 for every sample, as if the network ended "
-            "in a sigmoid, so every sample is answered with class 1. Cut the network without it."
+            "in a sigmoid, so every sample is answered with class 1. Remove it before you cut."
         )
     elif final.min() >= 0 and np.allclose(final.sum(axis=1), 1, atol=1e-3):
         yield (
             "the final exit's answers are probabilities, as if the network ended in a softmax, and "
-            "scores take another softmax of them. Cut the network without it."
+            "scores apply a second softmax. Remove it before you cut."
         )
 
 
@@ -171,9 +171,9 @@ def _cause(outputs: ExitOutputs) -> str:
     ]
     pairs = ", ".join(f"{_name(a, names)} for {_name(b, names)}" for a, b in moved[:_SHOWN])
     return (
-        f"With other class numbers it would be right on {100 * renumbered:.1f} %: it answers "
+        f"With the labels renumbered it would be right on {100 * renumbered:.1f} %: it answers "
         f"{pairs}{_and_more(len(moved) - _SHOWN)}. So the labels most likely number the classes in "
-        "another order than the network was trained with: renumber them."
+        "a different order from the network's: renumber them."
     )
 
 

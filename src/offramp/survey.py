@@ -94,9 +94,9 @@ class Survey:
         for share in shares:
             if not left:
                 raise PlanError(
-                    f"{self.backbone} has only {len(chosen)} places for {len(shares)} shares: "
-                    "maps that a patch divides, with FLOPs of their own. Ask for fewer, or give a "
-                    "larger input."
+                    f"{self.backbone} has only {len(chosen)} suitable places for {len(shares)} "
+                    "shares: each needs a map that a patch divides, at a different number of "
+                    "FLOPs. Ask for fewer, or give a larger input."
                 )
             best = _nearest(left, share, [each for each in shares if each != share])
             left = [cut for cut in left if cut.place.flops != best.place.flops]

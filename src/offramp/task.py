@@ -118,8 +118,8 @@ def check_output_shape(shape: Sequence[int], task: Task) -> None:
     if task == "classification":
         wanted = "(classes,), or one logit for two classes"
     raise ShapeError(
-        f"the backbone answers {tuple(shape)} per sample, and {task} needs {wanted}. "
-        "Cut a backbone with such a top, or choose the other task."
+        f"the backbone returns {tuple(shape)} per sample, but {task} needs {wanted}. "
+        "Use a backbone with such an output, or choose the other task."
     )
 
 
@@ -205,7 +205,7 @@ def _check_class_numbers(
             f"labels run from {labels.min()} to {labels.max()}, but the model has {num_outputs} "
             f"outputs, so classes are 0 to {num_outputs - 1}: {wrong.sum()} of {len(labels)} "
             f"labels do not fit, the first is that of sample {int(wrong.argmax())}. Number the "
-            "classes from 0, or use a model with as many outputs; values to be estimated need "
+            "classes from 0, or use a model with as many outputs; values to predict need "
             "task='regression'."
         )
 
@@ -228,8 +228,8 @@ def _class_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
         raise ShapeError(
-            f"labels must be 0 to {num_classes - 1}, for the outputs have {num_classes} classes; "
-            f"sample {wrong[0]} is labelled {labels[wrong[0]]} ({wrong.size} such in all). "
-            "Number the classes from 0, or use the model that was trained on them."
+            f"labels must be 0 to {num_classes - 1}, because the outputs have {num_classes} "
+            f"classes; sample {wrong[0]} is labelled {labels[wrong[0]]} ({wrong.size} such in "
+            "all). Number the classes from 0, or use the model that was trained on them."
         )
     return kept(labels.astype(np.int64))

@@ -31,8 +31,8 @@ def measure_ms(
     """
     if repeats < 1 or warmup < 0:
         raise PlanError(
-            f"repeats={repeats} and warmup={warmup} measure nothing; "
-            "use at least 1 repeat and no fewer than 0 warm-up calls."
+            f"repeats={repeats} and warmup={warmup} are wrong: "
+            "use at least 1 repeat and 0 or more warm-up calls."
         )
     for _ in range(warmup):
         call()

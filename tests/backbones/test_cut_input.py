@@ -44,13 +44,13 @@ def test_places_of_a_cut_given_as_lists_become_tuples() -> None:
 def test_cuts_at_one_place_are_the_two_that_are_named() -> None:
     both = Cut("both", taps=("left", "right"))
     told = refusal(["left", both, Cut("again", taps=("right", "left")), "last"])
-    assert "Cuts 'both' and 'again' are at one place" in told
+    assert "Cuts 'both' and 'again' are at the same place" in told
 
 
 def test_a_cut_that_earlier_cuts_cover_together_is_refused() -> None:
     told = refusal(["left", "right", Cut("both", taps=("left", "right"))])
-    assert "Cut 'both' needs nothing" in told
-    assert "'left', 'right' together" in told
+    assert "The stage of cut 'both' would be empty" in told
+    assert "('left', 'right') together" in told
 
 
 def test_after_must_be_a_list() -> None:
@@ -84,7 +84,7 @@ class Failing(nn.Module):
 
 @pytest.mark.parametrize(
     ("by_value", "text"),
-    [(False, r"by zero\. The sample is what"), (True, r"decide here\. A cut needs")],
+    [(False, r"by zero\. The sample is what"), (True, r"tensor here\. A cut needs")],
 )
 def test_messages_of_python_end_with_a_full_stop(by_value: bool, text: str) -> None:
     with pytest.raises(CutError, match=text):

@@ -66,7 +66,7 @@ def test_a_staged_backbone_knows_the_leaves_it_was_cut_with(network: nn.Module) 
     [
         (["Oder"], "no module of the class 'Oder'.*Nearest: Odder"),
         (["torch.nn.modules.rnn.LSTM"], "no module of the class"),
-        (["Twin"], r"fits several classes: .*First\.Twin, .*Second\.Twin"),
+        (["Twin"], r"matches several classes: .*First\.Twin, .*Second\.Twin"),
         ([7], "leaves holds 7"),
         ([Tensor], "leaves holds Tensor"),
         (Odder, r"leaves=\[Odder\]"),

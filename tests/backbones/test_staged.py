@@ -330,7 +330,7 @@ def test_a_tensor_with_two_names_is_changed_under_both() -> None:
 def test_a_change_through_a_view_is_kept_within_a_stage_and_refused_across_a_cut() -> None:
     model = seeded(lambda: Function(through_a_view))
     equal_bits(cut(model, ["b"], images(1))(images(2)), answer(model, images(2)))
-    with pytest.raises(CutError, match=r"relu_ changes a tensor in place .* through a view"):
+    with pytest.raises(CutError, match=r"relu_ operates in place on a tensor .* through a view"):
         cut(model, ["a"], images(1))
 
 
@@ -425,13 +425,13 @@ def test_a_place_that_is_not_a_tensor_is_refused_with_its_tensors() -> None:
 @pytest.mark.parametrize(
     ("after", "expected"),
     [
-        ([], "no place to cut"),
+        ([], "after is empty"),
         (["fc"], "at the output"),
         (["images"], "at the input"),
         (["block1", "block1"], "Two cuts are called 'block1'"),
-        (["block1", "drop"], "at one place"),
-        (["block1", Cut("again", after=("block1.relu_1",))], "at one place"),
-        (["block2", Cut("same", after=("block1", "block2"))], "at one place"),
+        (["block1", "drop"], "at the same place"),
+        (["block1", Cut("again", after=("block1.relu_1",))], "at the same place"),
+        (["block2", Cut("same", after=("block1", "block2"))], "at the same place"),
     ],
 )
 def test_cuts_that_make_no_stage_are_refused(after: list[str | Cut], expected: str) -> None:

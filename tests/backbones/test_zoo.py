@@ -80,13 +80,13 @@ def test_an_unknown_backbone_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"name": "python"}, "go together"),
-        ({"name": NAME, "backbone_file": "x.py:f"}, "go together"),
+        ({"name": "python"}, "give both the name `python` and"),
+        ({"name": NAME, "backbone_file": "x.py:f"}, "give both the name `python` and"),
         ({"name": "python", "backbone_file": "x.py:f", "num_outputs": 3}, "brings its own weights"),
         ({"name": "offramp:demo", "num_outputs": 3}, "its own weights and 10 outputs"),
         (
             {"name": "paper:resnet152", "weights": "pretrained"},
-            r"no set .* Get Keras's resnet152_weights_tf",
+            r"no pretrained weights .* Get Keras's resnet152_weights_tf",
         ),
     ],
 )

@@ -551,7 +551,7 @@ def test_the_stated_number_of_samples_certifies_lossless_exits() -> None:
         ({"outputs": np.full((2, 3, 5), np.nan)}, "NaN"),
         ({"scores": [[0.1, np.nan, 0.2], [0, 0, 0]]}, "scores has 1 values that are NaN"),
         ({"scores": [[0.1, 0.2], [0, 0]]}, "scores must have shape"),
-        ({"outputs": np.zeros((2, 0, 5)), "labels": []}, "none of them 0"),
+        ({"outputs": np.zeros((2, 0, 5)), "labels": []}, "with no axis of length 0"),
     ],
 )
 def test_unusable_arrays_are_refused_by_exit_outputs(change: dict[str, Any], text: str) -> None:

@@ -15,8 +15,8 @@ from offramp.cli.progress import LogLines, bar_parts, bars_on, progress_on_stder
 from offramp.progress import Progress
 
 WHY = (
-    "training fused: the taps would take 2.31 GB on disk, where 0.9 GB are allowed, so each batch "
-    "runs through the backbone again"
+    "training fused: the taps would take 2.31 GB on disk, but only 0.9 GB is allowed, so each "
+    "batch runs through the backbone again"
 )
 STEP = "training 18 branches: layer2.0.conv1 slvit(patch=4, dim=32) seed 2, epoch 7/15"
 

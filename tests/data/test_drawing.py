@@ -73,7 +73,7 @@ def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
 def test_copies_of_training_samples_in_calibration_are_warned_of() -> None:
     splits = np.array(["train", "calibration", "test", "test"])
     digests = np.array(["a", "a", "b", "c"])
-    with pytest.warns(OfframpWarning, match="1 of 1 calibration samples trained the backbone"):
+    with pytest.warns(OfframpWarning, match="1 of 1 calibration samples were used to train"):
         warn_of_training(splits, digests, splits == "train")
 
 
@@ -81,5 +81,5 @@ def test_a_pattern_names_a_folder_or_paths() -> None:
     ids = np.array(["train/a/1.png", "val/a/1.png", "val/b/2.png"])
     assert matching(ids, ["val"]).tolist() == [False, True, True]
     assert matching(ids, ["val/a/", "train/*"]).tolist() == [True, True, False]
-    with pytest.raises(DataError, match="'tain', but no sample is there"):
+    with pytest.raises(DataError, match="'tain', but no sample matches it"):
         matching(ids, ["tain"])

@@ -69,5 +69,5 @@ def test_another_root_is_relative_to_the_working_directory_too(here: Path) -> No
 
 
 def test_a_root_for_data_that_has_none_is_refused() -> None:
-    with pytest.raises(PlanError, match="kind 'python' lies in no folder"):
+    with pytest.raises(PlanError, match="names no folder for data of kind 'python'"):
         located(PythonData(), NEW)

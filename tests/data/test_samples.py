@@ -128,7 +128,7 @@ def test_a_sample_that_changes_between_two_readings_is_refused() -> None:
     samples = as_samples(Changing(range(11)))
     assert len(samples.targets) == 11
     samples.read(range(7))
-    with pytest.raises(DataError, match=r"sample 7 differs .* `augment=`"):
+    with pytest.raises(DataError, match=r"sample 7 has changed .* `augment=`"):
         samples.read([8, 7])
 
 
@@ -139,7 +139,7 @@ def test_an_array_overwritten_between_two_readings_is_refused(as_pair: bool) -> 
     samples = as_samples(data)
     assert len(samples.content_key) == 64
     inputs[9, 0, 0] += 1
-    with pytest.raises(DataError, match="sample 9 differs from what it was"):
+    with pytest.raises(DataError, match="sample 9 has changed since"):
         samples.read(range(11))
 
 

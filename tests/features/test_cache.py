@@ -158,7 +158,9 @@ def test_too_little_space_is_found_before_anything_is_computed(
     usage = shutil.disk_usage(tmp_path)._replace(free=31_415)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     events: list[str] = []
-    with pytest.raises(DataError, match=r"needs 34,846 bytes .* 31,415 bytes are free\. Free some"):
+    with pytest.raises(
+        DataError, match=r"needs 34,846 bytes .* only 31,415 bytes free\. Free some"
+    ):
         FeatureCache.of(backbone, images, tmp_path, progress=lambda *e: events.append(e[0]))
     assert events == []
 
@@ -201,7 +203,7 @@ def test_a_failed_write_is_one_clear_error_and_keeps_complete_shards(tmp_path: P
     ).stdout
     first, second, last = said.splitlines()
     assert "File too large. It needs 2.52 MB: free that much" in first
-    assert "What was written of it is removed. Other caches are untouched." in first
+    assert "The part that was written has been removed. Other caches are untouched." in first
     assert "The taps of the first 1024 samples are kept in" in second
     assert last == "resumed: ('check of the taps', 1024) ('taps', 1040)"
 

@@ -177,7 +177,7 @@ def test_damage_to_a_finished_cache_is_found_and_computed_again(
         else:
             assert done[0] == (16 if harm is remove else 1024 + 16)
             assert "is damaged" in caplog.text
-            assert "computed again" in caplog.text
+            assert "will be recomputed" in caplog.text
         assert contents(again.folder) == before
 
 

@@ -139,7 +139,7 @@ def test_a_sample_overwritten_after_the_key_was_made_is_refused_and_nothing_is_k
     def overwrite(what: str, done: int, total: int) -> None:
         images[0][18] += 1  # once the scales were found, from the same key
 
-    with pytest.raises(DataError, match="sample 18 differs from what it was"):
+    with pytest.raises(DataError, match="sample 18 has changed since"):
         FeatureCache.of(backbone, images, tmp_path, progress=overwrite)
     assert [path.name[:5] for path in tmp_path.iterdir()] == [".lock"]
 

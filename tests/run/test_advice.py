@@ -132,8 +132,8 @@ def change_the_weights(place: Place) -> None:
     write_weights(place.weights, 1)
 
 
-MODEL = "delete all that offramp wrote here except plan.yaml and work, and repeat the same"
-RESULTS = "`offramp evaluate` with this folder writes it again"
+MODEL = "delete everything that offramp wrote here except plan.yaml and work, and repeat the same"
+RESULTS = "Run `offramp evaluate` on this folder to write it again"
 
 
 def row(
@@ -177,9 +177,9 @@ def place(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         slow(damage("metrics.json"), train_again, RESULTS, evaluate_again),
         slow(remove("metrics.json"), train_again, RESULTS, evaluate_again),
         slow(remove("outputs/test.npz"), train_again, RESULTS, evaluate_again),
-        slow(damage("policy.json"), simulate, "`offramp calibrate` with this", calibrate_again),
-        slow(remove("policy.json"), simulate, "`offramp calibrate` with this", calibrate_again),
-        slow(change_the_plan, evaluate_again, "Delete it, and `offramp eval", delete_the_plan),
+        slow(damage("policy.json"), simulate, "`offramp calibrate` on this", calibrate_again),
+        slow(remove("policy.json"), simulate, "`offramp calibrate` on this", calibrate_again),
+        slow(change_the_plan, evaluate_again, "Delete it, then run `offramp eval", delete_the_plan),
         slow(change_the_plan, train_again, "another --out", choose_another_folder),
         slow(change_the_weights, train_again, "another --out", choose_another_folder),
         row(change_the_weights, train_again, "or restore the file", restore_the_weights),

@@ -136,7 +136,9 @@ def keep_what_resumes(folder: Path) -> None:
 def test_training_refuses_to_overwrite_what_no_run_of_ours_wrote(tmp_path: Path) -> None:
     (tmp_path / "outputs").mkdir()
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(BundleError, match=r"has outputs, report\.html, which would be overwritten"):
+    with pytest.raises(
+        BundleError, match=r"contains outputs, report\.html, which would be overwritten"
+    ):
         train(PLAN, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"outputs", "report.html"}
     assert (tmp_path / "report.html").read_text() == "mine"
@@ -194,7 +196,7 @@ def damaged(path: Path) -> None:
 @pytest.mark.parametrize("name", ["metrics.json", "environment.json", "outputs/trials.npz"])
 def test_evaluate_writes_damaged_results_again_as_the_error_says(run: Path, name: str) -> None:
     damaged(run / name)
-    with pytest.raises(BundleError, match=r"`offramp evaluate` with this folder writes it again"):
+    with pytest.raises(BundleError, match=r"`offramp evaluate` on this folder to write it again"):
         read_folder(run, RUN, [name])
     evaluate(run)
     load_result(run)

@@ -131,7 +131,7 @@ def test_an_extended_run_is_a_fresh_run_of_the_bigger_plan_bit_for_bit(
 def test_only_new_branches_are_trained_on_the_existing_taps(go: Go, folder: Path) -> None:
     told: list[str] = []
     result = go(seeds(1, 2), folder, progress=lambda what, *_: told.append(what))
-    assert result.work_done == "1 branch trained, 1 kept from the run as it was"
+    assert result.work_done == "1 branch trained, 1 kept from the earlier run"
     trained = {what for what in told if what.startswith("training 1 branch")}
     assert trained
     assert all("seed 2" in what for what in trained)

@@ -138,7 +138,7 @@ def test_training_again_where_the_data_has_moved_trains_nothing_and_remembers(
 def test_a_run_is_extended_where_its_data_has_moved(place: Path, moved: Path, network: str) -> None:
     bigger = plan(seeds=(0, 1), root=str(moved))
     result = train(bigger, place / "image_folder", backbone_file=network)
-    assert result.work_done == "1 branch trained, 1 kept from the run as it was"
+    assert result.work_done == "1 branch trained, 1 kept from the earlier run"
 
 
 @pytest.mark.parametrize("verb", [train, evaluate])

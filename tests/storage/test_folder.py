@@ -68,7 +68,7 @@ def test_a_file_of_the_same_name_that_no_manifest_lists_is_not_overwritten(
 ) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text('{"name": "mine"}')
-    with pytest.raises(BundleError, match=rf"has {name}, which would be overwritten"):
+    with pytest.raises(BundleError, match=rf"contains {name}, which would be overwritten"):
         write(tmp_path, "first", ("a", "outputs/b"))
     assert (tmp_path / name).read_text() == '{"name": "mine"}'
     assert not (tmp_path / ".next").exists()

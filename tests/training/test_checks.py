@@ -84,7 +84,7 @@ def test_the_split_of_a_wrong_label_is_named(fit: Fit, train: Images) -> None:
 
 def test_a_regression_needs_a_backbone_with_one_output(fit: Fit) -> None:
     with pytest.raises(
-        ShapeError, match=r"answers \(4,\) per sample, and regression needs \(1,\) or one"
+        ShapeError, match=r"returns \(4,\) per sample, but regression needs \(1,\) or one"
     ):
         fit(task="regression")
 
@@ -100,7 +100,7 @@ def test_a_backbone_of_another_precision_cuts_but_does_not_train(
     backbone = cut(net, ["0"], images[:2])
     with torch.no_grad():
         assert torch.equal(backbone(images), net.requires_grad_(False)(images))
-    with pytest.raises(CutError, match=rf"{precision}, and branches train on float32.*float\(\)"):
+    with pytest.raises(CutError, match=rf"{precision}, but branches train on float32.*float\(\)"):
         fit_branches(backbone, {"0": [ConvBranch()]}, train, train, seeds=[0])
 
 
@@ -128,7 +128,7 @@ def test_a_backbone_that_answers_with_a_map_is_refused(train: Images) -> None:
 
     net = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Conv2d(7, 4, 3))
     backbone: StagedBackbone = cut(net, ["0"], train[0][:2])
-    with pytest.raises(ShapeError, match=r"answers \(4, 8, 4\)"):
+    with pytest.raises(ShapeError, match=r"returns \(4, 8, 4\)"):
         fit_branches(backbone, {"0": [ConvBranch()]}, train, train, seeds=[0])
 
 

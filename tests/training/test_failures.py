@@ -116,7 +116,7 @@ def test_a_branch_that_lacked_memory_is_a_row_now_and_tried_again_from_its_last_
     monkeypatch.setattr(f"{__name__}.SHORT", [error or no_memory_on_a_cpu()])
     [failed] = fit(branches, out=tmp_path, **options).failed
     assert failed.reason.startswith("out of memory in epoch 2: ")
-    assert "the same call tries again from the last epoch that was saved" in caplog.text
+    assert "it resumes from the last epoch that was saved" in caplog.text
 
     SHORT.clear()
     events: list[str] = []
@@ -151,7 +151,7 @@ def test_where_every_branch_failed_one_error_lists_them(fit: Fit) -> None:
     branches = {"2": [Failing(fault="raises")], "4": [Failing(fault="nan")]}
     text = (
         r"no branch could be trained: failing-raises at '2', seed 3: ValueError in epoch 1: no "
-        r"such patch; .*failing-nan at '4', seed 5: diverged in epoch 1\. Against divergence"
+        r"such patch; .*failing-nan at '4', seed 5: diverged in epoch 1\. If training diverged"
     )
     with pytest.raises(DataError, match=text):
         fit(branches)

@@ -28,7 +28,7 @@ def gigabytes(disk: float, memory: float) -> Allowed:
     ("disk", "memory", "how", "reason"),
     [
         (7, 0, "cached", "the taps take 7 GB of the 7 GB allowed on disk"),
-        (6.9, 3, "fused", "the taps would take 7 GB on disk, where 6.9 GB are allowed"),
+        (6.9, 3, "fused", "the taps would take 7 GB on disk, but only 6.9 GB is allowed"),
     ],
 )
 def test_auto_caches_where_the_disk_allows_it(
@@ -40,7 +40,7 @@ def test_auto_caches_where_the_disk_allows_it(
 
 
 def test_auto_says_what_to_do_where_neither_disk_nor_memory_is_enough() -> None:
-    with pytest.raises(PlanError, match=r"3 GB of memory, where 2.9 GB are allowed. Train fewer"):
+    with pytest.raises(PlanError, match=r"3 GB of memory, but only 2.9 GB is allowed. Train fewer"):
         choose_mode("auto", NEEDS, gigabytes(6, 2.9), None)
 
 

@@ -124,7 +124,7 @@ class Broken(Spec):
         ("two\nlines", PlanError, r"Broken\.label\(\) gives 'broken-two\\nlines'"),
         ("build", PlanError, "broken-build cannot be built.*KeyError"),
         ("module", PlanError, r"build\(\) gives a str"),
-        ("shape", ShapeError, r"answers \(2, 5\).*\(2, 4\) is needed"),
+        ("shape", ShapeError, r"returns \(2, 5\).*must return \(2, 4\)"),
         ("run", PlanError, "broken-run cannot be built or run on taps of 7x12x8: RuntimeError"),
         ("weights", PlanError, "no weight to train"),
         ("random", PlanError, "global random generator.*Use nn.Dropout"),

@@ -76,7 +76,7 @@ def test_a_data_set_that_changes_under_training_is_refused(fit: Fit, train: Imag
             image, label = super().__getitem__(index)
             return image + (index == 17 and self.read[index] > 1), label
 
-    with pytest.raises(DataError, match="sample 17 differs from what it was"):
+    with pytest.raises(DataError, match="sample 17 has changed since"):
         fit(train=Overwritten(train))
 
 

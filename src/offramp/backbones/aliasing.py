@@ -147,7 +147,7 @@ def _sets_inplace(node: fx.Node) -> bool:
 
 def _cannot(name: str, why: str) -> CutError:
     return CutError(
-        f"{name} changes a tensor in place that lives on across a cut, {why}. A stage must leave "
-        "what earlier stages gave as it is. Write that operation out of place in the model, or "
-        "cut before the tensor is made or after its last use."
+        f"{name} operates in place on a tensor that is still needed after a cut, {why}. A stage "
+        "must not change what earlier stages computed. Write that operation out of place in the "
+        "model, or cut before the tensor is made or after its last use."
     )

@@ -106,8 +106,8 @@ def as_tuple(sample: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             )
         if not tensor.is_meta and not bool(tensor.isfinite().all()):
             raise CutError(
-                "sample holds NaN or infinity, so it cannot be checked that the stages answer as "
-                "the whole model does. Give finite numbers, such as zeros."
+                "sample holds NaN or infinity, so the answer of the stages cannot be compared with "
+                "the model's. Give finite numbers, such as zeros."
             )
     return tensors
 
@@ -119,5 +119,5 @@ def _answer(graph: fx.Graph, values: Mapping[fx.Node, Value]) -> fx.Node:
     gives = values[result].about if isinstance(result, fx.Node) else f"a {type(result).__name__}"
     raise CutError(
         f"The model returns {gives}, but its last stage must return one tensor. Wrap it in a "
-        "module whose forward picks the tensor that answers."
+        "module whose forward returns only the output tensor."
     )

@@ -135,10 +135,10 @@ def _check_tap(
         )
     if len(axes) == len(MAP) and not _KNOWN_BY_SIZE & set(axes) and key not in maps:
         raise CutError(
-            f"Cut {name!r}: {place!r} has shape {shape} for one sample, and which axis holds the "
-            "channels cannot be told: its size does not follow the picture's, and no convolution, "
-            "norm or pooling reads or gives it. Branches read channels x height x width. Cut at "
-            "the output of such a layer."
+            f"Cut {name!r}: {place!r} has shape {shape} for one sample, and it is unclear which "
+            "axis holds the channels: none grows with the height or width of the input, and no "
+            "convolution, norm or pooling layer reads or returns this tensor. Branches read "
+            "channels x height x width. Cut at the output of such a layer."
         )
 
 

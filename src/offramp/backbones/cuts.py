@@ -27,7 +27,7 @@ class Cut:
     taps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_kind(self.name, str, "the name of a Cut", "Give a text, such as 'early'.")
+        check_kind(self.name, str, "the name of a Cut", "Give a string, such as 'early'.")
         for field in ("after", "taps"):
             what, remedy = f"{field} of Cut {self.name!r}", "Give a tuple of places."
             places = as_items(getattr(self, field), what, remedy)
@@ -50,7 +50,7 @@ def spelled(after: Sequence[str | Cut] | Cut) -> list[Cut]:
     """The cuts, each with both its places and its taps."""
     if isinstance(after, str | Cut):
         place = f"Cut({after.name!r}, ...)" if isinstance(after, Cut) else repr(after)
-        raise CutError(f"after is a list of places, also for a single one: after=[{place}].")
+        raise CutError(f"after is a list of places, even for a single one: after=[{place}].")
     if not isinstance(after, Iterable):
         raise CutError(f"after is a list of places, not {after!r}: for example after=['layer1'].")
     given: Sequence[object] = after
@@ -67,14 +67,16 @@ def check_names(cuts: Sequence[Cut]) -> None:
     """Refuse an empty list of cuts, two of one name, and the name of the last exit."""
     names = [cut.name for cut in cuts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise CutError(f"Two cuts are called {', '.join(map(repr, twice))}. Name each one once.")
+        raise CutError(
+            f"Two cuts are called {', '.join(map(repr, twice))}. Give each its own name."
+        )
     if FINAL in names:
         raise CutError(
             f"No cut can be called {FINAL!r}, which is the name of the backbone's own exit. Give "
             f"it another name, such as Cut('before_{FINAL}', after=({FINAL!r},))."
         )
     if not cuts:
-        raise CutError("There is no place to cut after. Give at least one in `after`.")
+        raise CutError("after is empty. Give at least one place to cut after.")
 
 
 def in_order(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> list[Cut]:
@@ -113,14 +115,14 @@ def _check_order(ordered: Sequence[tuple[str, frozenset[fx.Node]]]) -> None:
         same = [other for other, others in before if others == reach]
         if same:
             raise CutError(
-                f"Cuts {same[0]!r} and {name!r} are at one place: no operation lies between them. "
-                "Keep one of them."
+                f"Cuts {same[0]!r} and {name!r} are at the same place: no operation lies between "
+                "them. Keep one of them."
             )
         if reach <= reached:
             raise CutError(
-                f"Cut {name!r} needs nothing that the cuts before it have not run "
-                f"({', '.join(repr(other) for other, _ in before)} together): its stage would be "
-                "empty. Leave it out, or give its taps to the last of them."
+                f"The stage of cut {name!r} would be empty: the stages of the cuts before it "
+                f"({', '.join(repr(other) for other, _ in before)}) together compute all that it "
+                "needs. Leave it out, or move its taps to the last of those cuts."
             )
         reached |= reach
 
@@ -142,8 +144,8 @@ def divide(cuts: Sequence[Cut], analysis: Analysis, flow: Flow) -> Partition:
         for node in live:
             if analysis.values[node].kind == "pack":
                 raise CutError(
-                    f"Cut {each.name!r} lies between {analysis.node_names[node]}, which gives "
-                    f"{analysis.values[node].about} of more than tensors, and a later reader of "
-                    "the whole. Only tensors cross a cut: cut before the one or after the other."
+                    f"{analysis.node_names[node]} returns {analysis.values[node].about} that "
+                    f"holds more than tensors, and it is still needed after cut {each.name!r}. "
+                    "Only tensors can cross a cut: cut before it is made or after its last use."
                 )
     return parts

@@ -81,8 +81,8 @@ class Expected:
         given = run_alone(stages, inputs, seed=2)
         if answer is not None and not _same(given, answer):
             raise CutError(
-                f"The stages do not give the answer of {type(self.original).__name__} on the "
-                f"sample ({_difference(given, answer)}): {self._cause(inputs)}"
+                f"The stages do not reproduce the answer of {type(self.original).__name__} on "
+                f"the sample ({_difference(given, answer)}): {self._cause(inputs)}"
             )
 
     def _cause(self, inputs: Sequence[Tensor]) -> str:
@@ -97,9 +97,9 @@ class Expected:
                 "into a module that `leaves` keeps whole."
             )
         return (
-            "its forward does something that a graph of operations does not record (another "
-            "context manager, a check of a tensor's class, an overridden __call__ of a leaf). Put "
-            "that part into a module of its own and keep it whole: cut(..., leaves=[ThatModule])."
+            "its forward does something that a graph of operations does not record (a context "
+            "manager, a check of a tensor's class, an overridden __call__ of a leaf). Put that "
+            "part into a module of its own and keep it whole: cut(..., leaves=[ThatModule])."
         )
 
 
@@ -120,8 +120,8 @@ def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Expected:
         return Expected(model, copy, sample, None)
     if not answer.ndim:
         raise CutError(
-            f"{type(model).__name__} answers one number for the batch, so no sample has an answer "
-            "of its own. Wrap it in a module that gives one row per sample."
+            f"{type(model).__name__} returns one number for the whole batch, so no sample has an "
+            "answer of its own. Wrap it in a module that returns one row per sample."
         )
     drawn, drawn_answer = _drawn(copy, sample)
     group = _group(sample)
@@ -139,8 +139,8 @@ def consult(model: nn.Module, sample: tuple[Tensor, ...]) -> Expected:
 
 _MIXED = (
     "The model's answer for one sample depends on the other samples of the batch, so no exit could "
-    "be measured or trusted. Normalise by stored statistics: batch norm with "
-    "track_running_stats=False uses those of the batch even in evaluation mode."
+    "be measured or trusted. Normalise with stored statistics; batch norm with "
+    "track_running_stats=False uses batch statistics even in evaluation mode."
 )
 
 
@@ -247,7 +247,7 @@ def _unsteady(model: nn.Module, sample: Sequence[Tensor]) -> str | None:
     if not _same(run_alone(fresh, sample, seed=1), answer):
         return (
             "The model's answer is random in evaluation mode (dropout that is always on, noise "
-            "that is drawn in forward), so no stage can equal it. Switch it off when "
+            "that is drawn in forward), so the stages cannot reproduce it. Switch it off when "
             "`self.training` is false."
         )
     before = _state(first)
@@ -255,8 +255,9 @@ def _unsteady(model: nn.Module, sample: Sequence[Tensor]) -> str | None:
         moved = [name for name, value in _state(first).items() if before.get(name) != value]
         what = f" ({', '.join(moved[:4])} changed)" if moved else ""
         return (
-            f"The model's answer depends on earlier calls{what}, so no frozen stage can equal it. "
-            "Keep that state outside, or leave it alone in evaluation mode."
+            f"The model's answer depends on earlier calls{what}, so frozen stages cannot "
+            "reproduce it. Keep that state outside the model, or do not change it in evaluation "
+            "mode."
         )
     return None
 

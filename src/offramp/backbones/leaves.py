@@ -20,7 +20,7 @@ def find_leaves(model: nn.Module, leaves: Sequence[type[nn.Module] | str]) -> tu
             or several.
     """
     if isinstance(leaves, str | type):
-        raise CutError(f"leaves is a list, also for a single class: leaves=[{_shown(leaves)}].")
+        raise CutError(f"leaves is a list, even for a single class: leaves=[{_shown(leaves)}].")
     check_model(model)
     own = _own_classes(model)
     return tuple(_find(entry, own) for entry in leaves)
@@ -55,11 +55,11 @@ def _find(entry: type | str, own: Sequence[type]) -> type:
     if found:
         names = ", ".join(map(_qualified, found))
         raise CutError(
-            f"The leaf {entry!r} fits several classes: {names}. Give the full name of one."
+            f"The leaf {entry!r} matches several classes: {names}. Give the full name of one."
         )
     near = difflib.get_close_matches(entry, [c.__name__ for c in own], n=3, cutoff=0.4)
     hint = f" Nearest: {', '.join(near)}." if near else ""
-    raise CutError(f"The backbone has no module of the class {entry!r}, named as a leaf.{hint}")
+    raise CutError(f"The backbone has no module of the class {entry!r} in `leaves`.{hint}")
 
 
 def _qualified(cls: type) -> str:

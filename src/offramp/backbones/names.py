@@ -80,7 +80,7 @@ def _name_outputs(
         if path in nodes:
             nodes[other] = nodes[path]
         else:
-            refused[other] = f"{other!r} is {path!r} by another name. {refused[path]}"
+            refused[other] = f"{other!r} is another name for {path!r}. {refused[path]}"
     return nodes, refused
 
 
@@ -129,7 +129,10 @@ def _not_one_tensor(
 ) -> str:
     if isinstance(output, fx.Node):
         if values[output].kind == "weight":
-            return f"{name!r} is a parameter or buffer; there is nothing to compute before it."
+            return (
+                f"{name!r} is a parameter or buffer; there is nothing to compute before it. Cut "
+                "after a layer."
+            )
         members = [user for user in output.users if values[output].kind == "pack"]
         spelled = [traced.names[user] for user in members if user in traced.names]
         gives = values[output].about

@@ -32,9 +32,10 @@ def check_size(found: object, expected: object, where: str) -> None:
     """
     if found != expected:
         raise ShapeError(
-            f"The backbone decides by a size at {where}: it was cut where that gave {expected}, "
-            f"and these inputs give {found}. Use inputs of the sample's size, or cut again with a "
-            "sample of the new size; where the batch size decides, take that out of the model."
+            f"The control flow of the backbone depends on a size at {where}: the sample that it "
+            f"was cut with gave {expected} there, but these inputs give {found}. Use inputs of the "
+            "sample's size, or cut again with a sample of the new size. If it depends on the batch "
+            "size, remove that from the model."
         )
 
 
@@ -57,7 +58,7 @@ class SizedProxy(ChangingProxy):
     def _decide(self, value: Any) -> Any:
         """The value, once a node is recorded that checks it."""
         if self.by_values or isinstance(self.held, Tensor):
-            raise fx.proxy.TraceError("the values of a tensor decide here")
+            raise fx.proxy.TraceError("control flow depends on the values of a tensor here")
         where = line_in_model(traceback.extract_stack())
         self.tracer.create_node("call_function", check_size, (self.node, value, where), {})
         return value

@@ -282,5 +282,5 @@ def check_staged(backbone: object, name: str = "backbone") -> None:
         backbone,
         StagedBackbone,
         name,
-        "Give a backbone that is cut: cut(model, after=[...], sample=images).",
+        "Give a backbone that has been cut: cut(model, after=[...], sample=images).",
     )

@@ -246,15 +246,15 @@ def _why(model: nn.Module, tracer: PathTracer, error: Exception) -> str:
     module = model.get_submodule(path) if path else model
     name = type(module).__name__
     cure = (
-        f"keep that module whole by cut(..., leaves=[{name}]), and cut outside it."
+        f"keep that module whole with cut(..., leaves=[{name}]), and cut outside it."
         if path
         else "move it into a module of its own that `leaves` keeps whole, and cut outside it."
     )
     return (
         f"FX cannot trace {f'{path} ({name})' if path else f'{name}.forward'}, at "
         f"{_line_of(error)}: {type(error).__name__}: {str(error).rstrip('.')}. "
-        "A cut needs the order of operations without the values: take out Python control flow "
-        f"that depends on a tensor's values there, or {cure}"
+        "A cut needs an order of operations that is the same for all inputs: remove Python "
+        f"control flow that depends on a tensor's values there, or {cure}"
     )
 
 

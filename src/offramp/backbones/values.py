@@ -59,7 +59,8 @@ def observe(root: nn.Module, graph: fx.Graph, sample: tuple[Tensor, ...]) -> dic
         if versions[name] != _version(buffer):
             raise CutError(
                 f"The model changes its buffer {name!r} in evaluation mode, so its answers depend "
-                "on what ran before, and no frozen stage can equal it. Keep that state outside."
+                "on earlier calls, and frozen stages cannot reproduce them. Keep that state "
+                "outside the model."
             )
     return observer.values
 

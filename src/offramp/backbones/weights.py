@@ -47,8 +47,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     state = _unwrapped(state, path)
     if not _is_state(state):
         raise BundleError(
-            f"The weights file {path} holds {_contents(state)}, not names and tensors. Save the "
-            "state dict alone: torch.save(model.state_dict(), path)."
+            f"The weights file {path} holds {_contents(state)}, not names and tensors. Save only "
+            "the state dict: torch.save(model.state_dict(), path)."
         )
     return dict(state)
 
@@ -78,8 +78,8 @@ def load_weights(
             f"{len(names)} {kind}: {_few(names)}" for kind, names in faults.items() if names
         )
         raise BundleError(
-            f"{source} is for another model than this {type(model).__name__} of {len(wanted)} "
-            f"tensors. {found}. {_advice(faults, given)}"
+            f"{source} does not fit this {type(model).__name__} with {len(wanted)} tensors. "
+            f"{found}. {_advice(faults, given)}"
         )
     # Some modules (MNASNet) refuse a state without their version, which most files do not keep.
     versions = getattr(model.state_dict(), "_metadata", None)
@@ -108,10 +108,10 @@ def _advice(faults: Mapping[str, list[str]], given: Mapping[str, Tensor]) -> str
     sizes = {given[fault.partition(" ")[0]].shape[0] for fault in shapes}
     if not others and len(shapes) <= 2 and len(sizes) == 1:
         return (
-            f"If these are the last layer, the file's network has {sizes.pop()} outputs: ask for "
-            "that num_outputs."
+            f"If these belong to the last layer, set num_outputs={sizes.pop()}, as in the network "
+            "that the file was saved from."
         )
-    return "Name the backbone, and num_outputs, that it was saved from."
+    return "Use the backbone and the num_outputs that it was saved with."
 
 
 def _renamed(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
@@ -162,8 +162,8 @@ def _unwrapped(state: Any, path: Path) -> Any:
     averaged = [key for key in _AVERAGED if _is_state(state.get(key))]
     if usual and averaged:
         warnings.warn(
-            f"the weights file {path} holds {usual[0]} and, as {averaged[0]}, their moving "
-            f"average; {usual[0]} was taken. To use the average, save it alone in a file.",
+            f"the weights file {path} holds {usual[0]} and a moving average of it, "
+            f"{averaged[0]}; {usual[0]} was used. To use the average, save it in its own file.",
             OfframpWarning,
             stacklevel=2,
         )
@@ -174,22 +174,22 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     """What is wrong with a file that torch or safetensors refused, and what to do."""
     if isinstance(error, pickle.UnpicklingError) and (objects := _objects_in(path)):
         return (
-            f"The weights file {path} holds Python objects beside tensors ({_few(objects)}), and "
+            f"The weights file {path} holds Python objects besides tensors ({_few(objects)}), and "
             "reading those could run code that is in the file, so it was not opened. If you trust "
-            "it, save its tensors alone, once, where these classes can be imported: `saved = "
+            "it, save only its tensors, once, where these classes can be imported: `saved = "
             'torch.load(path, weights_only=False)`, then `torch.save(saved["state_dict"], new)` '
             "for a checkpoint, or `torch.save(saved.state_dict(), new)` for a whole model."
         )
     if "TorchScript" in str(error):
         return (
-            f"The weights file {path} is a TorchScript program, not a state dict. Save its weights "
-            "alone: torch.save(torch.jit.load(path).state_dict(), new)."
+            f"The weights file {path} is a TorchScript program, not a state dict. Save only its "
+            "weights: torch.save(torch.jit.load(path).state_dict(), new)."
         )
     first = str(error).partition("\n")[0]
     return (
-        f"The weights file {path} ({path.stat().st_size:,} bytes) cannot be read: it is cut "
-        f"short, damaged, or no file of tensors ({type(error).__name__}: {first}). "
-        "Fetch it again, or save model.state_dict() to it again."
+        f"The weights file {path} ({path.stat().st_size:,} bytes) cannot be read: it is "
+        f"truncated, damaged or not a file of tensors ({type(error).__name__}: {first}). "
+        "Download it again, or save model.state_dict() to it again."
     )
 
 

@@ -27,7 +27,7 @@ _ENTRIES = (
         inputs=(ImagePreprocess(height=112, width=112),),
         shipped="tf_efficientnet_lite0-fashion_mnist-112px.safetensors",
         fixed="offramp:demo has its own weights and 10 outputs. Leave out weights, num_outputs and "
-        "options, or take timm:tf_efficientnet_lite0.",
+        "options, or use timm:tf_efficientnet_lite0.",
         num_outputs=10,
     ),
     *PAPER,
@@ -172,15 +172,15 @@ def _check(entry: Backbone, request: BuildRequest) -> None:
     name, file = entry.name, request.backbone_file
     if (name == PYTHON) != (file is not None):
         raise PlanError(
-            f"backbone {name!r} with backbone_file={file!r}: the name `python` and a "
-            "file (--backbone path/to/file.py:function) go together, one needs the other."
+            f"backbone {name!r} with backbone_file={file!r}: give both the name `python` and a "
+            "file (--backbone path/to/file.py:function), or neither."
         )
     chosen = request.weights is not None or request.options
     if entry.fixed and (chosen or request.num_outputs not in (None, entry.num_outputs)):
         raise PlanError(entry.fixed)
     if request.download and not entry.pretrained:
         advice = entry.published or "Give a weights file, or none."
-        raise PlanError(f"{name} has no set of its own to download. {advice}")
+        raise PlanError(f"{name} has no pretrained weights that offramp can download. {advice}")
 
 
 def _unknown(name: str) -> PlanError:

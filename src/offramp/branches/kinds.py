@@ -89,7 +89,7 @@ def check_spec(spec: Any) -> None:
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise PlanError(
             f"{type(spec).__name__}.label() gives {name!r}, but tables and curves need a name. "
-            "Return a short text in one line that differs where settings do."
+            "Return a short string of one line that differs whenever the settings differ."
         )
 
 

@@ -119,7 +119,7 @@ def _check_module(spec: BranchSpec, branch: object) -> None:
             f"{spec.label()}: build() gives a {type(branch).__name__}. Return an nn.Module."
         )
     if not any(weight.requires_grad for weight in branch.parameters()):
-        raise PlanError(f"{spec.label()} has no weight to train. Give its module parameters.")
+        raise PlanError(f"{spec.label()} has no weight to train. Its module needs parameters.")
 
 
 def _check_answers(
@@ -128,8 +128,8 @@ def _check_answers(
     found = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
     if found != (2, columns):
         raise ShapeError(
-            f"{spec.label()} answers {found} to two samples of {_readable(shapes)}, but "
-            f"(2, {columns}) is needed: one row per sample, one column per output"
+            f"{spec.label()} returns {found} for two samples of {_readable(shapes)}, but "
+            f"must return (2, {columns}): one row per sample, one column per output"
             f"{', one more for its error predictor' if predicts_error(spec) else ''}. "
             "Change what build() returns."
         )

@@ -18,8 +18,8 @@ STD_FLOOR = 0.01
 
 
 _AXES = {
-    2: ", which is tokens or a map with one spatial axis, as of sound",
-    4: ", a map with three spatial axes, as of video",
+    2: ", which is tokens or a map with one spatial axis, as for sound",
+    4: ", a map with three spatial axes, as for video",
 }
 
 
@@ -41,7 +41,7 @@ def map_and_sides(taps: TapShapes, branch: str) -> tuple[FeatureShape, tuple[Tap
         shape = ", ".join(["B", *map(str, first)])
         raise ShapeError(
             f"{branch} branch needs a 4-D map (B, C, H, W); this tap is ({shape})"
-            f"{_AXES.get(len(first), '')}. Cut where the backbone still has a feature map, "
+            f"{_AXES.get(len(first), '')}. Cut where the backbone still has a feature map; "
             "`offramp cuts` lists such places. Where a cut has several taps, name the map first."
         )
     for each in others:

@@ -64,7 +64,8 @@ def _parsed(lines: Iterable[str], known: Collection[int]) -> Iterator[tuple[int,
         if exit not in known:
             raise DataError(
                 f"line {number} of the stream is {text!r}, and exit {exit} cannot fire under this "
-                f"policy, only {', '.join(map(str, known))}. Name the policy that answered."
+                f"policy, only {', '.join(map(str, known))}. Name the policy that gave these "
+                "answers."
             )
         yield exit, shadow
 

@@ -115,7 +115,7 @@ def with_policies(
         return rows, Chosen(picked(load_policies(file), **limits), file)
     rows, run = read_outputs(outputs, split, POLICY)
     if run is None:
-        raise PlanError("name the policy: --policy policy.json, as `offramp calibrate` wrote.")
+        raise PlanError("name the policy file that `offramp calibrate` wrote: --policy policy.json")
     own = load_policies(run.files[POLICY])
     return rows, Chosen(picked(own, **limits), run.folder / POLICY)
 

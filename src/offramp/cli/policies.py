@@ -43,21 +43,24 @@ def calibrate(
     max_drop: Annotated[
         list[float] | None,
         typer.Option(
-            metavar="SHARE", help="Accuracy may fall by this; 0.01 is a point. Repeat for a menu."
+            metavar="SHARE", help="Largest drop in accuracy; 0.01 is a point. Repeat for a menu."
         ),
     ] = None,
     max_disagreement: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Answers that may differ from those of the final exit."),
+        typer.Option(
+            metavar="SHARE", help="Largest share of answers that differ from the final exit's."
+        ),
     ] = None,
     max_rise: Annotated[
         float | None,
-        typer.Option(metavar="ERROR", help="Regression: the mean absolute error may rise by this."),
+        typer.Option(metavar="ERROR", help="Regression: largest rise in the mean absolute error."),
     ] = None,
     budget: Annotated[
         float | None,
         typer.Option(
-            metavar="COST", help="Mean cost per sample, in units of --cost; promises no accuracy."
+            metavar="COST",
+            help="Largest mean cost per sample, in units of --cost; promises no accuracy.",
         ),
     ] = None,
     confidence: Annotated[
@@ -66,10 +69,11 @@ def calibrate(
     score: Annotated[
         str,
         typer.Option(
-            metavar="SCORE", help="max_softmax, entropy, margin, patience, agreement or given."
+            metavar="SCORE",
+            help="Confidence: max_softmax, entropy, margin, patience, agreement or given.",
         ),
     ] = "max_softmax",
-    cost: Annotated[Literal["flops", "ms"], typer.Option(help="The cost to save.")] = "flops",
+    cost: Annotated[Literal["flops", "ms"], typer.Option(help="The cost to reduce.")] = "flops",
     method: Annotated[
         Literal["ltt", "ucb"], typer.Option(help="ltt tests each candidate, ucb bounds its risk.")
     ] = "ltt",
@@ -82,7 +86,9 @@ def calibrate(
     ] = False,
     loss_bound: Annotated[
         float | None,
-        typer.Option(metavar="ERROR", help="With --max-rise: clip the rise of one sample at this."),
+        typer.Option(
+            metavar="ERROR", help="With --max-rise: clip each sample's rise in error at this."
+        ),
     ] = None,
     seed: Seed = 0,
     out: Annotated[

@@ -37,9 +37,9 @@ def run(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Pictures or sounds, or folders that are searched for them; - reads names, a "
-            "line each, from standard input. A network that also hears takes the sound file of "
-            "the same name beside each picture.",
+            help="Pictures or sounds, or folders to search for them; - reads names from standard "
+            "input, one per line. A network with a second input for sound takes the sound file "
+            "of the same name beside each picture.",
         ),
     ],
     policy: PolicyFile = None,

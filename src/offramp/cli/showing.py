@@ -30,7 +30,7 @@ BackboneFile = Annotated[
     typer.Option(
         "--backbone",
         metavar="FILE:FUNCTION",
-        help="A function in a Python file of yours that returns the nn.Module.",
+        help="A function in your Python file; it returns the nn.Module.",
     ),
 ]
 DataFile = Annotated[
@@ -38,7 +38,7 @@ DataFile = Annotated[
     typer.Option(
         "--data",
         metavar="FILE:FUNCTION",
-        help="A function in a Python file of yours that returns the four splits.",
+        help="A function in your Python file; it returns the four splits.",
     ),
 ]
 DataRoot = Annotated[
@@ -71,7 +71,7 @@ CalibrationOutputs = Annotated[
 ]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder, as `offramp train` writes it.")
+    Path, typer.Argument(metavar="RUN", help="A run folder that `offramp train` wrote.")
 ]
 
 

@@ -31,9 +31,7 @@ from offramp.errors import NoPolicyError
 
 DryRun = Annotated[
     bool,
-    typer.Option(
-        "--dry-run", help="Only check the plan and say what it takes in disk, memory and time."
-    ),
+    typer.Option("--dry-run", help="Only check the plan and estimate disk space, memory and time."),
 ]
 
 
@@ -78,7 +76,8 @@ def cuts(
     backbone: Annotated[
         str | None,
         typer.Argument(
-            metavar="BACKBONE", help="Its name: torchvision:resnet18, timm:NAME, paper:NAME."
+            metavar="BACKBONE",
+            help="The backbone's name: torchvision:resnet18, timm:NAME, paper:NAME.",
         ),
     ] = None,
     backbone_file: BackboneFile = None,
@@ -101,7 +100,8 @@ def cuts(
     leaf: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CLASS", help="Keep modules of a class whole where tracing fails; repeatable."
+            metavar="CLASS",
+            help="Do not trace inside modules of this class, where it fails; repeatable.",
         ),
     ] = None,
     as_json: AsJson = False,

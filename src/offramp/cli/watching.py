@@ -39,7 +39,7 @@ def watch(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The answers: a line EXIT or EXIT,DISAGREES (1 or 0) for each.",
+            help="The answers, one per line: EXIT or EXIT,DISAGREES (1 or 0).",
             show_default="standard input",
         ),
     ] = None,
@@ -58,7 +58,7 @@ def watch(
         typer.Option(
             metavar="K",
             min=1,
-            help="Look at one answer in K, where neighbours depend on each other.",
+            help="Use one answer in K, for streams whose neighbours depend on each other.",
         ),
     ] = 1,
     seed: Seed = 0,

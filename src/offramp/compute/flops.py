@@ -77,7 +77,7 @@ def _known(convention: str) -> str:
         near = get_close_matches(convention, get_args(Convention), n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise PlanError(
-            f"FLOPs are counted as one of {', '.join(get_args(Convention))}, "
+            f"the FLOPs convention must be one of {', '.join(get_args(Convention))}, "
             f"not {convention!r}{hint}"
         )
     return convention

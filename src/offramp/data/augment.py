@@ -124,8 +124,8 @@ class ViewSource(Source):
         if len(inputs) != 1 or inputs[0].ndim != 4:
             raise ShapeError(
                 "augmentation works on one image (C, H, W) per sample, but samples have inputs of "
-                f"shape {shapes}. Leave `augment` out, and where you want views, give a data set "
-                "that holds a fixed number of them as samples of its own."
+                f"shape {shapes}. Leave `augment` out. To train on views, give a data set that "
+                "holds a fixed number of them as separate samples."
             )
         if self.augment.shift >= min(shapes[0][1:]):
             raise ShapeError(

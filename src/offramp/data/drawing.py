@@ -170,7 +170,7 @@ def matching(ids: NDArray[np.str_], patterns: Sequence[str]) -> NDArray[np.bool_
         fits = np.array([fnmatchcase(one, pattern) or fnmatchcase(one, inside) for one in ids])
         if not fits.any():
             raise DataError(
-                f"`trained_on` names {pattern!r}, but no sample is there. Name a folder or a "
+                f"`trained_on` names {pattern!r}, but no sample matches it. Name a folder or a "
                 f"pattern of paths such as {str(ids[0])!r}."
             )
         found |= fits
@@ -186,9 +186,9 @@ def warn_of_training(
     parts = [f"{num} of {(splits == name).sum()} {name}" for num, name in counts.values() if num]
     if parts:
         warnings.warn(
-            f"{' and '.join(parts)} samples trained the backbone. It answers these better than new "
-            "ones, so thresholds calibrated on them break their promise on new samples, and test "
-            "accuracies are too high. Use samples that it was not trained on.",
+            f"{' and '.join(parts)} samples were used to train the backbone. It answers these "
+            "better than new ones, so thresholds calibrated on them break their promise on new "
+            "samples, and test accuracies are too high. Use samples that it was not trained on.",
             OfframpWarning,
             stacklevel=2,
         )

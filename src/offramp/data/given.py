@@ -92,7 +92,7 @@ class _Seen:
         digest = np.frombuffer(digest_of(parts), np.uint8)
         if self.known[row] and not np.array_equal(self._digests[row], digest):
             raise DataError(
-                f"sample {row} differs from what it was when it was read before, but features are "
+                f"sample {row} has changed since it was first read, but features are "
                 "computed once and kept. If the data set augments at random, switch that off and "
                 'give `augment=` instead, with how="fused" or with a fixed number of `views`. If '
                 "its files were changed meanwhile, start again."

@@ -73,7 +73,7 @@ def probe_items(dataset: MapDataset) -> dict[int, Item]:
         first, found[row] = read_item(dataset, row), read_item(dataset, row)
         if digest_of(parts_of(*first)) != digest_of(parts_of(*found[row])):
             raise DataError(
-                f"sample {row}, read twice in a row, is not the same: this data set changes its "
+                f"sample {row} was different when it was read again: this data set changes its "
                 "samples at random, as training transforms do. Features are computed once and "
                 "kept, and accuracies would change from call to call. Give it the transforms of "
                 "your evaluation. To train on augmented images, add `augment=`, with "
@@ -140,7 +140,7 @@ def checked_target(target: Any, row: int) -> Any:
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"label {row} is {target!r}, which is not a number. Number the classes from 0, or "
-            "give a float to be estimated."
+            "give the value to predict as a float."
         )
     if not np.isfinite(array).all():
         raise DataError(f"label {row} is {target}. Remove the sample or correct its label.")

@@ -146,8 +146,8 @@ def _class_folders(folder: Path, classes: Sequence[str] | None) -> list[Path]:
     if unknown:
         raise DataError(
             f"{folder} holds {', '.join(unknown[:_NAMED])}{', ...' if unknown[_NAMED:] else ''}, "
-            "which `classes` does not list. Add each in its place in the backbone's order, or move "
-            "the folder away."
+            "which `classes` does not list. Add each at its place in the backbone's order of "
+            "classes, or move the folder away."
         )
     return folders
 
@@ -174,8 +174,8 @@ def _entries(folder: Path) -> list[Path]:
             entry.name.encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{folder} holds {entry.name!a}, a name that is not valid UTF-8, and file names "
-                "name samples in tables and files. Rename it."
+                f"{folder} holds {entry.name!a}, a name that is not valid UTF-8, but file names "
+                "identify samples in tables and files. Rename it."
             ) from error
     return entries
 

@@ -28,8 +28,8 @@ def located(data: DataSpec, root: str | Path | None = None) -> DataSpec:
         return data.model_copy(update=paths)
     if "root" not in type(data).model_fields:
         raise PlanError(
-            f"data_root is {str(root)!r}, but data of kind {data.kind!r} lies in no folder that "
-            "the plan names. Leave out --data-root."
+            f"data_root is {str(root)!r}, but the plan names no folder for data of kind "
+            f"{data.kind!r}. Leave out --data-root."
         )
     old = paths.get("root") or (paths["file"].parent if "file" in paths else None)
     new = _absolute(root)

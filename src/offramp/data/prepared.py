@@ -67,12 +67,12 @@ class Files:
                 return decode(content)
         except Exception as error:  # decoders raise many kinds
             raise DataError(
-                f"{path} cannot be read: {error}. Repair or remove it, and leave the files alone "
-                "while they are in use."
+                f"{path} cannot be read: {error}. Repair or remove it, and do not change "
+                "files while they are in use."
             ) from error
         raise DataError(
-            f"{path} has changed since its folder was loaded, and what was computed from it would "
-            "be kept as that of the old file. Leave the files alone while they are in use, and "
+            f"{path} has changed since its folder was loaded, so features of the new file would "
+            "be stored as those of the old one. Do not change files while they are in use, and "
             "start again."
         )
 
@@ -105,7 +105,7 @@ class PreparedSource(Source):
             if len(each) != len(targets):
                 raise ShapeError(
                     f"{len(each)} pictures or sounds come with {len(targets)} labels. Give one "
-                    "each."
+                    "label for each."
                 )
         self.raw, self.inputs, self._targets = tuple(raw), tuple(inputs), targets
         self.may_fail = any(each.in_files for each in raw)

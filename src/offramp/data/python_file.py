@@ -39,8 +39,8 @@ class PythonData(Spec):
         """
         raise PlanError(
             "the data of this plan is `python`, and nothing says which function returns it. Give "
-            "--data path/to/file.py:function (in Python: data_file=, or splits=), also to evaluate "
-            "a run again."
+            "--data path/to/file.py:function (in Python: data_file=, or splits=); evaluating a run "
+            "again needs it too."
         )
 
 
@@ -95,7 +95,7 @@ def _check_keys(place: str, given: Mapping[Any, Any]) -> None:
 def _check_names(place: str, names: object) -> None:
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise DataError(
-            f"the {_TARGET_NAMES} that {place} returned are {names!r}. Give a list of texts, one "
+            f"the {_TARGET_NAMES} that {place} returned are {names!r}. Give a list of strings, one "
             "for each class in the order of the class numbers."
         )
 
@@ -122,7 +122,7 @@ def _read(what: str, data: Any) -> Samples:
     except Exception as error:
         raise DataError(
             f"{what} cannot be read, since its own code failed with {type(error).__name__}: "
-            f"{error}. Read it in a loop to see where, or show the traceback by --debug."
+            f"{error}. Read it in a loop to see where, or show the traceback with --debug."
         ) from error
     return samples
 

@@ -237,7 +237,7 @@ class Samples:
         if not bool(finite.all()):
             row = int(rows[int(finite.int().argmin())])
             raise DataError(
-                f"{self.name_of(row)} holds NaN or infinite values, which would spoil all that is "
+                f"{self.name_of(row)} holds NaN or infinite values, which would spoil everything "
                 "trained on it. Correct it or leave it out."
             )
 

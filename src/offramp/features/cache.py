@@ -139,8 +139,8 @@ class FeatureCache:
                     (each.folder / VERIFIED).unlink(missing_ok=True)
                     raise BundleError(
                         f"the cache {each.folder} is damaged from sample {samples} on: its SHA-256 "
-                        "differs. Open it with FeatureCache.of, which computes what is damaged "
-                        "again."
+                        "differs. Open it with FeatureCache.of, which recomputes the damaged "
+                        "part."
                     )
 
 

@@ -103,7 +103,9 @@ class LiveTaps:
             OfframpError: They were not asked for.
         """
         if self.known is None:
-            raise OfframpError("these live taps were made without statistics. Ask `of` for them.")
+            raise OfframpError(
+                "these live taps were made without statistics. Make them with statistics=True."
+            )
         return self.known[cut]
 
     def taps(self, dataset: Samples, rows: NDArray[np.int64]) -> Taps:
@@ -142,7 +144,7 @@ def _read(path: Path, key: str) -> tuple[Scales, Statistics | None] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("%s cannot be read (%s). It is computed again.", path, error)
+        _log.warning("%s cannot be read (%s). It will be recomputed.", path, error)
         return None
     return scales, known
 

@@ -80,21 +80,23 @@ class Making:
         folder = self.layout.folder
         if draft is None:
             if folder.exists():
-                _log.warning("the cache %s is damaged. It is computed again.", folder)
+                _log.warning("the cache %s is damaged. It will be recomputed.", folder)
             _log_old(folder.parent)
         elif draft.missing:
             if (folder / INDEX).exists():
-                text = "the cache %s is damaged from sample %d on. From there it is computed again."
+                text = (
+                    "the cache %s is damaged from sample %d on. It will be recomputed from there."
+                )
                 _log.warning(text, folder, draft.samples)
             else:
-                text = "the cache %s is not finished. It is resumed at sample %d."
+                text = "the cache %s is not finished. It will be resumed at sample %d."
                 _log.info(text, folder, draft.samples)
 
 
 def _log_old(root: Path) -> None:
     old = sorted(path.parent.name for path in root.glob(f"*/{_OLD_INDEX}"))
     if old:
-        text = "caches that an earlier version wrote are not used; delete them for their space: %s"
+        text = "caches that an earlier version wrote are not used; delete them to free space: %s"
         _log.warning(text, ", ".join(str(root / name) for name in old))
 
 
@@ -118,13 +120,13 @@ def _full_disk_explained(draft: Draft) -> Iterator[None]:
         layout = draft.layout
         kept = (
             f"The taps of the first {draft.samples} samples are kept in {layout.folder.name}: the "
-            "same call resumes behind them."
+            "same call resumes after them."
             if draft.samples
-            else "What was written of it is removed."
+            else "The part that was written has been removed."
         )
         raise DataError(
             f"writing the feature cache in {layout.folder.parent} failed: {error.strerror}. It "
-            f"needs {bytes_text(layout.num_bytes)}: free that much there, lift the limit on file "
+            f"needs {bytes_text(layout.num_bytes)}: free that much there, raise the limit on file "
             "sizes, choose another output folder, or train on fewer samples or cuts. "
             f"{kept} Other caches are untouched."
         ) from error
@@ -137,7 +139,7 @@ def _check_space(layout: Layout) -> None:
     free = shutil.disk_usage(layout.folder.parent).free
     if free < needed:
         raise DataError(
-            f"the feature cache needs {bytes_text(needed)} in {layout.folder.parent}, where "
-            f"{bytes_text(free)} are free. Free some space, choose another output folder, or "
+            f"the feature cache needs {bytes_text(needed)} in {layout.folder.parent}, which "
+            f"has only {bytes_text(free)} free. Free some space, choose another output folder, or "
             "train on fewer samples or cuts."
         )

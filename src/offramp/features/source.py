@@ -179,6 +179,6 @@ def check_shapes(given: tuple[tuple[int, ...], ...], expected: tuple[tuple[int, 
     if given != expected:
         raise ShapeError(
             f"the data gives inputs of shape {given}, but the backbone was cut with a sample of "
-            f"shape {expected} (without the batch axis). Prepare the data in that size, or cut "
-            "the backbone with a sample of this one."
+            f"shape {expected} (without the batch axis). Prepare the data in the backbone's "
+            "shape, or cut the backbone with a sample of the data's shape."
         )

@@ -126,13 +126,13 @@ class TapFormat:
         where = f"the tap at {self.cut!r}, channel {channel}, of sample {places[row]}"
         if not math.isfinite(value):
             return DataError(
-                f"{where} is {value}: the backbone gives no finite value there. Look at that "
-                "sample, and at the backbone's weights."
+                f"{where} is {value}: the backbone gives no finite value there. Check that "
+                "sample and the backbone's weights."
             )
         scale = float(self.scale[channel])
         return DataError(
-            f"{where} is {value:g}, beyond the {FLOAT16_MAX * scale:g} that fp16 holds at the "
-            f"scale {scale:g}, which a sample of the training data gave. Store the taps with "
+            f"{where} is {value:g}, but fp16 stores values up to {FLOAT16_MAX * scale:g} with the "
+            f"scale {scale:g}, which was found on a part of the training data. Store the taps with "
             "cache_dtype='float32'."
         )
 

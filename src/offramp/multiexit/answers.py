@@ -105,7 +105,7 @@ def as_inputs(
     given = tuple(tuple(tensor.shape[1:]) for tensor in inputs)
     if given != expected:
         raise ShapeError(
-            f"the model was cut for inputs {expected} (without the batch axis), the data "
+            f"the model was cut for inputs {expected} (without the batch axis), but the data "
             f"gives {given}. Use the preprocessing that the model was trained with."
         )
     return tuple(

@@ -223,8 +223,8 @@ def _zoo_backbone(
     if description is None or description["name"] == "python":
         flag = (description or {}).get("function", "file.py:function")
         raise BundleError(
-            f"the backbone of {folder} came by API or flag, so its code is not stored. Pass it: "
-            f"MultiExit.load(run, backbone=your_model), or --backbone path/to/{flag}."
+            f"the backbone of {folder} was given by API or flag, so its code is not stored. Pass "
+            f"it: MultiExit.load(run, backbone=your_model), or --backbone path/to/{flag}."
         )
     module = architecture(
         description["name"],

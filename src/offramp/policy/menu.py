@@ -151,7 +151,7 @@ def policy_at(policies: Sequence[ExitPolicy], limit: float, goal: str | None = N
         )
     if goal is not None and goal not in goals:
         raise PlanError(
-            f"no policy here promises {goal}: what is promised is {' and '.join(sorted(goals))}. "
+            f"no policy here promises {goal}, only {' and '.join(sorted(goals))}. "
             "Pick by that, or calibrate again."
         )
     return PolicyMenu(tuple(policies)).at(limit)

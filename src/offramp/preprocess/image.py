@@ -189,7 +189,7 @@ class ImagePreprocess(PixelSettings):
         if pixels.dtype != np.uint8 or pixels.shape[-1] != self.channels:
             raise ShapeError(
                 f"pixels must be uint8 with {self.channels} channels on the last axis, got "
-                f"{pixels.dtype} {pixels.shape}. Call `resize` first, which makes them so."
+                f"{pixels.dtype} {pixels.shape}. Call `resize` first to get such pixels."
             )
         values = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
         values /= np.float32(255)
@@ -246,17 +246,17 @@ def _as_picture(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
         if image.mode.startswith(("I", "F")):  # pillow would clip their values to 0..255
             raise ShapeError(
                 f"a picture of mode {image.mode} has more than 8 bits per channel, and there is no "
-                "one way to scale it. Save it with 8 bits per channel."
+                "standard way to scale it. Save it with 8 bits per channel."
             )
         return image
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ShapeError(
-            f"an image is uint8 of shape (H, W) or (H, W, C), got {image.dtype} {image.shape}. "
-            "Scale floats to 0..255 and put channels last."
+            f"an image must be uint8 of shape (H, W) or (H, W, C), got {image.dtype} "
+            f"{image.shape}. Scale floats to 0..255 and put channels last."
         )
     if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
         raise ShapeError(
-            f"an image has 1, 3 or 4 channels on its last axis, got shape {image.shape}. "
+            f"an image must have 1, 3 or 4 channels on its last axis, got shape {image.shape}. "
             "Put channels last."
         )
     return Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)

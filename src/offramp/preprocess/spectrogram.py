@@ -155,8 +155,8 @@ class SpectrogramPreprocess(Spec):
             sound = decode_sound(sound, self.rate)
         if sound.ndim != 1 or sound.dtype.kind != "f":
             raise ShapeError(
-                f"a sound is one channel of floats (N,), got {sound.dtype} {sound.shape}. Take "
-                "the mean of the channels and scale integers to -1..1."
+                f"a sound must be one channel of floats (N,), got {sound.dtype} {sound.shape}. "
+                "Take the mean of the channels and scale integers to -1..1."
             )
         fitted = np.zeros(self.num_samples, np.float32)
         kept = sound[: self.num_samples]

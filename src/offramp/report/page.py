@@ -115,7 +115,7 @@ def _saved_model(exits: Tradeoff) -> str:
     return "\n".join(
         [
             "<h2>The saved model</h2>",
-            "<p>Per cut it takes the branch that was best on validation, never by test.</p>",
+            "<p>At each cut it uses the branch that did best on validation, not on test.</p>",
             html_table(table),
         ]
     )
@@ -161,14 +161,16 @@ def _reliability(quality: Quality) -> str:
     alt = f"Accuracy against confidence at each exit. Expected calibration error: {errors}."
     others = quality.temperatures_fitted_on
     fitted = f" Temperatures T were fitted on {others} other samples." if others else ""
-    caption = f"How often exits are right when they are so sure; bins hold equal shares.{fitted}"
+    caption = f"Accuracy against confidence; each bin holds an equal number of samples.{fitted}"
     return captioned(plot_reliability(quality), "reliability", alt, caption)
 
 
 def _mix(quality: Quality, policy: PolicyQuality, place: int) -> str:
     alt = f"Share of samples that each exit answers under {policy.name}; the table has the numbers."
     few = f" The {SHOWN} largest of {len(policy.parts)}." if len(policy.parts) > SHOWN else ""
-    caption = f"Which exit answers under {policy.name}; classes that lose most come first.{few}"
+    caption = (
+        f"Which exit answers under {policy.name}; classes that lose most accuracy come first.{few}"
+    )
     return captioned(plot_mix(quality, policy), f"mix-{place}", alt, caption)
 
 

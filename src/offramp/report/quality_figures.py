@@ -31,7 +31,7 @@ def plot_reliability(quality: Quality) -> "Figure":
             axes.set_axis_on()
             _draw_reliability(axes, exit)
             if place % _COLUMNS == 0:
-                axes.set_ylabel("of these right, %")
+                axes.set_ylabel("accuracy, %")
             if place + _COLUMNS >= len(quality.exits):  # nothing below
                 axes.set_xlabel("maximum softmax, %")
                 axes.tick_params(labelbottom=True)

@@ -56,7 +56,7 @@ class RunData:
             if not os.path.exists(path):  # noqa: PTH110  (pathlib's raises on some paths)
                 raise DataError(
                     f"{path}, where the data of the plan should be, is missing or cannot be read. "
-                    "Correct the path, or give the folder that the data has moved to by "
-                    "--data-root (in Python data_root=)."
+                    "Correct the path, or give the folder that the data has moved to with "
+                    "--data-root (in Python: data_root=)."
                 )
         return self.plan.data.load(check=False)

@@ -19,7 +19,7 @@ from offramp.storage.atomic import sha256_of, write_bytes
 from offramp.storage.folder import check_free, is_stored
 from offramp.training.learner import OUT_OF_MEMORY
 
-NOTHING_TRAINED = "nothing was trained: this run of the same plan is finished"
+NOTHING_TRAINED = "nothing was trained: the run of this plan is already finished"
 
 
 def earlier_run(folder: Path, data: RunData, backbone_file: str | None) -> RunResult | None:
@@ -92,8 +92,8 @@ def check_contained(folder: Path, stored: Plan, plan: Plan) -> None:
     if different := stored.conflicts(plan):
         raise PlanError(
             f"{folder} holds a run of another plan; they differ in {', '.join(different)}. Choose "
-            "another --out, or delete that folder to start over. A plan that has all that the "
-            "run has, and more seeds, learning rates, cuts or branches, would extend the run."
+            "another --out, or delete that folder to start over. A plan that keeps all "
+            "of the run and adds seeds, learning rates, cuts or branches would extend it."
         )
 
 
@@ -132,7 +132,7 @@ def work_done(result: RunResult, num_kept: int, earlier: RunResult | None) -> st
     """Sentence on what a call trained and what it kept."""
     trained = len(result.model.trials) + len(result.model.failed) - num_kept
     text = f"{trained} {'branch' if trained == 1 else 'branches'} trained"
-    return text if earlier is None else f"{text}, {num_kept} kept from the run as it was"
+    return text if earlier is None else f"{text}, {num_kept} kept from the earlier run"
 
 
 def warn_of_lost_policy(result: RunResult, earlier: RunResult) -> None:

@@ -124,7 +124,7 @@ class Forecast(Record):
                 else "not stored"
             ),
             "disk": (
-                f"at most {bytes_text(self.run_bytes)} beside the taps; "
+                f"at most {bytes_text(self.run_bytes)} besides the taps; "
                 f"{bytes_text(self.run_free)} free" + ("" if self.enough_disk else " -- NOT ENOUGH")
             ),
             "memory": f"{memory}{bytes_text(self.memory_free)} free",
@@ -132,7 +132,7 @@ class Forecast(Record):
                 f"about {_duration(sum(seconds.values()))} ({', '.join(each.values())})\n"
                 f"{'':<8} estimated from a few batches, {self.workers} at once on {self.device}; "
                 "less where branches stop early;\n"
-                f"{'':<8} static rivals and milliseconds come on top"
+                f"{'':<8} static rivals and timing are not included"
             ),
         }
 

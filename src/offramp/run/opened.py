@@ -242,14 +242,14 @@ class OpenRun:
         if tuple(each.shape for each in given) != shapes:
             raise ShapeError(
                 f"the input has shape {_listed(each.shape for each in given)}, and the model reads "
-                f"{_listed(shapes)} (without the batch axis). Prepare it as the samples that the "
+                f"{_listed(shapes)} (without the batch axis). Prepare it like the samples that the "
                 "model was trained with."
             )
         for each, dtype in zip(given, self.model.backbone.input_dtypes, strict=True):
             if dtype.is_floating_point != (each.dtype.kind == "f"):
                 raise ShapeError(
                     f"the input is {each.dtype}, and the model reads {str(dtype).partition('.')[2]}"
-                    ". Prepare it as the samples that the model was trained with."
+                    ". Prepare it like the samples that the model was trained with."
                 )
         return given
 

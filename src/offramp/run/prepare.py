@@ -141,8 +141,8 @@ def _check_apart(calibration: Samples | None, test: Samples) -> None:
     if fault:
         raise DataError(
             f"the calibration and the test samples {fault}, and what is calibrated on a sample "
-            "cannot be tested on it. Put each sample into one split, with an id of its own if it "
-            "has one."
+            "cannot be tested on it. Put each sample into only one split; if samples have "
+            "ids, give different samples different ids."
         )
 
 

@@ -172,8 +172,8 @@ def _readable(facts: Mapping[str, Any], plan: Plan, splits: Splits) -> dict[str,
         "device": str(facts["device"]),
         "versions": ", ".join(f"{name} {v}" for name, v in facts["versions"].items()),
         "milliseconds": (
-            f"median of {times.timing_repeats} calls after {times.timing_warmup} that are not "
-            "counted, batch 1, each stage and branch alone [10th and 90th percentile]"
+            f"median of {times.timing_repeats} calls after {times.timing_warmup} warm-up calls, "
+            "batch 1, each stage and branch alone [10th and 90th percentile]"
         ),
         "seconds": ", ".join(f"{what} {s:g}" for what, s in facts["seconds"].items()),
     }

@@ -24,7 +24,7 @@ def checked_outputs(name: str, values: ArrayLike, axes: str) -> NDArray[np.float
         raise ShapeError(f"{name} must have one shape, {axes}: {_uneven(values, axes)}") from error
     if given.ndim != axes.count(",") + 1 or 0 in given.shape or given.dtype.kind not in "fiu":
         raise ShapeError(
-            f"{name} must be numbers of shape {axes}, none of them 0; "
+            f"{name} must be numbers of shape {axes}, with no axis of length 0; "
             f"got {given.dtype} {given.shape}."
         )
     with np.errstate(over="ignore"):
@@ -68,7 +68,7 @@ def checked_counts(name: str, values: ArrayLike, length: int) -> NDArray[np.int6
     """
     given = finite(name, shaped(name, np.asarray(values), (length,)))
     if np.any(given < 0) or np.any(given != np.floor(given)):
-        raise ShapeError(f"{name} must be whole numbers from 0, got {given.tolist()}.")
+        raise ShapeError(f"{name} must be whole numbers, 0 or larger; got {given.tolist()}.")
     return kept(given.astype(np.int64))
 
 

@@ -56,9 +56,9 @@ def check_free(folder: Path, names: Collection[str]) -> None:
     """
     if taken := sorted(name for name in names if os.path.lexists(folder / name)):
         raise BundleError(
-            f"{folder} is not a complete folder that this version of offramp wrote, and has "
-            f"{', '.join(taken)}, which would be overwritten. Choose another folder, or move "
-            "these elsewhere."
+            f"{folder} is not a complete folder written by this version of offramp, and it "
+            f"contains {', '.join(taken)}, which would be overwritten. Choose another folder, or "
+            "move these files elsewhere."
         )
 
 

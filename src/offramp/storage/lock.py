@@ -67,7 +67,7 @@ def _sign(path: Path) -> None:
         note = json.dumps({"process": os.getpid(), "host": socket.gethostname()})
         path.write_text(note, encoding="utf-8")
     except OSError:
-        _log.debug("the holder of a lock could not be noted in %s", path, exc_info=True)
+        _log.debug("could not note in %s which process holds the lock", path, exc_info=True)
 
 
 def _holder(path: Path) -> str:

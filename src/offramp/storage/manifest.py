@@ -40,7 +40,7 @@ class FolderKind:
         return next(text for pattern, text in self.remedies if fnmatch(file, pattern))
 
 
-_EVALUATE = "`offramp evaluate` with this folder writes it again."
+_EVALUATE = "Run `offramp evaluate` on this folder to write it again."
 
 RUN = FolderKind(
     name="run",
@@ -50,18 +50,18 @@ RUN = FolderKind(
         "stopped, repeat the same `offramp train` and it resumes."
     ),
     remedies=(
-        ("policy.json", "`offramp calibrate` with this folder writes it again."),
+        ("policy.json", "Run `offramp calibrate` on this folder to write it again."),
         ("outputs/*", _EVALUATE),
         ("metrics.json", _EVALUATE),
         ("environment.json", _EVALUATE),
         ("report.html", _EVALUATE),
         ("tradeoff.*", _EVALUATE),
-        ("plan.yaml", "Delete it, and `offramp evaluate` with this folder writes it again."),
+        ("plan.yaml", "Delete it, then run `offramp evaluate` on this folder to write it again."),
         (
             "*",
-            "Restore it from a copy. If there is none, delete all that offramp wrote here except "
-            "plan.yaml and work, and repeat the same `offramp train`; a model that "
-            "`MultiExit.save` wrote has to be saved in another folder.",
+            "Restore it from a copy. If there is none, delete everything that offramp wrote here "
+            "except plan.yaml and work, and repeat the same `offramp train`. Save a model of "
+            "`MultiExit.save` again, to another folder.",
         ),
     ),
 )

@@ -110,7 +110,7 @@ def _check_precision(backbone: StagedBackbone) -> None:
     other = sorted({str(d) for d in backbone.dtypes if d.is_floating_point and d != torch.float32})
     if other:
         raise CutError(
-            f"the backbone takes or gives {', '.join(other)}, and branches train on float32. Cut "
+            f"the backbone reads or returns {', '.join(other)}, but branches train on float32. Cut "
             "model.float() with a float32 sample, or convert at the model's first and last layer."
         )
 

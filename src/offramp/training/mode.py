@@ -149,13 +149,13 @@ def choose_mode(how: How, needs: Needs, allowed: Allowed, augment: Augment | Non
     why = (
         "every epoch has new views of the images"
         if fresh
-        else f"the taps would take {taps} on disk, where {disk} are allowed"
+        else f"the taps would take {taps} on disk, but only {disk} is allowed"
     )
     if needs.memory <= allowed.memory:
         return Mode("fused", f"{why}, so each batch runs through the backbone again")
     raise PlanError(
         f"{why}, and training all branches from one backbone pass takes "
-        f"{_gigabytes(needs.memory)} of memory, where {_gigabytes(allowed.memory)} are allowed. "
+        f"{_gigabytes(needs.memory)} of memory, but only {_gigabytes(allowed.memory)} is allowed. "
         "Train fewer branches, cuts or seeds at once, use smaller batches, or allow more with "
         "disk_gb or memory_gb."
     )

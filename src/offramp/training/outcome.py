@@ -22,12 +22,12 @@ def report_failures(
     diverged = any("diverged" in each.reason for each in failed)
     short = any(each.reason.startswith(OUT_OF_MEMORY) for each in failed)
     lower = (
-        f"Against divergence use a lower lr than {min(settings.rates):g}, or standardise=True in "
+        f"If training diverged, use an lr below {min(settings.rates):g}, or standardise=True in "
         "the settings of the branch."
     )
     again = (
-        "If memory ran out, the same call tries again from the last epoch that was saved: free "
-        "some, or use fewer threads."
+        "If memory ran out, free some or use fewer threads, and repeat the same call: it resumes "
+        "from the last epoch that was saved."
     )
     advice = " ".join([lower] * diverged + [again] * short)
     if not trials:

@@ -190,4 +190,4 @@ def read_settings(seeds: Iterable[int], options: TrainOptions) -> TrainSettings:
     except ValidationError as error:
         known = ", ".join(TrainSettings.model_fields)
         faults = listed("the training settings have", mistakes(error, TrainSettings.model_fields))
-        raise PlanError(f"{faults}\nSettings are: {known}.") from error
+        raise PlanError(f"{faults}\nValid settings: {known}.") from error

@@ -90,7 +90,9 @@ def test_front_ends_come_from_a_folder_and_the_rest_stays_new(folder: Path) -> N
 
 def test_a_missing_front_end_is_named_with_the_file_to_get(folder: Path) -> None:
     (folder / "vggish-10086976.pth").unlink()
-    with pytest.raises(BundleError, match=r"0 files vggish\*\.pth, but needs one: a torch port"):
+    with pytest.raises(
+        BundleError, match=r"0 files that match vggish\*\.pth, but needs exactly one: a torch port"
+    ):
         build("paper:audiocsrnet", weights=folder, options={"height": 64, "width": 64})
 
 

@@ -89,7 +89,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path, content: bytes) -> No
 def test_weights_of_torchvisions_resnet152_are_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "torchvision.pth"
     torch.save({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, path)
-    with pytest.raises(BundleError, match=r"strides in the 3x3 .*Take torchvision:resnet152"):
+    with pytest.raises(BundleError, match=r"strides in the 3x3 .*Use torchvision:resnet152"):
         build("paper:resnet152", weights=path)
 
 

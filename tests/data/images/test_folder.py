@@ -363,7 +363,7 @@ def test_an_expression_that_names_no_source_is_refused(
 def test_calibrating_on_pictures_that_trained_the_backbone_is_warned_of(
     pair: Path, trained: str
 ) -> None:
-    with pytest.warns(OfframpWarning, match=r"of 12 calibration and \d of 6 test samples trained"):
+    with pytest.warns(OfframpWarning, match=r"of 12 calibration and \d of 6 test samples were"):
         _load(pair, trained_on=[trained]).load()
 
 
@@ -372,7 +372,7 @@ def test_training_pictures_in_train_are_as_it_should_be(pair: Path) -> None:
 
 
 def test_a_training_folder_that_is_not_there_is_refused(pair: Path) -> None:
-    with pytest.raises(DataError, match="'trian', but no sample is there"):
+    with pytest.raises(DataError, match="'trian', but no sample matches it"):
         _load(pair, trained_on=["trian"]).load()
 
 

@@ -258,7 +258,7 @@ def test_classes_that_differ_between_splits_are_refused_unless_they_are_listed(
 def test_calibrating_on_pictures_that_trained_the_backbone_is_warned_of(
     tmp_path: Path, rows: list[Row]
 ) -> None:
-    with pytest.warns(OfframpWarning, match="12 of 12 calibration and 6 of 6 test samples trained"):
+    with pytest.warns(OfframpWarning, match="12 of 12 calibration and 6 of 6 test samples were"):
         _load(tmp_path, rows, trained_on=["photos/val"])
 
 

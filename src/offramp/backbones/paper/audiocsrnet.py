@@ -155,7 +155,7 @@ def front_ends(folder: Path, model: nn.Module) -> dict[str, Tensor] | None:
             if tensor is None or tensor.shape != state[name].shape:
                 raise BundleError(
                     f"{folder / pattern} lacks weights for {name} of shape "
-                    f"{tuple(state[name].shape)}. Take {source}."
+                    f"{tuple(state[name].shape)}. Use {source}."
                 )
             state[name] = tensor
     return state
@@ -165,7 +165,7 @@ def _only(folder: Path, pattern: str, source: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         raise BundleError(
-            f"{folder} has {len(found)} files {pattern}, but needs one: {source}. Without "
-            "pretrained front ends, leave out weights."
+            f"{folder} has {len(found)} files that match {pattern}, but needs exactly one: "
+            f"{source}. If you do not want pretrained front ends, leave out weights."
         )
     return found[0]

@@ -41,7 +41,7 @@ def _not_resnet152(state: Mapping[str, Tensor]) -> str | None:
         return (
             "holds weights of torchvision's ResNet152, which strides in the 3x3 convolutions and "
             "has no biases (v1.5). In paper:resnet152, which strides in the 1x1 convolutions as "
-            "Keras's does, they would give other answers. Take torchvision:resnet152, or Keras's "
+            "Keras's does, they would give other answers. Use torchvision:resnet152, or Keras's "
             "resnet152_weights_tf_dim_ordering_tf_kernels.h5."
         )
     return None

@@ -143,8 +143,8 @@ def read_keras(path: Path) -> Layers:
             found = {_text(name): _tensors(root[_text(name)]) for name in root.attrs["layer_names"]}
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise BundleError(
-            f"The weights file {path} cannot be read as Keras's layout before version 3: {error}. "
-            "Download Keras's published file again, or write one in Keras 2 with "
+            f"The weights file {path} is not in the layout that Keras used before version 3: "
+            f"{error}. Download Keras's published file again, or write one in Keras 2 with "
             "model.save_weights('name.h5')."
         ) from error
     return {name.replace("/", "_"): tensors for name, tensors in found.items() if tensors}

@@ -30,9 +30,9 @@ class PictureArray:
         picture: NDArray[np.uint8] = self._pixels[index]
         if _digest(picture) != self.digests[index]:
             raise DataError(
-                f"picture {index} of an array has changed since the array was given, and what was "
-                "computed from it would be kept as that of the old one. Leave the array alone "
-                "while it is in use."
+                f"picture {index} of an array has changed since the array was given, so features "
+                "of the new picture would be stored as those of the old one. Do not change the "
+                "array while it is in use."
             )
         return picture
 
