@@ -107,4 +107,4 @@ def test_a_run_on_pictures_with_sounds_takes_the_sound_beside_a_picture(folder: 
     assert found["outputs"] == pytest.approx(expected.outputs.tolist())
     picture.with_suffix(".wav").unlink()
     (found,) = answers(run, picture, "--backbone", place)["answers"]
-    assert "no sound file beside it, and the model also hears" in found["reason"]
+    assert "no sound file beside it, and the model also reads a sound" in found["reason"]

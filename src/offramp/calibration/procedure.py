@@ -87,7 +87,7 @@ def no_policy(inputs: Inputs, candidates: Sequence[Candidate], request: Request)
         few = sizes["order"] < _FEW and not _expensive(inputs)
         return NoPolicyError(
             f"{what}. No thresholds save any {inputs.unit} on the {sizes['order']} samples with "
-            f"the role order. {_few(inputs, request, limit)}{hint}",
+            f"the role 'order'. {_few(inputs, request, limit)}{hint}",
             num_samples_needed=_fewest(inputs, request, limit) if few else None,
         )
     stopped = next(

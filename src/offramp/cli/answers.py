@@ -1,4 +1,4 @@
-"""Reading the stream of answers that `offramp watch` follows, a line for each."""
+"""Reading the stream of answers that `offramp watch` follows, one per line."""
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,14 +13,14 @@ _AT_A_TIME = 1000
 def read_answers(
     stream: Path | None, known: Collection[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield exits and shadow disagreements of some lines at a time, or of each line of a pipe.
+    """Yield exits and shadow disagreements: some lines of a file at a time, each line of a pipe.
 
     Args:
         stream: A text file; standard input if None.
         known: Exits that can fire.
 
     Raises:
-        DataError: The file cannot be read, or a line is not an answer; those before it were given.
+        DataError: The file cannot be read, or a line is not an answer. Those before it are yielded.
     """
     lines, size = (
         (piped("answers", "--stream", errors="replace"), 1)

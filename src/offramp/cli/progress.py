@@ -32,12 +32,12 @@ def progress_on_stderr() -> Iterator[Progress]:
 
 
 def is_note(done: int, total: int) -> bool:
-    """Whether a work has only one report: a fact, such as a choice that was made."""
+    """Whether a piece of work has only one report: a fact, such as a choice that was made."""
     return done == total == 1
 
 
 class Finished:
-    """Finished works with their sizes, whose further reports are not shown."""
+    """Finished pieces of work with their sizes; their further reports are not shown."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
@@ -53,7 +53,7 @@ class Finished:
 
 
 class LogLines:
-    """Progress as lines: at the start of a work, after each tenth or half a minute, and at the end.
+    """Progress as lines: at the start, after each tenth or half a minute, and at the end of work.
 
     Lines of quick work are at least two seconds apart.
     """
@@ -91,7 +91,7 @@ class LogLines:
 
 @dataclass
 class _Work:
-    """Times of a work's start and of its last line, each with the units done by then."""
+    """Times of the start of some work and of its last line, each with the units done by then."""
 
     started: float
     started_done: int
@@ -112,7 +112,7 @@ class _Work:
 
 @contextmanager
 def bars_on(console: "Console") -> Iterator[Progress]:
-    """A bar for each running work; finished works stay above as text."""
+    """A bar for each running piece of work; finished ones stay above as text."""
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn, Task
     from rich.text import Text
@@ -172,7 +172,7 @@ def bar_parts(
 
 
 def shortened(text: str, width: int, gap: str = "…") -> str:
-    """A text of at most this width; what does not fit is left out in the middle."""
+    """The text, shortened in the middle if it is longer than this width."""
     if len(text) <= width:
         return text
     if width <= len(gap):

@@ -1,4 +1,4 @@
-"""The verb run: answer picture and sound files with a run and its policy."""
+"""The verb run: get answers for picture and sound files from a run and its policy."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def run(
     as_json: AsJson = False,
     as_json_lines: AsJsonLines = False,
 ) -> None:
-    """Answer pictures or sounds with a run and its policy."""
+    """Get answers for pictures or sounds from a run and its policy."""
     from offramp.policy import load_policies
     from offramp.run.opened import open_run
 

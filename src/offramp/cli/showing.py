@@ -30,7 +30,7 @@ BackboneFile = Annotated[
     typer.Option(
         "--backbone",
         metavar="FILE:FUNCTION",
-        help="A function in your Python file; it returns the nn.Module.",
+        help="Your Python file, and the function in it that returns the nn.Module.",
     ),
 ]
 DataFile = Annotated[
@@ -38,7 +38,7 @@ DataFile = Annotated[
     typer.Option(
         "--data",
         metavar="FILE:FUNCTION",
-        help="A function in your Python file; it returns the four splits.",
+        help="Your Python file, and the function in it that returns the four splits.",
     ),
 ]
 DataRoot = Annotated[

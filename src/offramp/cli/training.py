@@ -101,7 +101,7 @@ def cuts(
         list[str] | None,
         typer.Option(
             metavar="CLASS",
-            help="Do not trace inside modules of this class, where it fails; repeatable.",
+            help="Do not trace into modules of this class, if tracing fails there; repeatable.",
         ),
     ] = None,
     as_json: AsJson = False,

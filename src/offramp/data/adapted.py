@@ -11,7 +11,7 @@ from offramp.data.item import MapDataset, listed_keys
 from offramp.errors import DataError
 
 Keys = tuple[str | tuple[str, ...], str]
-"""Key of the input, or a tuple of keys where there are several inputs, and key of the label."""
+"""Key of the input, or a tuple of keys if there are several inputs, and key of the label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class AdaptedDataset:
     """Items of another data set as pairs.
 
     Attributes:
-        dataset: Its items are dicts where `keys` are given, and pairs otherwise.
+        dataset: Its items are dicts if `keys` are given, and pairs otherwise.
         keys: See Keys.
         preprocess: Called with each input that is a picture: a pillow image or an array of uint8.
     """

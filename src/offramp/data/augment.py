@@ -32,9 +32,9 @@ class Augment(Spec):
         shift: Move by up to this many whole pixels along each axis; the border repeats the edge.
         erase: Blank one rectangle with 0, the mean of standardised inputs. Its share of the area
             is drawn up to this one (Zhong et al. 2020, "Random Erasing Data Augmentation").
-        views: None makes a new view of each image in every epoch, which `how="fused"` alone can
-            do. A number makes this many views that epochs take in turn, which a cache can hold.
-        seed: Of all draws.
+        views: None makes a new view of each image in every epoch, which only `how="fused"`
+            can do. A number makes this many views that epochs take in turn, which a cache can hold.
+        seed: Seed of all draws.
     """
 
     flip: bool = False
@@ -140,7 +140,7 @@ def views_of(data: Any, augment: Augment) -> Samples:
 
     Args:
         data: Any data set of N images that `fit_branches` takes.
-        augment: Its `views` says how many, one where it is None.
+        augment: Its `views` says how many, one if it is None.
 
     Raises:
         DataError: It is not a data set, or an empty one.

@@ -1,4 +1,4 @@
-"""Chain: the settings that make a sound an input, or the name of known ones."""
+"""Chain: settings that turn a sound into an input, or the name of a known set of them."""
 
 from typing import Annotated, Any
 

@@ -19,12 +19,12 @@ from offramp.errors import DataError
 class ClassFolders(ListedFiles):
     """Files as root/SPLIT/CLASS/name, or root/CLASS/name with `split`.
 
-    SPLIT is train, validation (or val), calibration or test. Where only train and val are there,
-    the other splits are drawn from val; train and test, from test.
+    SPLIT is train, validation (or val), calibration or test. If there are only train and val, the
+    other splits are drawn from val; if only train and test, from test.
 
     Attributes:
         root: The folder.
-        split: Shares to draw where the folder is not split; None where it is.
+        split: Shares to draw if the folder is not split; None if it is.
         source: Regular expression with one group, searched in each file's path below `root`; what
             the group matches names the sample's source, such as a film, a speaker or a patient.
             Samples of one source are drawn into one split, and promises count sources, not samples.

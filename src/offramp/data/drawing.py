@@ -48,7 +48,7 @@ class RandomSplit(Spec):
 
 
 class HeldOut(Spec):
-    """Shares of the held-out samples for three splits, where data comes as a train/val pair.
+    """Shares of the held-out samples for three splits, if data comes as a train/val pair.
 
     If one of the three has samples of its own, the others share the held-out samples in the same
     proportions.
@@ -93,7 +93,7 @@ def drawn(
 
     Args:
         shares: Share of the samples for each split; they add up to 1.
-        seed: Of the draw.
+        seed: Seed of the draw.
         digests: (N,) SHA-256 of each sample.
         labels: (N,) class numbers.
         sources: (N,) what each sample was taken from, such as a film or a patient.
@@ -159,10 +159,10 @@ def complete(
 
 
 def matching(ids: NDArray[np.str_], patterns: Sequence[str]) -> NDArray[np.bool_]:
-    """Whether each id (N,), a path, lies in one of these folders or fits one of these patterns.
+    """Whether each id (N,), a path, lies in one of these folders or matches one of these patterns.
 
     Raises:
-        DataError: A pattern fits nothing.
+        DataError: A pattern matches nothing.
     """
     found = np.zeros(len(ids), bool)
     for pattern in patterns:
@@ -180,7 +180,7 @@ def matching(ids: NDArray[np.str_], patterns: Sequence[str]) -> NDArray[np.bool_
 def warn_of_training(
     splits: NDArray[np.str_], digests: NDArray[np.str_], trained: NDArray[np.bool_]
 ) -> None:
-    """Warn where samples that trained the backbone are to calibrate or to test it."""
+    """Warn if samples that the backbone was trained on are used to calibrate or to test it."""
     known = np.isin(digests, digests[trained])
     counts = {name: (int(known[splits == name].sum()), name) for name in ("calibration", "test")}
     parts = [f"{num} of {(splits == name).sum()} {name}" for num, name in counts.values() if num]

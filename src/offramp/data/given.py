@@ -28,14 +28,14 @@ from offramp.errors import DataError, ShapeError
 def as_samples(
     data: Any, *, keys: Keys | None = None, preprocess: Callable[[Any], Any] | None = None
 ) -> Samples:
-    """Take whatever a user may give as a data set.
+    """Make Samples of whatever a user may give as a data set.
 
     Args:
         data: `Samples`; or anything with `len` and `[i]` giving (input or tuple of inputs,
             target), where None stands for an input that a sample lacks, and which may have
             attributes `ids`, `groups` and `clusters` of one entry per sample; or a pair of arrays
             or tensors (inputs, targets), where `inputs` may be a tuple of arrays.
-        keys: Where `[i]` gives a dict, its keys of the input (or a tuple of keys) and the target,
+        keys: If `[i]` gives a dict, its keys of the input (or a tuple of keys) and the target,
             such as `("image", "label")`.
         preprocess: Called with each input that is a picture, a pillow image or an array of uint8;
             returns what the model reads, (C, H, W), always the same for the same picture.
@@ -252,7 +252,7 @@ class ArraySource(Source):
 
 
 def as_targets(targets: Sequence[Any]) -> NDArray[Any]:
-    """(N,) int64 where all are of whole-number types, else float32: (N,), or (N, K) if soft."""
+    """(N,) int64 if all are of whole-number types, else float32: (N,), or (N, K) if soft."""
     array = np.array(targets)
     return array.astype(np.int64 if array.dtype.kind in "biu" else np.float32)
 

@@ -15,7 +15,7 @@ PROBED = 12
 """Number of samples of a user's data set that are read twice, to see whether they change."""
 
 PROBE_SEED = 0
-"""Of their choice."""
+"""Seed of their choice."""
 
 Item = tuple[tuple[Tensor | None, ...], Any]
 """Inputs and target of one sample."""
@@ -61,7 +61,7 @@ def probe_items(dataset: MapDataset) -> dict[int, Item]:
     """Read some samples twice, spread over the data set, and return their second readings by place.
 
     Later readings are compared as well, but this finds a random data set before all of it is read,
-    and also where each sample is read only once.
+    and also finds one if each sample is read only once.
 
     Raises:
         DataError: A sample is not the same twice.

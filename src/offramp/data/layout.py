@@ -22,8 +22,8 @@ class Medium:
 
     Attributes:
         noun: What messages call one such file.
-        endings: Of file names, in lower case.
-        beside: Endings of files that lie beside these and are not warned of.
+        endings: Endings of file names, in lower case.
+        beside: Endings of files that may lie beside these without a warning.
     """
 
     noun: str
@@ -36,7 +36,7 @@ SOUNDS = Medium("sound", (".wav", ".au", ".flac", ".ogg", ".mp3"))
 
 
 def sounds_beside(file: Path) -> list[Path]:
-    """The sound files in the same folder that have the name of this file but for the ending."""
+    """The sound files in the same folder that have the name of this file except for the ending."""
     named = [file.with_suffix(ending) for ending in SOUNDS.endings]
     return [path for path in named if path.is_file()]
 
@@ -46,7 +46,7 @@ class ClassFile:
     """One file, not opened yet.
 
     Attributes:
-        split: Empty where the folder is not split.
+        split: Empty if the folder is not split.
     """
 
     path: Path
@@ -57,8 +57,8 @@ class ClassFile:
 def list_split(root: Path, medium: Medium, classes: Sequence[str] | None = None) -> list[ClassFile]:
     """Files of root/SPLIT/CLASS/name, in the order of splits, classes and names.
 
-    A folder `val`, `valid` or `dev` is the split validation. There have to be `train` and at least
-    one of validation and test; the other splits are drawn from these later.
+    A folder `val`, `valid` or `dev` is the split validation. `train` and at least one of
+    validation and test must exist; the other splits are drawn from these later.
 
     Args:
         root: The folder.
@@ -77,7 +77,7 @@ def list_split(root: Path, medium: Medium, classes: Sequence[str] | None = None)
 
 
 def _splits(root: Path) -> list[tuple[str, Path]]:
-    """Name and folder of each split that is there, in order."""
+    """Name and folder of each split that exists, in order."""
     folders = _folders(root)
     named = [(SPLIT_ALIASES.get(folder.name, folder.name), folder) for folder in folders]
     names = [name for name, _ in named]

@@ -37,10 +37,10 @@ class ListedFiles(Spec):
     """How listed files are checked and divided, the same for every kind of data with files.
 
     Attributes:
-        held_out: Shares to draw from the held-out samples where some splits have none.
-        trained_on: Folders, or patterns of paths such as `*/2023-*`, whose samples trained the
-            backbone; a warning says where calibration or test samples are among them.
-        classes: Names of the classes in the backbone's order; None takes those that are there, in
+        held_out: Shares to draw from the held-out samples if some splits have none.
+        trained_on: Folders, or patterns of paths such as `*/2023-*`, whose samples the backbone
+            was trained on; a warning says if calibration or test samples are among them.
+        classes: Names of the classes in the backbone's order; None takes those that exist, in
             the order of their names. A split may lack a class that is listed here.
         on_corrupt: "raise" refuses the data when a file cannot be read; "skip" leaves such
             samples out, with a warning for each.
@@ -64,7 +64,7 @@ class ListedFiles(Spec):
     @property
     @abstractmethod
     def inputs(self) -> tuple[Preprocess, ...]:
-        """What makes each input of the backbone."""
+        """Preprocessing of each input of the backbone."""
 
     @abstractmethod
     def listing(self) -> Listing:
@@ -145,7 +145,7 @@ class ListedFiles(Spec):
         return listed.kept(good), found, tuple(faults)
 
     def _digests(self, paths: Sequence[Path]) -> list[str]:
-        """SHA-256 of a sample's files, which are decoded first where bad ones are to be skipped."""
+        """SHA-256 of a sample's files, which are decoded first if bad ones are to be skipped."""
         contents = [path.read_bytes() for path in paths]
         if self.on_corrupt == "skip":
             for content, prepare in zip(contents, self.inputs, strict=True):

@@ -1,4 +1,4 @@
-"""Listing: the files of N samples with all that is known of them before any is opened."""
+"""Listing: the files of N samples, with all that is known about them before any is opened."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Listing:
         paths: (N, I) the files of each sample, as Path, one for each input.
         ids: (N,) a stable name of each.
         targets: (N,) int64 class numbers, or float32 values for regression.
-        target_names: One name per class number, or the name of the value; empty where classes have
+        target_names: One name per class number, or the name of the value; empty if classes have
             no names.
         splits: (N,) the split each belongs to, or the shares to draw of all.
         groups: (N,) what each belongs to, such as a site.

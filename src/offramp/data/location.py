@@ -18,7 +18,7 @@ def located(data: DataSpec, root: str | Path | None = None) -> DataSpec:
     Args:
         data: Relative paths start from the working directory.
         root: Folder that the data has moved to, in place of its `root`, or of the folder of its
-            `file` where it has no `root`. A `file` in the old folder has moved along.
+            `file` if it has no `root`. A `file` in the old folder has moved with it.
 
     Raises:
         PlanError: A root is given for data that has none.

@@ -1,4 +1,4 @@
-"""Prepared samples: raw pictures and sounds, made inputs of the model when they are read."""
+"""Prepared samples: raw pictures and sounds, preprocessed when they are read."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ class SoundFiles(Files):
     """Sounds that are read from their files each time.
 
     Attributes:
-        rate: Samples a second to decode to.
+        rate: Samples per second to decode to.
     """
 
     rate: int
@@ -142,7 +142,7 @@ class PreparedSource(Source):
 
 
 def joined_digests(columns: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
-    """One digest (N,) of several (N,) of the same sample; a single one stays as it is."""
+    """One digest (N,) from several (N,) of the same sample; a single one is returned as it is."""
     if len(columns) == 1:
         return columns[0]
     texts = [" ".join(row) for row in zip(*columns, strict=True)]

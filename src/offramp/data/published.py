@@ -1,8 +1,8 @@
 """Published data sets: their sizes, which are checked, and files that stand in for them in tests.
 
-A folder with a file named STAND_IN holds made files in the layout of a published data set, so that
-everything can be tried without it. Sizes are not checked there, and whatever is measured on them
-carries a warning.
+A folder with a file named STAND_IN holds synthetic files in the layout of a published data set, so
+that everything can be tried without it. Sizes are not checked there, and whatever is measured on
+them carries a warning.
 """
 
 import math
@@ -65,7 +65,7 @@ def held_out(
         counts: Number of samples to draw for each split; 0 draws none.
         digests: (N,) SHA-256 of each sample.
         labels: (N,) class numbers, over which draws are balanced.
-        seed: Of the draw.
+        seed: Seed of the draw.
         stand_in: Whether the files stand in for others, of which there are more: each split then
             gets at most a quarter.
 

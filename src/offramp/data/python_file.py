@@ -50,7 +50,7 @@ def splits_from(place: str, task: Task) -> Splits:
     Args:
         place: The function takes no arguments. It returns Splits, or a dict of the four data sets
             by name, each as `as_samples` takes it, which may also hold `target_names`.
-        task: Of the plan.
+        task: Task of the plan.
 
     Raises:
         PlanError: No such file or function, or an error inside them.
@@ -139,7 +139,7 @@ def _warn_of_shared(place: str, parts: Mapping[str, Samples]) -> None:
 
 
 def _inputs(parts: Mapping[str, Samples]) -> tuple[Preprocess, ...]:
-    """What prepares the pictures of all splits; empty where samples come prepared."""
+    """What prepares the pictures of all splits; empty if samples come prepared."""
     sources = [samples.source for samples in parts.values()]
     known = {each.preprocess for each in sources if isinstance(each, PictureSource)}
     all_pictures = all(isinstance(each, PictureSource) for each in sources)

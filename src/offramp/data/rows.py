@@ -26,7 +26,7 @@ class Rows:
         header: Names of the columns.
         lines: (N,) line of the file on which each row begins.
         cells: (N,) the cells of each row, as many as the header has.
-        faults: What is wrong with the rows that have another number of cells; these are left out.
+        faults: What is wrong with rows that have a different number of cells; they are left out.
     """
 
     file: Path

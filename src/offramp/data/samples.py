@@ -24,10 +24,10 @@ class Batch:
 
     Attributes:
         values: One tensor per input of the model, each (B, ...). It holds zeros where a sample
-            lacks that input, and is None where all samples do.
+            lacks that input, and is None if all samples do.
         targets: (B,) int64 class numbers, (B,) float32 values or (B, K) float32 probabilities.
         rows: (B,) places of the samples in the data set.
-        present: (B, inputs), whether a sample has each input; None where all have all.
+        present: (B, inputs), whether a sample has each input; None if all have all.
     """
 
     values: tuple[Tensor | None, ...]
@@ -58,7 +58,7 @@ class Batch:
 class Source(ABC):
     """Where N samples come from: reads some of them at once and says what identifies them.
 
-    A base class, not a protocol: other libraries' data sets have a `read` of another meaning.
+    A base class, not a protocol: other libraries' data sets have a `read` with another meaning.
     """
 
     threadsafe: bool = False
@@ -103,7 +103,7 @@ class Samples:
     Attributes:
         source: Where they are read.
         rows: (N,) their places in the source.
-        ids: (N,) a stable name of each sample; None where the data has no names.
+        ids: (N,) a stable name of each sample; None if the data has no names.
         groups: (N,) text or integers that divide the samples into groups.
         clusters: (N,) text or integers; samples of one source (a track, a speaker) share one.
 
@@ -154,7 +154,7 @@ class Samples:
 
     @cached_property
     def content_key(self) -> str:
-        """SHA-256 over all that decides what the samples are, preprocessing and names included."""
+        """SHA-256 over all that decides what the samples are, including preprocessing and names."""
         named = [names for names in (self.ids, self.groups, self.clusters) if names is not None]
         columns = [self.digests, self.targets, *named]
         lines = [" ".join(map(str, row)) for row in zip(*columns, strict=True)]
@@ -175,7 +175,7 @@ class Samples:
 
         Raises:
             DataError: A value is not finite or not a number, targets change their kind, a sample
-                differs from what it was when it was read before, or there are no places.
+                has changed since it was first read, or there are no places.
             ShapeError: Samples differ in the number or the shape of their inputs.
         """
         places = np.asarray(rows, np.int64)
@@ -188,7 +188,7 @@ class Samples:
         return batch
 
     def batches(self, batch_size: int, *, order: Rows | None = None) -> Iterator[Batch]:
-        """The samples at `order` (all, in turn, where None); the last batch may be short.
+        """The samples at `order` (all, in turn, if None); the last batch may be short.
 
         Raises:
             PlanError: `batch_size` is below 1.
@@ -210,9 +210,9 @@ class Samples:
     def sample(self, count: int, seed: int, *, shuffled: bool = False) -> Self:
         """At most `count` samples, drawn at random but spread evenly over the targets.
 
-        Each class keeps its share to within one sample, and so does each range of values where
-        targets are values. They come in the order of this data set, or in random order where
-        `shuffled`, which matters where a batch should be a mixture of classes.
+        Each class keeps its share to within one sample, and so does each range of values if
+        targets are values. They come in the order of this data set, or in random order if
+        `shuffled`, which matters if a batch should be a mixture of classes.
         """
         rng = np.random.default_rng(seed)
         mixed = rng.permutation(len(self))
@@ -225,7 +225,7 @@ class Samples:
         return self.subset(rng.permutation(chosen) if shuffled else np.sort(chosen))
 
     def name_of(self, row: int) -> str:
-        """How messages call a sample: its place, and its id where it has one."""
+        """How messages call a sample: its place, and its id if it has one."""
         return f"sample {row}" if self.ids is None else f"sample {row} (id {self.ids[row]})"
 
     def _check_finite(self, values: Tensor | None, rows: NDArray[np.int64]) -> None:

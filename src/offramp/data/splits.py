@@ -23,11 +23,11 @@ class Splits:
     Attributes:
         train: Trains the branches.
         validation: Stops training early and picks the best branch.
-        calibration: Sets exit thresholds; seen by no training step. None where the data has no
-            such part, as most published splits; policies cannot be calibrated then.
+        calibration: Sets exit thresholds; seen by no training step. None if the data has no
+            such part, like most published splits; policies cannot be calibrated then.
         test: Read once, for the final table.
         target_names: One name per class number, or the name of the value for regression.
-        inputs: What prepares each input of a sample, the same for all parts; empty where samples
+        inputs: What prepares each input of a sample, the same for all parts; empty if samples
             come prepared.
         task: What the targets are.
         origin: Where the data lies, for messages.
@@ -54,14 +54,14 @@ class Splits:
         return cls(train, validation, parts.get("calibration"), test, **facts)
 
     def named(self) -> dict[str, Samples]:
-        """Samples of each split that is there, by its name, in order."""
+        """Samples of each split that exists, by its name, in order."""
         found = {"train": self.train, "validation": self.validation}
         if self.calibration is not None:
             found["calibration"] = self.calibration
         return {**found, "test": self.test}
 
     def check(self, progress: Progress = silent) -> None:
-        """Read every sample once that lies in a file, so that all bad ones are known at once.
+        """Read every sample that lies in a file once, so that all bad ones are known at once.
 
         Raises:
             DataError: Files cannot be read or have changed since they were loaded; it names some.
@@ -102,5 +102,5 @@ def first_few(faults: Sequence[str]) -> str:
 
 
 def thinned(samples: Samples, limit: int | None) -> Samples:
-    """At most `limit` samples, drawn at random but evenly over the classes; all where None."""
+    """At most `limit` samples, drawn at random but evenly over the classes; all if None."""
     return samples if limit is None else samples.sample(limit, LIMIT_SEED)

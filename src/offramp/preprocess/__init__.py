@@ -17,7 +17,7 @@ from offramp.preprocess.sound import decode_sound
 from offramp.preprocess.spectrogram import SpectrogramPreprocess
 
 Preprocess = Annotated[ImagePreprocess | SpectrogramPreprocess, Field(discriminator="kind")]
-"""What makes a picture or a sound an input of the model; `kind` says which."""
+"""Preprocessing of a picture or a sound; `kind` says of which."""
 
 __all__ = [
     "Deviation",

@@ -72,9 +72,9 @@ class PixelSettings(Spec):
     Attributes:
         channels: 3 repeats a grey image or drops alpha; 1 converts to grey before anything else.
         resize_to: Two steps. A number is torchvision's `Resize(number)`: the shorter side becomes
-            this long; a pair is `Resize((height, width))`. Then the centre is cut out; where the
+            this long; a pair is `Resize((height, width))`. Then the centre is cut out; if the
             picture is smaller than that, it gets a black border.
-        crop: One step, where `resize_to` is None. None stretches the image to the size. A share
+        crop: One step, if `resize_to` is None. None stretches the image to the size. A share
             (0, 1] scales the image so that the result covers this share of its shorter side, then
             cuts out the centre.
         interpolation: Pillow's filter of this name, with its antialiasing.
@@ -223,9 +223,9 @@ def _resized(size: tuple[int, int], wanted: Size | None) -> tuple[int, int]:
 
 
 def _first(there: int, wanted: int) -> int:
-    """Where torchvision's `CenterCrop` begins along one axis; below 0 where it adds a border.
+    """Where torchvision's `CenterCrop` begins along one axis; below 0 if it adds a border.
 
-    Two roundings: half to even where it cuts, and down where it adds.
+    Two roundings: half to even if it cuts, and down if it adds a border.
     """
     return -((wanted - there) // 2) if there < wanted else round((there - wanted) / 2)
 

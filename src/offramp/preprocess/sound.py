@@ -14,8 +14,8 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
     """The sound in a file's bytes, (N,) from -1 to 1: the mean of its channels, resampled.
 
     Args:
-        content: Of a file in any format that libsndfile reads: WAV, AU, FLAC, OGG, MP3.
-        rate: Samples a second of the result.
+        content: Content of a file in any format that libsndfile reads: WAV, AU, FLAC, OGG, MP3.
+        rate: Samples per second of the result.
 
     Raises:
         DataError: The content is not that of a sound, it has no samples, or the extra `audio` is
@@ -35,7 +35,7 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
 
 
 def check_libraries() -> None:
-    """Refuse to go on where the libraries of the extra are missing.
+    """Raise an error if the libraries of the extra are missing.
 
     Raises:
         DataError: It names the extra.

@@ -75,7 +75,7 @@ class Stft(Spec):
         return max(0, (num_samples - self.window) // self.step + 1)
 
     def of(self, sound: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-        """Spectrogram (frames, bins) of a sound (N,) with `rate` samples a second."""
+        """Spectrogram (frames, bins) of a sound (N,) with `rate` samples per second."""
         frames = np.lib.stride_tricks.sliding_window_view(sound, self.window)[:: self.step]
         spectrum = np.abs(np.fft.rfft(frames * _hann(self.window), self.fft))
         found = spectrum**2 if self.power else spectrum
@@ -92,7 +92,7 @@ class SpectrogramPreprocess(Spec):
     Rows are time and columns are frequency, lowest first.
 
     Attributes:
-        rate: Sampling rate, in samples a second.
+        rate: Sampling rate, in samples per second.
         num_samples: Length of the sound: longer ones are cut at the end, shorter ones are padded.
         channels: The spectrogram of each channel.
         repeat: Number of times that all channels are repeated, such as 3 for a network that reads

@@ -25,7 +25,7 @@ from offramp.task import training_labels
 from offramp.timing import measure_ms
 
 ANSWERED = ("validation", "calibration", "test")
-"""Splits that are answered, where they are there; the last one by every trial."""
+"""Splits that exits answer, if they exist; every trial answers the last one."""
 _EARLY_SAMPLES = 32
 
 

@@ -112,7 +112,7 @@ class OpenRun:
         return (SOUNDS if isinstance(first, SpectrogramPreprocess) else IMAGES).endings
 
     def files_of(self, name: str) -> str | tuple[str | Path, ...]:
-        """The files of one sample: this one, and the sound beside it if the model also hears.
+        """The files of one sample: this one, and the sound beside it if the model also reads one.
 
         Raises:
             DataError: There is not one sound file of the same name, or the model reads other files.
@@ -121,13 +121,13 @@ class OpenRun:
             return name
         kinds = [each.kind for each in self.model.info.inputs]
         if kinds != ["image", "spectrogram"]:
-            raise DataError(f"{name} alone is no sample: the model reads {' and '.join(kinds)}.")
+            raise DataError(f"{name} alone is not a sample: the model reads {' and '.join(kinds)}.")
         found = sounds_beside(Path(name))
         if len(found) != 1:
             beside = " and ".join(path.name for path in found) or "no sound file"
             raise DataError(
-                f"{name} has {beside} beside it, and the model also hears. Put one sound of the "
-                f"same name there ({', '.join(SOUNDS.endings)})."
+                f"{name} has {beside} beside it, and the model also reads a sound. Put one sound "
+                f"of the same name there ({', '.join(SOUNDS.endings)})."
             )
         return name, found[0]
 

@@ -56,7 +56,7 @@ class CutPlan(Spec):
 
 
 class EvaluatePlan(Spec):
-    """What is measured beside the exits.
+    """What is measured besides the exits.
 
     Attributes:
         rival_sizes: Shorter sides in pixels at which the whole backbone is tried as a static rival.

@@ -29,7 +29,7 @@ RUN_NAMES = (
     *(WEIGHTS, METRICS, ENVIRONMENT, POLICY, "outputs"),
     *("report.html", "tradeoff.png", "tradeoff.svg"),
 )
-"""Files and folders of a finished run, beside its manifest and plan."""
+"""Files and folders of a finished run, besides its manifest and plan."""
 _RIVALS_SCHEMA = "offramp rivals 1"
 
 
@@ -88,7 +88,7 @@ def _metrics(result: RunResult, seen: Measured, splits: Splits) -> dict[str, Any
 
 
 def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResult:
-    """Read a finished run; only the intervals of the table are computed again.
+    """Read a finished run; only the intervals of the table are recomputed.
 
     Raises:
         BundleError: The run is unfinished, or a file of it was changed.

@@ -15,7 +15,7 @@ def plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, M
     """Plan and model from what was read from a run, including its weights.
 
     Raises:
-        BundleError: It is no run of a plan, or plan or weights were changed.
+        BundleError: It is not a run of a plan, or its plan or weights were changed.
     """
     if "plan" not in stored.manifest:
         raise BundleError(

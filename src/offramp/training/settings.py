@@ -49,8 +49,8 @@ class TrainSettings(Spec):
             dropout only.
         epochs: Largest number of epochs of each branch.
         batch_size: Samples per step; the last batch of an epoch may be smaller.
-        lr: Initial learning rate of Adam, or several rates, with each of which every branch is
-            trained with every seed. The paper uses 1e-4.
+        lr: Initial learning rate of Adam, or several rates: every branch is trained with each
+            rate and each seed. The paper uses 1e-4.
         lr_factor: Factor for the learning rate on a plateau.
         lr_patience: Number of epochs without a lower validation loss before the learning rate is
             reduced.

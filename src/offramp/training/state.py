@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class State:
-    """State file of one branch and, where wanted, its TensorBoard curves."""
+    """State file of one branch and, if wanted, its TensorBoard curves."""
 
     def __init__(self, path: Path, curves: Path | None = None) -> None:
         self.path, self._folder = path, curves

@@ -31,7 +31,7 @@ class _Form(NamedTuple):
         folder: What it unpacks to.
         parts: Files of the training and of the test part.
         names: File of the class names.
-        head: Bytes before the pixels of a record of the binary form, the label last; 0 where files
+        head: Bytes before the pixels of a record of the binary form, the label last; 0 if files
             are Python's.
         label: Key of the labels of the Python form.
         name_key: Key of the class names of the Python form.
@@ -103,7 +103,7 @@ class Cifar(Spec):
         validation: Number of training pictures drawn for validation.
         calibration: Number of training pictures drawn for calibration. The paper has none, and
             without them policies cannot be calibrated.
-        split_seed: Of the draw, which is balanced over the classes; the paper gives none.
+        split_seed: Seed of the draw, which is balanced over the classes; the paper gives none.
         image_size: Side of the square that the backbone reads, in pixels.
         interpolation: Pillow's filter that resizes to it.
         mean: Per channel, on the [0, 1] scale.
@@ -124,7 +124,7 @@ class Cifar(Spec):
 
     @property
     def preprocess(self) -> ImagePreprocess:
-        """What makes a picture the backbone's input."""
+        """Preprocessing of a picture."""
         return ImagePreprocess(
             height=self.image_size,
             width=self.image_size,
@@ -135,7 +135,7 @@ class Cifar(Spec):
 
     @property
     def inputs(self) -> tuple[Preprocess, ...]:
-        """What makes each input of the backbone."""
+        """Preprocessing of each input of the backbone."""
         return (self.preprocess,)
 
     def load(self, progress: Progress = silent, *, check: bool = True) -> Splits:
@@ -204,7 +204,7 @@ class _Part(NamedTuple):
 
 
 def _opened(root: Path, forms: tuple[_Form, ...]) -> tuple[_Form, dict[str, bytes]]:
-    """The first form whose files or archive are there, and the content of its files by name."""
+    """The first form whose files or archive exist, and the content of its files by name."""
     for form in forms:
         wanted = [form.names, *(name for names in form.parts.values() for name in names)]
         for folder in (root / form.folder, root):

@@ -62,12 +62,12 @@ class FashionMNIST(Spec):
 
     @property
     def inputs(self) -> tuple[ImagePreprocess]:
-        """What makes each input of the backbone."""
+        """Preprocessing of each input of the backbone."""
         return (self.preprocess,)
 
     @property
     def preprocess(self) -> ImagePreprocess:
-        """What makes an image the backbone's input."""
+        """Preprocessing of an image."""
         return ImagePreprocess(
             height=self.image_size, width=self.image_size, mean=self.mean, std=self.std
         )

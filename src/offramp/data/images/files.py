@@ -18,14 +18,14 @@ class PictureFiles(PictureSettings, ListedFiles):
 
     Attributes:
         sound: The chain that makes the second input of a sound, for pictures that have one each;
-            None where there are pictures alone.
+            None if there are only pictures.
     """
 
     sound: Chain | None = None
 
     @property
     def inputs(self) -> tuple[Preprocess, ...]:
-        """What makes each input of the backbone: the picture, and its sound if there is one."""
+        """Preprocessing of each input of the backbone: picture, and sound if there is one."""
         return (self.preprocess,) if self.sound is None else (self.preprocess, self.sound)
 
     def as_source(self, listed: Listing, digests: NDArray[np.str_]) -> Source:

@@ -7,18 +7,18 @@ _NUMBER = re.compile(r"(0|[1-9]\d{0,4})(\.0+)?")  # also as tables with gaps are
 
 
 def names_of(labels: Sequence[str], classes: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Names of the classes in their order; none where labels are numbers and `classes` is None."""
+    """Names of the classes in their order; none if labels are numbers and `classes` is None."""
     if classes is not None:
         return classes
     return () if any(map(_NUMBER.fullmatch, labels)) else tuple(sorted({*labels}))
 
 
 def numbers_of(labels: Sequence[str], names: Sequence[str]) -> list[int | None]:
-    """The class number of each label; None where it is neither a name nor the number of one.
+    """The class number of each label; None if it is neither a name nor the number of one.
 
     Args:
         labels: Names or numbers. A number counts from 0, unless some names are numbers themselves.
-        names: Of the classes, in their order; none allows every number.
+        names: Names of the classes, in their order; none allows every number.
     """
     places = {name: place for place, name in enumerate(names)}
     counted = not any(map(_NUMBER.fullmatch, names))

@@ -1,4 +1,4 @@
-"""CIFAR's Python files: pickles of numbers, names and arrays, from which nothing else is made."""
+"""CIFAR's Python files: pickles of numbers, names and arrays, from which nothing else is loaded."""
 
 import io
 import pickle
@@ -57,7 +57,7 @@ def read_pickled(content: bytes, where: str) -> dict[str, Any]:
     """The dict in a pickle that holds plain values and arrays of numbers alone.
 
     Args:
-        content: Of the file.
+        content: Content of the file.
         where: What messages call the file.
 
     Raises:

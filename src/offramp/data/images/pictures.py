@@ -52,7 +52,7 @@ class ImageFiles(Files):
 
 
 class PictureSource(PreparedSource):
-    """Pictures with a target each, made the backbone's input when they are read."""
+    """Pictures with a target each, preprocessed when they are read."""
 
     def __init__(self, pictures: Raw, targets: NDArray[Any], preprocess: ImagePreprocess) -> None:
         super().__init__([pictures], targets, [preprocess])
@@ -73,7 +73,7 @@ def labelled_pictures(
     Args:
         pictures: An array (N, H, W) or (N, H, W, C), or raw pictures that are read on demand.
         labels: (N,) int64 class numbers or float32 values.
-        preprocess: What makes a picture the backbone's input.
+        preprocess: Preprocessing of a picture.
         ids: (N,) a stable name of each picture.
         groups: (N,) what each picture belongs to.
         clusters: (N,) the source of each picture.

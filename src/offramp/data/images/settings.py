@@ -14,7 +14,7 @@ class PictureSettings(PixelSettings):
 
     Left as they are, the settings are torchvision's usual evaluation transforms with the constants
     of ImageNet: `Resize(256)`, `CenterCrop(224)`, `ToTensor`, `Normalize`, bit for bit on pictures
-    that EXIF does not turn. Where neither `resize_to` nor `crop` is given, `resize_to` is written
+    that EXIF does not turn. If neither `resize_to` nor `crop` is given, `resize_to` is written
     down as the number of which `image_size` is 7/8, or as `image_size` itself if that is a pair.
 
     Attributes:
@@ -40,12 +40,12 @@ class PictureSettings(PixelSettings):
 
     @property
     def inputs(self) -> tuple[Preprocess, ...]:
-        """What makes each input of the backbone."""
+        """Preprocessing of each input of the backbone."""
         return (self.preprocess,)
 
     @property
     def preprocess(self) -> ImagePreprocess:
-        """What makes a picture the backbone's input."""
+        """Preprocessing of a picture."""
         size = self.image_size
         height, width = size if isinstance(size, tuple) else (size, size)
         shared = {name: getattr(self, name) for name in PixelSettings.model_fields}

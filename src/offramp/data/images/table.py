@@ -42,8 +42,8 @@ class ImageTable(PictureFiles):
         file: The CSV file, UTF-8.
         root: Folder that paths in the file start from; None takes the folder that `file` is in.
         path: Column of the picture's path, absolute or below `root`. A picture has one row.
-        sound_path: Column of the path of its sound, where `sound` gives their chain.
-        label: Column of the class; `label` where neither this nor `value` is given.
+        sound_path: Column of the path of its sound, if `sound` gives their chain.
+        label: Column of the class; `label` if neither this nor `value` is given.
         value: Column of the number to estimate, in place of `label`, for `task: regression`.
         split: Column of the split: train, validation (or val), calibration or test, of which those
             that are missing are drawn as from an image folder. Or the shares to draw of all rows.
@@ -123,7 +123,7 @@ class ImageTable(PictureFiles):
     def _targets(
         self, cells: Mapping[str, list[str]]
     ) -> tuple[Sequence[float | None], tuple[str, ...]]:
-        """Class number or value of each row, None where it has none, and what these are called."""
+        """Class number or value of each row, None if it has none, and what these are called."""
         if self.value is not None:
             return [_value(cell) for cell in cells["value"]], (self.value,)
         labels = cells["label"]

@@ -22,7 +22,7 @@ class SoundFolder(ClassFolders):
     are averaged, and a file of another sampling rate is resampled to that of the chain.
 
     Attributes:
-        chain: What makes a sound the backbone's input: settings of a spectrogram, or
+        chain: Preprocessing of a sound: settings of a spectrogram, or
             `speech_commands` or `vggish`.
     """
 
@@ -36,7 +36,7 @@ class SoundFolder(ClassFolders):
 
     @property
     def inputs(self) -> tuple[SpectrogramPreprocess]:
-        """What makes a sound the backbone's input."""
+        """Preprocessing of a sound."""
         return (self.chain,)
 
     def listing(self) -> Listing:
