@@ -164,8 +164,8 @@ def _check_present(files: Listing, splits: NDArray[np.str_], *, all_classes: boo
     unseen = files.untrained(splits) if all_classes else []
     if unseen:
         raise DataError(
-            f"no sample of {', '.join(unseen)} in {files.origin} is left to train on. Add some "
-            "of it, or remove the class."
+            f"no sample of {', '.join(unseen)} in {files.origin} is left to train on. Add "
+            "samples of the class, or remove it."
         )
 
 

@@ -47,7 +47,7 @@ def check_sizes(root: Path, found: Mapping[str, int], published: Mapping[str, in
         )
         raise DataError(
             f"{root} is not the whole data set: {listed}. Fetch and unpack it again. (A folder of "
-            f"made files for a trial needs a file named {MARK}.)"
+            f"synthetic files for a trial needs a file named {MARK}.)"
         )
 
 
