@@ -57,7 +57,8 @@ def test_the_wheel_carries_the_images_the_backbone_and_the_types_mark(wheel: Pat
     parts = ("train", "validation", "calibration", "test")
     kinds = ("images-idx3", "labels-idx1")
     images = {f"offramp/data/fashion_mnist/{p}-{k}-ubyte.gz" for p in parts for k in kinds}
-    wanted = images | {"offramp/data/fashion_mnist/splits.json", "offramp/py.typed", BACKBONE}
+    lists = {f"offramp/data/{name}/splits.json" for name in ("fashion_mnist", "gtzan")}
+    wanted = images | lists | {"offramp/py.typed", BACKBONE}
     assert wanted - sizes(wheel).keys() == set()
 
 
@@ -67,6 +68,7 @@ def test_the_wheel_keeps_the_licences_of_what_it_ships(wheel: Path) -> None:
     assert "licenses/LICENSE" in kept
     assert "fashion_mnist/LICENSE" in kept
     assert "backbone/LICENSE" in kept
+    assert "gtzan/LICENSE" in kept
 
 
 def test_the_shipped_data_stays_small(wheel: Path) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from offramp.errors import ShapeError
 from offramp.preprocess.spectrogram import (
+    GTZAN,
     SPEECH_COMMANDS,
     VGGISH,
     MelBins,
@@ -51,7 +52,12 @@ def test_power_and_logarithm_are_taken_in_this_order() -> None:
 
 @pytest.mark.parametrize(
     ("bins", "fft", "rate"),
-    [(MelBins(count=64, low_hz=125, high_hz=7500), 512, 16_000), (MelBins(count=20), 256, 8_000)],
+    [
+        (MelBins(count=64, low_hz=125, high_hz=7500), 512, 16_000),
+        (MelBins(count=20), 256, 8_000),
+        (MelBins(count=128), 4096, 22_050),
+        (MelBins(count=128), 2048, 22_050),
+    ],
 )
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -89,6 +95,44 @@ def test_vggish_reads_96_frames_of_64_bins() -> None:
     assert VGGISH.shape == (1, 96, 64)
     silence = VGGISH(np.zeros(100, np.float32))
     assert np.allclose(silence, np.log(0.01))
+
+
+def test_gtzan_has_the_papers_windows_and_steps_in_whole_samples() -> None:
+    plain, *mels = GTZAN.channels
+    assert (plain.window, plain.step, plain.mel) == (512, 256, None)
+    exact = [(0.1, 0.05), (0.05, 0.025)]
+    for mel, (window, step) in zip(mels, exact, strict=True):
+        assert (mel.window, mel.step) == (round(window * GTZAN.rate), round(step * GTZAN.rate))
+        assert mel.fft // 2 < mel.window <= mel.fft
+        assert mel_filters(MelBins(count=128), mel.fft, GTZAN.rate).sum(axis=0).min() > 0
+    frames = [each.num_frames(GTZAN.num_samples) for each in GTZAN.channels]
+    assert frames == [257, 59, 119]
+    assert [each.num_bins for each in GTZAN.channels] == [257, 128, 128]
+
+
+def test_gtzan_resizes_each_channel_as_torch_does() -> None:
+    sound = noise(GTZAN.num_samples)
+    found = GTZAN(sound)
+    assert found.shape == (3, 224, 224)
+    for channel, made in zip(GTZAN.channels, found, strict=True):
+        frames = torch.from_numpy(sound).unfold(0, channel.window, channel.step)
+        values = torch.fft.rfft(frames * torch.hann_window(channel.window), channel.fft).abs()
+        if channel.mel is not None:
+            filters = torch.from_numpy(mel_filters(channel.mel, channel.fft, GTZAN.rate)).float()
+            values = (values**2 @ filters + 1e-6).log()
+        resized = torch.nn.functional.interpolate(
+            values[None, None], (224, 224), mode="bilinear", align_corners=False
+        )
+        assert np.allclose(made, resized[0, 0].numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("hz", [220, 1760, 7040])
+def test_gtzan_shows_a_tone_at_the_same_mel_in_both_resolutions(hz: int) -> None:
+    tone = np.sin(2 * np.pi * hz * np.arange(GTZAN.num_samples) / GTZAN.rate).astype(np.float32)
+    places = np.linspace(0, 2595 * np.log10(1 + GTZAN.rate / 2 / 700), 130)[1:-1]
+    expected = np.abs(places - 2595 * np.log10(1 + hz / 700)).argmin()
+    for channel in GTZAN.channels[1:]:
+        assert {*channel.of(tone, GTZAN.rate).argmax(axis=1).tolist()} == {expected}
 
 
 def test_a_short_sound_is_padded_by_zeros_and_a_long_one_is_cut_at_its_end() -> None:

@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from offramp.cli import app
 from offramp.data.published import MARK
+from offramp.doubts import DoubtWarning
+from offramp.outputs import ExitOutputs
 from offramp.run.forecast import forecast_run
 from offramp.run.plan import load_plan
 from offramp.run.steps import evaluate, train
@@ -82,3 +84,28 @@ def test_what_is_measured_on_stand_in_files_says_so(folder: Path) -> None:
     warnings = json.loads((folder / "run/metrics.json").read_text())["warnings"]
     assert any("stand-in files" in each for each in warnings)
     assert "stand-in files" in (folder / "run/report.html").read_text()
+
+
+def test_a_leak_between_splits_stays_with_what_is_measured_on_them(folder: Path) -> None:
+    pytest.importorskip("soundfile")
+    from stand_ins.gtzan import write  # it needs soundfile
+
+    write(folder / "music", 1, seed=0, samples=395, rate=800)
+    chain = (
+        "{rate: 800, num_samples: 40, repeat: 3, height: 12, width: 12, "
+        "channels: [{window: 20, step: 5, fft: 32}]}"
+    )
+    text = (folder / "plan.yaml").read_text().split("\n")
+    text[2] = f"data: {{kind: gtzan, root: {folder}/music, chain: {chain}}}"
+    (folder / "plan.yaml").write_text("\n".join(text))
+    place = f"{folder}/network.py:network"
+    with pytest.warns(DoubtWarning, match="drawn by segment"):
+        result = train(load_plan(folder / "plan.yaml"), folder / "run", backbone_file=place)
+    assert "test segments have other segments in training" in str(result)
+    warnings = json.loads((folder / "run/metrics.json").read_text())["warnings"]
+    assert any("`split_by: track` uses the published split" in each for each in warnings)
+    assert "`split_by: track`" in (folder / "run/report.html").read_text()
+    outputs = ExitOutputs.load(folder / "run/outputs/test.npz")
+    tracks = {*map(str, np.asarray(outputs.clusters))}
+    assert len(tracks) < len(outputs.labels) == 75
+    assert all(len(track.split(".")) == 2 for track in tracks)

@@ -9,11 +9,11 @@ from offramp.data.given import as_samples
 from offramp.data.images import Cifar, FashionMNIST, ImageFolder, ImageTable
 from offramp.data.python_file import PythonData
 from offramp.data.samples import Batch, Samples
-from offramp.data.sounds import SoundFolder
+from offramp.data.sounds import Gtzan, SoundFolder
 from offramp.data.splits import Splits
 
 DataSpec = Annotated[
-    FashionMNIST | Cifar | ImageFolder | ImageTable | SoundFolder | PythonData,
+    FashionMNIST | Cifar | ImageFolder | ImageTable | SoundFolder | Gtzan | PythonData,
     Field(discriminator="kind"),
 ]
 """Any kind of data a plan may name."""
@@ -23,6 +23,7 @@ __all__ = [
     "Cifar",
     "DataSpec",
     "FashionMNIST",
+    "Gtzan",
     "HeldOut",
     "ImageFolder",
     "ImageTable",

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from offramp.preprocess import SpectrogramPreprocess
-from offramp.preprocess.spectrogram import SPEECH_COMMANDS, VGGISH
+from offramp.preprocess.spectrogram import GTZAN, SPEECH_COMMANDS, VGGISH
 
-CHAINS = {"speech_commands": SPEECH_COMMANDS, "vggish": VGGISH}
+CHAINS = {"speech_commands": SPEECH_COMMANDS, "gtzan": GTZAN, "vggish": VGGISH}
 
 
 def _named(given: Any) -> Any:

@@ -115,7 +115,7 @@ def _files(
 ) -> Iterator[ClassFile]:
     ignored: Counter[str] = Counter()
     for class_folder in _class_folders(folder, classes):
-        entries = _entries(class_folder)
+        entries = visible_entries(class_folder)
         nested = [entry.name for entry in entries if entry.is_dir()]
         if nested:
             raise DataError(
@@ -155,14 +155,18 @@ def _class_folders(folder: Path, classes: Sequence[str] | None) -> list[Path]:
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Point `root` at the folder with the data.")
-    folders = [entry for entry in _entries(root) if entry.is_dir()]
+    folders = [entry for entry in visible_entries(root) if entry.is_dir()]
     if not folders:
         raise DataError(f"{root} is empty: it holds no folders of classes. Check `root`.")
     return folders
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, without hidden entries."""
+def visible_entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, without hidden entries.
+
+    Raises:
+        DataError: The folder cannot be listed, or holds a name that is not valid UTF-8.
+    """
     try:
         entries = sorted(e for e in folder.iterdir() if not e.name.startswith("."))
     except OSError as error:

@@ -58,6 +58,7 @@ def held_out(
     seed: int,
     *,
     stand_in: bool,
+    sources: NDArray[np.str_] | None = None,
 ) -> NDArray[np.str_]:
     """Name of the split (N,) of each training sample: train, or one it is drawn for.
 
@@ -68,6 +69,8 @@ def held_out(
         seed: Seed of the draw.
         stand_in: Whether the files stand in for others, of which there are more: each split then
             gets at most a quarter.
+        sources: (N,) what each sample was taken from. Samples of one source stay together, so
+            numbers are then met only as nearly as they allow.
 
     Raises:
         DataError: Nothing would be left to train on.
@@ -83,4 +86,4 @@ def held_out(
             "Ask for fewer."
         )
     shares = {name: count / number for name, count in {**taken, "train": left}.items()}
-    return drawn(shares, seed, digests, labels)
+    return drawn(shares, seed, digests, labels, sources)

@@ -34,6 +34,7 @@ class Splits:
         skipped: Files that could not be read and were left out, with the reason.
         stand_in: Whether the files only stand in for a published data set, so that nothing
             measured on them is a result.
+        doubts: Warnings about these splits, kept with what is measured on them.
     """
 
     train: Samples
@@ -46,6 +47,7 @@ class Splits:
     origin: str = ""
     skipped: tuple[str, ...] = ()
     stand_in: bool = False
+    doubts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, parts: Mapping[str, Samples], **facts: Any) -> Self:

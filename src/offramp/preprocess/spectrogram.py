@@ -5,7 +5,7 @@ stored with the model.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -246,3 +246,30 @@ VGGISH = SpectrogramPreprocess(
     ),
 )
 """VGGish's input from 0.975 s of sound: a log-mel spectrogram 1x96x64."""
+
+_GTZAN_MEL: dict[str, Any] = {
+    "mel": MelBins(count=128),
+    "power": True,
+    "log": True,
+    "log_offset": 1e-6,
+}
+
+GTZAN = SpectrogramPreprocess(
+    rate=22_050,
+    num_samples=66_150,
+    channels=(
+        Stft(window=512, step=256, fft=512),
+        Stft(window=2205, step=1102, fft=4096, **_GTZAN_MEL),
+        Stft(window=1102, step=551, fft=2048, **_GTZAN_MEL),
+    ),
+    height=224,
+    width=224,
+)
+"""The paper's input from 3 s of music: magnitudes, and two mel spectrograms of 128 bins.
+
+Their windows are 100 and 50 ms and their steps 50 and 25 ms. At 22,050 Hz that is 2205, 1102.5,
+1102.5 and 551.25 samples, rounded to the nearest whole number, halves to the even one; the
+transforms have the next power of two. The paper does not say whether it takes powers and
+logarithms: both are taken here, with 1e-6 added, as Palanisamy et al. do, whom it follows. The
+257 x 257, 59 x 128 and 119 x 128 values are resized bilinearly to 224 x 224 each.
+"""

@@ -173,6 +173,7 @@ def measure_splits(
         (note,) if note else (),
         (
             *[STAND_IN_DOUBT] * splits.stand_in,
+            *splits.doubts,
             *_doubts_of_training(model, splits.train),
             *doubts_of_answers(outputs["test"]),
         ),

@@ -1,5 +1,6 @@
 """Sounds as samples: files by class, and published data sets."""
 
 from offramp.data.sounds.folder import SoundFolder
+from offramp.data.sounds.gtzan import Gtzan
 
-__all__ = ["SoundFolder"]
+__all__ = ["Gtzan", "SoundFolder"]
