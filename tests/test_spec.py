@@ -53,7 +53,7 @@ def test_validation_of_a_mapping_keeps_pydantics_own_error_with_all_places() -> 
     given = {"kind": "image_folder", "root": "x", "limit": 0, "split": {"test": 2}}
     with pytest.raises(ValidationError) as caught:
         adapter.validate_python(given)
-    found = mistakes(caught.value, ImageFolder.model_fields)
+    found = mistakes(caught.value, ImageFolder)
     assert [line.partition(": ")[0] for line in found] == [
         "image_folder.limit",
         "image_folder.split.test",

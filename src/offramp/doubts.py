@@ -1,5 +1,6 @@
 """Doubts: signs of a mistake in labels and answers that no other check refuses."""
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -173,8 +174,17 @@ def _cause(outputs: ExitOutputs) -> str:
     return (
         f"With the labels renumbered it would be right on {100 * renumbered:.1f} %: it answers "
         f"{pairs}{_and_more(len(moved) - _SHOWN)}. So the labels most likely number the classes in "
-        "a different order from the network's: renumber them."
+        f"a different order from the network's: {_remedy(fitting, names)}."
     )
+
+
+def _remedy(fitting: NDArray[np.int64], names: Sequence[str]) -> str:
+    """How to renumber the labels, by a line for the plan if classes have names."""
+    whole = sorted(fitting.tolist()) == list(range(len(fitting)))
+    if not whole or len(names) != len(fitting):
+        return "renumber them"
+    listed = ", ".join(json.dumps(names[label], ensure_ascii=False) for label in fitting)
+    return f"renumber them, in the data of a plan by `classes: [{listed}]`"
 
 
 def _renumbering(

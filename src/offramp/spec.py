@@ -1,11 +1,12 @@
 """Specs: frozen settings that refuse unknown names, the same in Python, YAML and on disk."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.errors import PydanticUserError
 
 from offramp.errors import PlanError
 
@@ -28,7 +29,7 @@ class Spec(BaseModel):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            faults = mistakes(error, type(self).model_fields)
+            faults = mistakes(error, type(self))
             raise PlanError(listed(f"{type(self).__name__} has", faults)) from error
 
     # So that pydantic does not call it for a Spec inside another, and places of mistakes stay.
@@ -42,23 +43,23 @@ def listed(start: str, faults: list[str]) -> str:
     return "\n".join([f"{start} {len(faults)} mistakes:", *(f"  {fault}" for fault in faults)])
 
 
-def mistakes(error: ValidationError, names: Iterable[str], whole: str = "") -> list[str]:
+def mistakes(error: ValidationError, spec: type[BaseModel], whole: str = "") -> list[str]:
     """Each mistake that pydantic found, as `dotted.key: what is wrong`.
 
     Args:
         error: Error of pydantic.
-        names: Names of all settings, to suggest one for an unknown name.
+        spec: What the settings were for, to suggest one of its names for an unknown one.
         whole: Name for a mistake that concerns no single setting.
     """
     found = []
     for fault in error.errors():
         place = ".".join(map(str, fault["loc"])) or whole
-        text = _what_is_wrong(fault, names)
+        text = _what_is_wrong(fault, spec)
         found.append(f"{place}: {text}" if place else text)
     return found
 
 
-def _what_is_wrong(mistake: Mapping[str, Any], names: Iterable[str]) -> str:
+def _what_is_wrong(mistake: Mapping[str, Any], spec: type[BaseModel]) -> str:
     if mistake["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _no_such_kind(mistake["ctx"])
     if mistake["type"] in ("model_attributes_type", "model_type", "dict_type"):
@@ -66,11 +67,62 @@ def _what_is_wrong(mistake: Mapping[str, Any], names: Iterable[str]) -> str:
     if mistake["type"] == "missing":
         return "is required"
     if mistake["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(mistake["loc"][-1]), sorted(names), 1, cutoff=0.7)
-        return "no such setting" + (f", did you mean {near[0]!r}?" if near else "")
+        near = _nearest(spec, mistake["loc"])
+        return "no such setting" + (f", did you mean {near!r}?" if near else "")
+    if mistake["type"] in ("tuple_type", "list_type") and isinstance(mistake["input"], int | float):
+        return f"write a list, [{mistake['input']}] (got {mistake['input']})"
     text = str(mistake["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     by_validator = mistake["type"] == "value_error" and not mistake["loc"]
     return text if by_validator else f"{text} (got {_short(mistake['input'])})"
+
+
+def _nearest(spec: type[BaseModel], place: Sequence[int | str]) -> str | None:
+    """The setting that an unknown one most likely stands for; dotted if it belongs elsewhere."""
+    try:
+        schema = spec.model_json_schema()
+    except PydanticUserError:  # a setting of a type of one's own
+        schema = {"properties": dict.fromkeys(spec.model_fields)}
+    wrong, here = str(place[-1]), list(_settings_at(schema, place[:-1]))
+    if near := difflib.get_close_matches(wrong, sorted(here), 1, cutoff=0.7):
+        return near[0]
+    for name in here:
+        words, wanted = name.split("_"), wrong.split("_")
+        if wrong in words or name in wanted or name == "".join(word[:1] for word in wanted):
+            return name
+    elsewhere = dict(_settings_below(schema, schema))
+    others = difflib.get_close_matches(wrong, sorted(elsewhere), 1, cutoff=0.8)
+    return elsewhere[others[0]] if others else None
+
+
+def _resolved(schema: Mapping[str, Any], part: Any) -> Mapping[str, Any]:
+    """A part of a JSON schema, or what it refers to."""
+    while isinstance(part, Mapping) and "$ref" in part:
+        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+    return part if isinstance(part, Mapping) else {}
+
+
+def _settings_at(schema: Mapping[str, Any], place: Sequence[int | str]) -> Iterable[str]:
+    """Names of the settings at a place, by JSON schema; none if the place is not in it."""
+    part = _resolved(schema, schema)
+    for step in place:
+        kinds = part.get("discriminator", {}).get("mapping", {})
+        items, entries = part.get("items", {}), part.get("additionalProperties", {})
+        if step in kinds:
+            found: Any = {"$ref": kinds[step]}
+        else:
+            found = items if isinstance(step, int) else part.get("properties", {}).get(step)
+        part = _resolved(schema, entries if found is None else found)
+    names: Iterable[str] = part.get("properties", {})
+    return names
+
+
+def _settings_below(
+    schema: Mapping[str, Any], part: Mapping[str, Any], at: str = ""
+) -> Iterable[tuple[str, str]]:
+    """Names of all settings in groups of settings, each with its dotted place."""
+    for name, below in part.get("properties", {}).items():
+        yield name, at + name
+        yield from _settings_below(schema, _resolved(schema, below), f"{at}{name}.")
 
 
 def _short(value: Any) -> str:

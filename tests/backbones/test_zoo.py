@@ -80,8 +80,8 @@ def test_an_unknown_backbone_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"name": "python"}, "give both the name `python` and"),
-        ({"name": NAME, "backbone_file": "x.py:f"}, "give both the name `python` and"),
+        ({"name": "python"}, r"nothing says which function returns it\. Give --backbone"),
+        ({"name": NAME, "backbone_file": "x.py:f"}, r"--backbone x\.py:f gives .* and so does"),
         ({"name": "python", "backbone_file": "x.py:f", "num_outputs": 3}, "brings its own weights"),
         ({"name": "offramp:demo", "num_outputs": 3}, "its own weights and 10 outputs"),
         (

@@ -342,7 +342,8 @@ def test_the_policy_remembers_what_it_was_certified_for(pool: ExitOutputs) -> No
 def test_the_report_gives_the_number_of_test_samples(pool: ExitOutputs) -> None:
     found = calibration_of(pool, max_drop=0.03)
     text = str(found)
-    assert f"the promise rests on the {found.num_samples['test']} test samples" in text
+    order, test = found.num_samples["order"], found.num_samples["test"]
+    assert f"{order} ordered the candidates and {test} tested them; the promise rests" in text
     assert "chosen" in text
     assert "not certified" in text
     assert json.loads(json.dumps(found.as_json(), allow_nan=False))["saved"] == found.saved

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from offramp.errors import ShapeError
 from offramp.evaluation.policy_quality import PolicyQuality
 from offramp.evaluation.quality import quality
 from offramp.outputs import ExitOutputs
-from offramp.policy import ExitPolicy, find_score
+from offramp.policy import ExitPolicy, Promise, find_score
+from offramp.task import measure_of
 
 THRESHOLDS = st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=2, max_size=2)
 
@@ -120,3 +122,31 @@ def test_classes_are_named_if_names_are_known(make: Any) -> None:
     assert "class owl" in str(found)
     with pytest.raises(ShapeError, match="class_names has 2 names, but a sample has label 4"):
         quality(outputs, class_names=names[:2])
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (0.2, ""),
+        (0.04, "includes more than the promised 4.00 points. They are too few to confirm"),
+        (0.001, "lies above the promised 0.10 points"),
+    ],
+)
+def test_a_drop_beside_a_promise_is_put_into_words(limit: float, expected: str) -> None:
+    right = np.ones((2, 400), int)
+    right[0, :20] = 0  # a drop of 5 points, from about 3.2 to 7.6
+    outputs = ExitOutputs(
+        outputs=np.stack([1.0 - right, 1.0 * right], axis=-1).astype(np.float32),
+        labels=np.ones(400, np.int64),
+        task="classification",
+        stage_flops=np.array([5, 7]),
+        branch_flops=np.array([1, 0]),
+    )
+    promise = Promise(
+        goal="max_drop", limit=limit, confidence=0.95, method="ltt", num_samples=9, estimate=0.0
+    )
+    said = judged(outputs, [0.0]).against(promise, measure_of("classification"))
+    assert bool(said) == bool(expected)
+    assert re.search(expected, said)
+    if said:
+        assert "on these 400 samples the interval of the drop, +" in said

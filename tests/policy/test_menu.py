@@ -4,7 +4,14 @@ from pathlib import Path
 import pytest
 
 from offramp.errors import BundleError, PlanError, ShapeError
-from offramp.policy import ExitPolicy, PolicyMenu, Promise, PromiseWarning, find_score
+from offramp.policy import (
+    ExitPolicy,
+    PolicyMenu,
+    Promise,
+    PromiseWarning,
+    find_score,
+    policy_at,
+)
 
 
 def policy(limit: float, names: tuple[str, ...] = ("a", "b", "final")) -> ExitPolicy:
@@ -41,6 +48,11 @@ def test_a_menu_chooses_the_loosest_policy_within_the_limit(
 def test_a_limit_below_all_is_refused_with_those_available(menu: PolicyMenu) -> None:
     with pytest.raises(PlanError, match=r"\[0.01, 0.02, 0.05\], and \[0.005\] could not"):
         menu.at(0.005)
+
+
+def test_a_single_policy_is_not_called_a_menu_when_it_promises_too_little() -> None:
+    with pytest.raises(PlanError, match=r"the policy promises 0\.05, and 0\.01 was asked for"):
+        policy_at((policy(0.05),), 0.01)
 
 
 def test_a_menu_is_restored_from_its_file(menu: PolicyMenu, tmp_path: Path) -> None:

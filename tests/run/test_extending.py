@@ -171,6 +171,15 @@ def test_a_plan_that_lacks_or_changes_something_is_refused_with_the_key(
     assert contents(finished) == before
 
 
+def test_the_plan_that_a_run_extends_is_refused_with_the_plan_of_the_run(
+    go: Go, folder: Path
+) -> None:
+    go(seeds(1, 2), folder)
+    with pytest.raises(PlanError, match=r"extends this plan: .*train\.seeds.*plan\.yaml") as caught:
+        go(seeds(1), folder)
+    assert "delete" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_a_stopped_extension_leaves_the_old_run_and_the_same_call_resumes(
     go: Go, folder: Path, network: str, tmp_path: Path

@@ -91,6 +91,29 @@ def test_set_is_checked_like_the_file(path: Path) -> None:
         load_plan(path, ["train.lrr=1"])
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.seed", "seeds"),
+        ("train.learning_rate", "lr"),
+        ("evaluate.seed", "bootstrap_seed"),
+        ("data.size", "image_size"),
+        ("data.normalise_mean", "mean"),
+        ("batch_size", "train.batch_size"),
+    ],
+)
+def test_the_setting_that_is_suggested_exists_at_that_place(
+    path: Path, key: str, meant: str
+) -> None:
+    with pytest.raises(PlanError, match=rf"no such setting, did you mean '{meant}'\?"):
+        load_plan(path, [f"{key}=1"])
+
+
+def test_one_number_in_place_of_a_list_is_shown_as_a_list(path: Path) -> None:
+    with pytest.raises(PlanError, match=r"mean: write a list, \[0\.45\] \(got 0\.45\)"):
+        load_plan(path, ["data={kind: image_folder, root: x, mean: 0.45}"])
+
+
 @pytest.mark.parametrize("bad", ["train.lr", "train.lr=[", "train.lr.deeper=1"])
 def test_a_malformed_set_is_named(path: Path, bad: str) -> None:
     with pytest.raises(PlanError, match="--set"):

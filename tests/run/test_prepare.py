@@ -6,7 +6,7 @@ import pytest
 from offramp.backbones.staged import Cut
 from offramp.data import Samples, Splits, as_samples
 from offramp.data.splits import SPLIT_NAMES
-from offramp.errors import CutError, DataError
+from offramp.errors import CutError, DataError, PlanError
 from offramp.run.data import RunData
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
@@ -33,6 +33,22 @@ def test_a_named_cut_belongs_to_its_backbone_alone(tmp_path: Path) -> None:
     path.write_text(PLAN.replace("paper:resnet152", "timm:test_resnet"))
     with pytest.raises(CutError, match="no place 'paper:1'"):
         prepare_run(load_plan(path))
+
+
+def test_wrong_channels_are_one_mistake_that_names_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        PLAN.replace(
+            '"paper:resnet152", num_outputs: 10', '"timm:test_resnet", options: {in_chans: 1}'
+        ).replace("paper:1: [{kind: conv}]", "layer1: [{kind: conv}]\n  layer2: [{kind: conv}]")
+    )
+    with pytest.raises(PlanError) as caught:
+        prepare_run(load_plan(path))
+    assert str(caught.value) == (
+        "the data has inputs of 3 channels, and the backbone's first convolution reads 1. Set "
+        "`data.channels` to 1, with as many numbers in `mean` and `std`, or choose a backbone for "
+        "3."
+    )
 
 
 def samples(ids: list[str] | None, seed: int) -> Samples:

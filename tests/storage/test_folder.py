@@ -201,6 +201,11 @@ def test_a_folder_without_manifest_is_refused_and_left_alone(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_not_there_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"there is no folder .*nope"):
+        read_folder(tmp_path / "nope", RUN)
+
+
 def test_a_folder_of_another_kind_or_version_is_refused(old: Path) -> None:
     later = FolderKind("run", RUN.schema + 1, RUN.missing, RUN.remedies)
     with pytest.raises(BundleError, match=rf"'offramp run {RUN.schema}'.*reads 'offramp run"):

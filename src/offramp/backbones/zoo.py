@@ -170,10 +170,15 @@ def _state(entry: Backbone, model: nn.Module, weights: str) -> Mapping[str, Tens
 
 def _check(entry: Backbone, request: BuildRequest) -> None:
     name, file = entry.name, request.backbone_file
-    if (name == PYTHON) != (file is not None):
+    if name == PYTHON and file is None:
         raise PlanError(
-            f"backbone {name!r} with backbone_file={file!r}: give both the name `python` and a "
-            "file (--backbone path/to/file.py:function), or neither."
+            "the backbone is `python`, and nothing says which function returns it. Give --backbone "
+            "path/to/file.py:function (in Python: backbone_file=)."
+        )
+    if name != PYTHON and file is not None:
+        raise PlanError(
+            f"--backbone {file} gives the backbone, and so does the name {name!r}. Leave out "
+            "--backbone, or write `backbone: {name: python}`."
         )
     chosen = request.weights is not None or request.options
     if entry.fixed and (chosen or request.num_outputs not in (None, entry.num_outputs)):

@@ -108,7 +108,7 @@ def read_spec(settings: Mapping[str, Any], kinds: Kinds) -> BranchSpec:
     try:
         return cast(BranchSpec, kinds[kind].model_validate(settings))
     except ValidationError as error:
-        wrong = "; ".join(mistakes(error, kinds[kind].model_fields))
+        wrong = "; ".join(mistakes(error, kinds[kind]))
         raise PlanError(
             f"{kinds[kind].__name__} does not take the saved settings {dict(settings)}: {wrong}. "
             "Use the version of the class that the branches were trained with."

@@ -13,7 +13,7 @@ from offramp.calibration.candidates import Candidate, Inputs, candidates_of, str
 from offramp.calibration.procedure import Certified, certified, no_policy
 from offramp.calibration.request import Request
 from offramp.calibration.risks import losses_of
-from offramp.calibration.roles import roles_of
+from offramp.calibration.roles import roles_of, use_of
 from offramp.calibration.temperature import fit_temperatures
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.outputs import CostUnit, ExitOutputs, check_outputs
@@ -82,21 +82,22 @@ class Calibration:
 
     def __str__(self) -> str:
         promise = self.policy.promise
-        head = [*self.policy.names[:-1], f"saved % of {self.cost}", "loss, order", "loss, test"]
+        head = [*self.policy.names[:-1], f"saved % of {self.cost}"]
+        head += ["loss, ordering", "loss, testing"]
         head += ["bound" if promise is not None and promise.method == "ucb" else "p-value", ""]
         rows = [self._row(place) for place in self._shown()]
-        used = ", ".join(f"{num} {role}" for role, num in self.num_samples.items() if num)
         return (
             f"{Table(head, rows, left=0)}\n{self.num_certified} of {len(self.path)} candidates "
-            f"certified, {len(rows)} shown; samples: {used}; the promise rests on the "
-            f"{self.num_samples['test']} test samples.\n{self._legend()}\n{self.policy}"
+            f"certified, {len(rows)} shown. {use_of(self.num_samples)}\n"
+            f"{self._legend()}\n{self.policy}"
         )
 
     def _legend(self) -> str:
-        promise = self.policy.promise
-        if promise is None:
+        if (promise := self.policy.promise) is None:
             return ""
-        worst = f", of the worst {promise.within} on the test samples" if promise.within else ""
+        worst = (
+            f", of the worst {promise.within} on the samples that tested" if promise.within else ""
+        )
         rule = (
             f"bound <= {promise.limit:g}"
             if promise.method == "ucb"

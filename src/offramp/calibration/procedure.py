@@ -79,15 +79,15 @@ def no_policy(inputs: Inputs, candidates: Sequence[Candidate], request: Request)
     clusters = inputs.roles.num_test_clusters
     what = (
         f"no policy with an active early exit is certified for {request}, using {sizes['test']} "
-        f"of {len(inputs.outputs.labels)} calibration samples as test samples"
+        f"of {len(inputs.outputs.labels)} calibration samples to test candidates"
         + ("" if clusters is None else f", in {clusters} clusters")
     )
     hint = _saturation(inputs)
     if not candidates:
         few = sizes["order"] < _FEW and not _expensive(inputs)
         return NoPolicyError(
-            f"{what}. No thresholds save any {inputs.unit} on the {sizes['order']} samples with "
-            f"the role 'order'. {_few(inputs, request, limit)}{hint}",
+            f"{what}. No thresholds save any {inputs.unit} on the {sizes['order']} samples that "
+            f"order the candidates. {_few(inputs, request, limit)}{hint}",
             num_samples_needed=_fewest(inputs, request, limit) if few else None,
         )
     stopped = next(

@@ -3,6 +3,7 @@
 Rows of a cluster depend on each other, so all of them get the same role.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,3 +158,18 @@ def _check_whole(roles: NDArray[np.str_], clusters: Ints | None, outputs: ExitOu
             f"{roles[first[clusters[row]]]}, but they are in the same cluster (equal cluster or "
             "id), so they are not independent. Give all rows of a cluster the same role."
         )
+
+
+def use_of(num_samples: Mapping[str, int]) -> str:
+    """What calibration samples were used for, from the number of samples in each role."""
+    did = {
+        "stopping": "belonged to early stopping",
+        "temperature": "fitted temperatures",
+        "order": "ordered the candidates",
+        "test": "tested them",
+    }
+    parts = [f"{num_samples[role]} {what}" for role, what in did.items() if num_samples.get(role)]
+    return (
+        f"Of the calibration samples, {', '.join(parts[:-1])} and {parts[-1]}; the promise rests "
+        f"on these {num_samples['test']}."
+    )

@@ -23,6 +23,7 @@ from offramp.cli.showing import (
 if TYPE_CHECKING:
     from offramp.calibration import Calibration
     from offramp.evaluation.quality import Quality
+    from offramp.outputs import CostUnit, ExitOutputs
     from offramp.policy import ExitPolicy
     from offramp.storage.folder import Contents
 
@@ -127,7 +128,10 @@ def calibrate(
     menu = PolicyMenu.of(policies, request.limits) if request.is_menu else None
     saved = save_policy(menu or policies[0], out, run, replace)
     declined = () if menu is None else menu.declined
-    show(Fitted(found, tuple(policies), saved, _test_quality(run, policies), declined), as_json)
+    test, spent = _test_quality(run, policies), ""
+    if request.budget is not None:
+        spent = _spent(request.budget, policies[0], rows, test, request.cost)
+    show(Fitted(found, tuple(policies), saved, test, declined, spent), as_json)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class Fitted:
     saved: Saved
     test: "Quality | None"
     declined: tuple[float, ...] = ()
+    budget: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -152,14 +157,42 @@ class Fitted:
 
     def __str__(self) -> str:
         texts = list(map(str, self.calibrations or self.policies))
+        texts += [self.budget] * bool(self.budget)
         texts += [f"not certified, so not on the menu: {limit:g}" for limit in self.declined]
         if self.test is not None:
             texts.append(str(self.test.policy_table()))
             for policy, table in zip(self.policies, self.test.part_tables(), strict=False):
                 if policy.promise is not None and policy.promise.within:
                     texts.append(str(table))
-            texts.append(f"These on the {self.test.samples} samples of the run's test split.")
+            texts.append(
+                f"This table was measured on the {self.test.samples} samples of the run's test "
+                "split, on which no threshold was chosen."
+            )
+            for policy, judged in zip(self.policies, self.test.policies, strict=False):
+                if remark := judged.against(policy.promise, self.test.measure):
+                    texts.append(remark)
         return "\n\n".join([*texts, str(self.saved)])
+
+
+def _spent(
+    budget: float,
+    policy: "ExitPolicy",
+    rows: "ExitOutputs",
+    test: "Quality | None",
+    cost: "CostUnit",
+) -> str:
+    """What a policy costs on average, beside the budget that was asked for."""
+    from offramp.table import scaled_costs
+
+    costs = [budget, float(policy.cost(rows, cost).mean())]
+    if test is not None and test.unit == cost:
+        costs.append(test.policies[0].mean_cost)
+    unit, texts = scaled_costs(cost, costs)
+    where = [
+        f"{texts[1]} on the calibration samples",
+        *(f"{t} on the test samples" for t in texts[2:]),
+    ]
+    return f"mean cost per sample in {unit}: {' and '.join(where)}, of a budget of {texts[0]}"
 
 
 def _test_quality(run: "Contents | None", policies: "Sequence[ExitPolicy]") -> "Quality | None":

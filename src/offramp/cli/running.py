@@ -74,7 +74,7 @@ def run(
             show_line(row.as_json())
         rows.append(row.emptied() if as_json_lines else row)
     if not as_json_lines:
-        show(Rows(tuple(rows), chosen), as_json)
+        show(Rows(tuple(rows), chosen, opened.model.exits_text), as_json)
     if any(row.error for row in rows):
         raise typer.Exit(1)
 
@@ -120,6 +120,7 @@ class Rows:
 
     rows: tuple[Row, ...]
     chosen: Chosen
+    exits: str
 
     @property
     def failed(self) -> int:
@@ -129,7 +130,12 @@ class Rows:
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
         answers = [row.as_json() for row in self.rows]
-        return {"policy": self.chosen.as_json(), "answers": answers, "failed": self.failed}
+        return {
+            "policy": self.chosen.as_json(),
+            "branches": self.exits,
+            "answers": answers,
+            "failed": self.failed,
+        }
 
     def __str__(self) -> str:
         from offramp.table import Table
@@ -139,7 +145,7 @@ class Rows:
         count = f"{len(self.rows)} file{'s' * (len(self.rows) != 1)}" + (
             f", {self.failed} not answered" * bool(self.failed)
         )
-        return f"{table}\n{count}; {self.chosen}"
+        return f"{table}\n{count}; {self.chosen}\nbranches: {self.exits}"
 
 
 def _answered(opened: "OpenRun", name: str, rule: "ExitPolicy | None") -> Row:

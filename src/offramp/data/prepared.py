@@ -67,8 +67,8 @@ class Files:
                 return decode(content)
         except Exception as error:  # decoders raise many kinds
             raise DataError(
-                f"{path} cannot be read: {error}. Repair or remove it, and do not change "
-                "files while they are in use."
+                f"{path} cannot be read: {error}. Repair or remove it, or leave it out with "
+                "`on_corrupt: skip`."
             ) from error
         raise DataError(
             f"{path} has changed since its folder was loaded, so features of the new file would "

@@ -88,7 +88,7 @@ class Comparison(Record):
         )
         timed = self.final.ms is not None
         head = ["exit", "branch", self.measure.head, "95 % interval", "seeds", "params", unit]
-        head += ["with passed", "acceleration", *(["ms"] if timed else []), ""]
+        head += ["with passed", "acceleration", *(["ms"] if timed else []), "remark"]
         lines: dict[BranchRow | FailedBranch, list[str]] = {
             row: [
                 row.cut,

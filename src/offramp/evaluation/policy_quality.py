@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from offramp.evaluation.intervals import Interval, mean_interval
 from offramp.evaluation.oracle import OracleCurve
 from offramp.outputs import CostUnit, ExitOutputs
-from offramp.policy import ExitPolicy
+from offramp.policy import ExitPolicy, Promise
 from offramp.record import Record
 from offramp.task import Measure, measure_of
 
@@ -68,6 +68,34 @@ class PolicyQuality(Record):
     mean_cost: float
     cost_share: float
     oracle_gap: float
+
+    def against(self, promise: Promise | None, measure: Measure) -> str:
+        """What these samples say about a promise of a drop or rise; empty if they agree with it.
+
+        A promise is about new samples of the same kind. So a measured drop above the limit does not
+        contradict it as long as the interval includes smaller ones.
+        """
+        if promise is None or promise.goal == "max_disagreement" or promise.within:
+            return ""
+        limit, interval = promise.limit, self.overall.interval
+        if interval.high <= limit:
+            return ""
+        allowed = f"{measure.difference_text(limit).lstrip('+')}"
+        allowed += " points" if measure.higher_is_better else ""
+        found = (
+            f"{self.name}: on these {self.overall.samples:,} samples the interval of the "
+            f"{'drop' if measure.higher_is_better else 'rise'}, {interval.difference_text(measure)}"
+        )
+        if interval.low <= limit:
+            return (
+                f"{found}, includes more than the promised {allowed}. They are too few to confirm "
+                "the promise, which rests on the calibration samples, and do not contradict it."
+            )
+        return (
+            f"{found}, lies above the promised {allowed}. Either these samples or those of the "
+            "calibration are an unlucky draw, or the two are of different kinds. Check that both "
+            "were drawn at random from one source, and measure on more samples."
+        )
 
     @property
     def saved(self) -> float:

@@ -120,6 +120,11 @@ class MultiExit(nn.Module):
         """Names of the exits, in order; the last is "final"."""
         return (*self.chosen, FINAL)
 
+    @property
+    def exits_text(self) -> str:
+        """Which branch answers at each cut that has one, in words."""
+        return ", ".join(f"{cut}: {trial.label}" for cut, trial in self.chosen.items())
+
     def walk(self, *inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is requested."""
         self.backbone.check_inputs(inputs)

@@ -68,6 +68,11 @@ class PolicyMenu:
         fitting = [
             policy for policy, own in zip(self.policies, self.limits, strict=True) if own <= limit
         ]
+        if not fitting and len(self.policies) == 1 and not self.declined:
+            raise PlanError(
+                f"the policy promises {self.limits[0]:g}, and {limit:g} was asked for, which is "
+                f"stricter. Ask for {self.limits[0]:g} or more, or calibrate again."
+            )
         if not fitting:
             raise PlanError(
                 f"this menu has no policy for {limit:g}; it has {list(self.limits)}"

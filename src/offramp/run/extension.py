@@ -89,7 +89,13 @@ def check_contained(folder: Path, stored: Plan, plan: Plan) -> None:
     Raises:
         PlanError: It names the keys.
     """
-    if different := stored.conflicts(plan):
+    different = stored.conflicts(plan)
+    if different and not plan.conflicts(stored):
+        raise PlanError(
+            f"the run in {folder} extends this plan: it differs in {', '.join(different)}. Use its "
+            f"own plan, {folder / PLAN}, or repeat what was added, such as --set train.seeds=[0,1]."
+        )
+    if different:
         raise PlanError(
             f"{folder} holds a run of another plan; they differ in {', '.join(different)}. Choose "
             "another --out, or delete that folder to start over. A plan that keeps all "

@@ -205,7 +205,7 @@ def checked_plan(content: Mapping[str, Any], path: Path) -> Plan:
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
-        faults = mistakes(error, _setting_names(), "plan")
+        faults = mistakes(error, Plan, "plan")
         raise PlanError(listed(f"the plan {path} has", faults)) from error
 
 
@@ -248,10 +248,3 @@ def _first_key(mapping: object, dotted: str) -> str:
     known = [str(key) for key in mapping] if isinstance(mapping, dict) else []
     fitting = [key for key in known if dotted == key or dotted.startswith(key + ".")]
     return max(fitting, key=len, default=dotted.split(".")[0])
-
-
-def _setting_names() -> list[str]:
-    """Names of all settings of all parts of a plan, to suggest one."""
-    schema = Plan.model_json_schema()
-    parts = [schema, *schema["$defs"].values()]
-    return sorted({name for part in parts for name in part.get("properties", {})})

@@ -187,6 +187,9 @@ def _cut_all(
     try:
         return divide(list(places.values()))
     except OfframpError as error:
+        if fault := _wrong_channels(module, sample):
+            mistakes.found.append(("data", fault))
+            return None
         alone = {
             name: mistakes.attempt(f"branches.{name}", partial(divide, [place]))
             for name, place in places.items()
@@ -195,6 +198,24 @@ def _cut_all(
         if len(good) == len(places):
             mistakes.found.append(("branches", error))
         return divide(good) if 0 < len(good) < len(places) else None
+
+
+def _wrong_channels(module: nn.Module, sample: tuple[torch.Tensor, ...]) -> PlanError | None:
+    """An error if the first convolution does not take the channels of a single input."""
+    convolutions = (each for each in module.modules() if isinstance(each, nn.Conv2d))
+    first = next(convolutions, None)
+    if first is None or len(sample) != 1 or sample[0].shape[1] == first.in_channels:
+        return None
+    given, wanted = sample[0].shape[1], first.in_channels
+    remedy = (
+        f"Set `data.channels` to {wanted}, with as many numbers in `mean` and `std`"
+        if wanted in (1, 3)
+        else "Prepare the data with that many"
+    )
+    return PlanError(
+        f"the data has inputs of {given} channel{'s' * (given != 1)}, and the backbone's first "
+        f"convolution reads {wanted}. {remedy}, or choose a backbone for {given}."
+    )
 
 
 def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: _Mistakes) -> None:

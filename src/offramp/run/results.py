@@ -101,7 +101,11 @@ class RunResult:
         fixed = ["\n".join([str(self.quality.policy_table()), *rules])] if rules else []
         report = f"report: {self.folder / REPORT_FILES[0]}"
         doubts = [f"Warning: {doubt}" for doubt in self.doubts]
-        return "\n\n".join([str(self.comparison), *fixed, *self.notes, *doubts, report])
+        exits = (
+            "Branches that answer, of each cut the one with the best validation loss: "
+            f"{self.model.exits_text}."
+        )
+        return "\n\n".join([str(self.comparison), exits, *fixed, *self.notes, *doubts, report])
 
 
 def report_inputs(

@@ -151,6 +151,8 @@ def _manifest(folder: Path, kind: FolderKind) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except OSError as error:
+        if not os.path.isdir(folder):  # noqa: PTH112  (pathlib's raises on some paths)
+            raise BundleError(f"there is no folder {folder}. {kind.missing}") from error
         raise BundleError(
             f"{path} cannot be read ({error.strerror}), so {folder} is not a finished "
             f"{kind.name}. {kind.missing}"

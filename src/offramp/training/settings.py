@@ -189,5 +189,5 @@ def read_settings(seeds: Iterable[int], options: TrainOptions) -> TrainSettings:
         return TrainSettings.model_validate({"seeds": tuple(seeds), **options})
     except ValidationError as error:
         known = ", ".join(TrainSettings.model_fields)
-        faults = listed("the training settings have", mistakes(error, TrainSettings.model_fields))
+        faults = listed("the training settings have", mistakes(error, TrainSettings))
         raise PlanError(f"{faults}\nValid settings: {known}.") from error
