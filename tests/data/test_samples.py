@@ -58,6 +58,10 @@ def test_an_input_may_be_absent_but_not_for_a_model_that_needs_it() -> None:
     assert lacking.values[1] is None
     assert samples[4][0][1] is None
     assert samples.read([0, 10]).present is None
+    assert samples.present is not None
+    assert np.flatnonzero(~samples.present[:, 1]).tolist() == [4, 5]
+    assert samples.subset([5, 0]).present.tolist() == [[True, False], [True, True]]  # type: ignore[union-attr]
+    assert samples.subset([0, 1]).present is None
     with pytest.raises(DataError, match=r"sample 4 lacks input 1 .* needs all of its inputs"):
         _ = mixed.inputs
 

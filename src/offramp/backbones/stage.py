@@ -3,7 +3,7 @@
 from collections.abc import Container
 from keyword import iskeyword
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,6 +13,8 @@ from offramp.backbones.partition import Partition
 
 Live = tuple[Tensor, ...]
 """The tensors alive between two stages; before the first one, the inputs."""
+Partly = tuple[Tensor | None, ...]
+"""The same where an input is absent: None in place of what is computed from it."""
 
 
 class Stage(nn.Module):
@@ -37,6 +39,13 @@ class Stage(nn.Module):
         live, taps = self.body(*live)
         return live, taps
 
+    def without_absent(self, live: Partly) -> tuple[Partly, Partly]:
+        """Run the part of the stage that needs no absent tensor; the rest is None, not computed."""
+        self.requires_grad_(False)
+        if all(tensor is not None for tensor in live):
+            return self(live)  # type: ignore[no-any-return]
+        return cast(tuple[Partly, Partly], _Present(self.body).run(*live))
+
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode whatever `mode` says."""
         return super().train(False)
@@ -44,6 +53,15 @@ class Stage(nn.Module):
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Stay without gradients whatever `requires_grad` says."""
         return super().requires_grad_(False)
+
+
+class _Present(fx.Interpreter):
+    """Runs a graph but for what depends on an argument that is None, which is None too."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op != "output" and any(self.env[each] is None for each in n.all_input_nodes):
+            return None
+        return super().run_node(n)
 
 
 def make_stage(analysis: Analysis, parts: Partition, stage: int) -> Stage:

@@ -14,6 +14,7 @@ from offramp.backbones.analysis import Analysis, analyse, as_tuple
 from offramp.backbones.cuts import Cut as Cut
 from offramp.backbones.cuts import check_names, divide, in_order, spelled
 from offramp.backbones.fingerprint import Fingerprint
+from offramp.backbones.inputs import Inputs
 from offramp.backbones.leaves import find_leaves, leaf_names
 from offramp.backbones.partition import Flow, Partition
 from offramp.backbones.stage import Live, make_stage
@@ -58,6 +59,7 @@ class StagedBackbone(nn.Module):
         stages: The stages in graph order, one more than there are cuts.
         places: The cuts in graph order, each with places and taps.
         tap_shapes: Shapes of each cut's taps, by its name.
+        inputs: Names of the inputs, and what is computed from which of them.
         input_shapes: Shapes of the inputs, without the batch axis.
         output_shape: Shape of the answer, without the batch axis; () where it is one value.
         dtypes: Of the inputs, of every tap, and of the answer, as on the sample.
@@ -84,6 +86,8 @@ class StagedBackbone(nn.Module):
             cut.name: tuple(_tap_shape(values[node].shape[1:]) for node in taps)
             for cut, taps in zip(cuts, parts.taps, strict=True)
         }
+        named = {cut.name: taps for cut, taps in zip(cuts, parts.taps, strict=True)}
+        self.inputs = Inputs.of(analysis.flow, named, analysis.answer)
         self.input_shapes = tuple(tuple(tensor.shape[1:]) for tensor in sample)
         self.output_shape = values[analysis.answer].shape[1:]
         read = [*(node for taps in parts.taps for node in taps), analysis.answer]

@@ -120,6 +120,7 @@ class MapSource(Source):
         self._dataset = dataset
         self._seen = _Seen(len(dataset))
         self._targets: list[Any] = [None] * len(dataset)
+        self._present: list[Any] = [None] * len(dataset)
         self._first: _First | None = None
         self._probed = False
         self._kept: dict[int, Item] = {}  # what the probe has read and nobody has used yet
@@ -148,6 +149,13 @@ class MapSource(Source):
         """See Source."""
         self._read_all()
         return as_targets(self._targets)
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_] | None:
+        """See Source."""
+        self._read_all()
+        present = np.array(self._present)
+        return None if present.all() else present
 
     @cached_property
     def digests(self) -> NDArray[np.str_]:
@@ -180,6 +188,7 @@ class MapSource(Source):
         self._check_alike(row, values, _kind(target))
         self._seen.check(row, parts_of(values, target))
         self._targets[row] = target
+        self._present[row] = [value is not None for value in values]
         return values
 
     def _check_alike(self, row: int, values: Sequence[Tensor | None], kind: str) -> None:

@@ -86,6 +86,11 @@ class Source(ABC):
         """(N,) SHA-256 of each sample's raw content."""
 
     @property
+    def present(self) -> NDArray[np.bool_] | None:
+        """(N, inputs), whether a sample has each input; None where all have all."""
+        return None
+
+    @property
     @abstractmethod
     def settings(self) -> str:
         """What turns the raw content into inputs, as text."""
@@ -146,6 +151,15 @@ class Samples:
         A user's own data set is read once for them, unless all of it was read before.
         """
         return self.source.targets[self.rows]
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_] | None:
+        """(N, inputs), whether a sample has each input, from the same reading as `targets`.
+
+        None where all have all.
+        """
+        found = self.source.present
+        return None if found is None or found[self.rows].all() else found[self.rows]
 
     @cached_property
     def digests(self) -> NDArray[np.str_]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.data import Batch, Samples
+from offramp.features.absent import remaining
 from offramp.features.moments import Moments
 from offramp.features.source import Taps, TapSource
 from offramp.features.taps import (
@@ -46,9 +47,10 @@ def find_scales(
 
     @torch.no_grad()
     def peaks_of(batch: Batch) -> Taps:
+        found, absent = source.taps_of(batch)
         return {
-            name: tuple(by_channel(tap.float().abs()).amax(dim=0).cpu() for tap in taps)
-            for name, taps in source.taps(batch.inputs).items()
+            name: tuple(map(_peaks, map(remaining, taps, absent[name])))
+            for name, taps in found.items()
         }
 
     peaks: Taps = {}
@@ -60,6 +62,12 @@ def find_scales(
                 peaks[name] = tuple(map(torch.maximum, before, values))
             progress("scales of the taps", done, len(order))
     return {name: tuple(map(scale_for, values)) for name, values in peaks.items()}
+
+
+def _peaks(tap: Tensor) -> Tensor:
+    """Largest magnitude (C,) of each channel of a tap (B, ...); 0 without samples."""
+    values = by_channel(tap.float().abs())
+    return values.amax(dim=0).cpu() if len(values) else torch.zeros(values.shape[1])
 
 
 def formats(
@@ -86,11 +94,11 @@ class Extraction:
     @torch.no_grad()  # taps in inference mode, but the results can be trained on
     def pieces(self, batch: Batch) -> Pieces:
         """Rounded taps of a batch: one piece per tap, in the order of the cuts."""
-        taps = self.source.taps(batch.inputs)
+        taps, absent = self.source.taps_of(batch)
         return tuple(
-            TapPiece.of(form, value, batch.rows)
+            TapPiece.of(form, value, batch.rows, lacking)
             for name, forms in self.forms.items()
-            for form, value in zip(forms, taps[name], strict=True)
+            for form, value, lacking in zip(forms, taps[name], absent[name], strict=True)
         )
 
     def stream(self, rows: NDArray[np.int64]) -> Generator[tuple[Pieces, int]]:

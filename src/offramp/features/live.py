@@ -122,12 +122,13 @@ class LiveTaps:
         }
 
     def _rounded(self, batch: Batch) -> Taps:
+        found, absent = self.source.taps_of(batch)
         return {
             name: tuple(
-                form.rounded(tap, batch.rows)
-                for form, tap in zip(self.forms[name], taps, strict=True)
+                form.rounded(tap, batch.rows, lacking)
+                for form, tap, lacking in zip(self.forms[name], taps, absent[name], strict=True)
             )
-            for name, taps in self.source.taps(batch.inputs).items()
+            for name, taps in found.items()
         }
 
 

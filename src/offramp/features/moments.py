@@ -22,11 +22,13 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Tensor) -> Self:
-        """Moments of rows (N, C), N at least 1, computed in their own precision.
+        """Moments of rows (N, C), computed in their own precision; zeros without rows.
 
         Distances from a first estimate of the mean keep float32 accurate to 1e-6 of the spread
         where the mean is a thousand times as large, at a third of the time that float64 takes.
         """
+        if len(rows) == 0:
+            return cls(0, *(rows.new_zeros(rows.shape[1]).cpu().double() for _ in range(2)))
         guess = rows.mean(dim=0)
         apart = rows - guess
         off = apart.sum(dim=0).cpu().double() / len(rows)  # not before .cpu(): mps has no float64
@@ -35,6 +37,8 @@ class Moments:
 
     def plus(self, other: "Moments") -> "Moments":
         """Moments of the rows of both (merged as Chan et al., 1979)."""
+        if self.count == 0 or other.count == 0:
+            return self if other.count == 0 else other
         step, count = other.mean - self.mean, self.count + other.count
         apart = step.square() * (self.count * other.count / count)
         return Moments(
@@ -48,5 +52,5 @@ class Moments:
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation (C,), dividing by the number of rows."""
-        return (self.squares / self.count).sqrt()
+        """Standard deviation (C,), dividing by the number of rows; zeros without rows."""
+        return (self.squares / max(self.count, 1)).sqrt()

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offramp.backbones.folding import quickened_with_way
+from offramp.backbones.inputs import Inputs
 from offramp.backbones.stage import Stage
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import Batch, Samples
 from offramp.errors import ShapeError
+from offramp.features.absent import Absent, filled, lacking, marked
 from offramp.features.executor import Executor, WorkUnit
 from offramp.spec import dims
 
@@ -70,13 +72,16 @@ class TapSource:
         stages: Stages up to the last needed cut.
         names: Names of the cuts at their ends.
         shapes: Shapes of each needed cut's taps, without the batch axis.
+        inputs: What the taps are computed from.
         way: How the stages were accelerated.
     """
 
     stages: tuple[nn.Module, ...]
     names: tuple[str, ...]
     shapes: Mapping[str, tuple[tuple[int, ...], ...]]
+    inputs: Inputs
     input_shapes: tuple[tuple[int, ...], ...]
+    input_dtypes: tuple[torch.dtype, ...]
     device: torch.device
     executor: Executor
     way: str
@@ -102,7 +107,17 @@ class TapSource:
             if name in cuts
         }
         names = tuple(backbone.cuts[: last + 1])
-        return cls(tuple(quick), names, shapes, backbone.input_shapes, device, executor, way)
+        return cls(
+            tuple(quick),
+            names,
+            shapes,
+            backbone.inputs,
+            backbone.input_shapes,
+            backbone.input_dtypes,
+            device,
+            executor,
+            way,
+        )
 
     @property
     def batch_size(self) -> int:
@@ -123,6 +138,21 @@ class TapSource:
             if name in self.shapes:
                 found[name] = taps
         return found
+
+    def taps_of(self, batch: Batch) -> tuple[Taps, Absent]:
+        """Taps of every needed cut, NaN where a sample lacks an input, and the rows where it does.
+
+        Raises:
+            ShapeError: The inputs are not of the shape that the backbone was cut for.
+        """
+        found = self.taps(filled(batch, self.input_shapes, self.input_dtypes))
+        absent = {
+            name: tuple(lacking(batch.present, needed) for needed in self.inputs.of_taps[name])
+            for name in self.shapes
+        }
+        if batch.present is not None:
+            found = {name: tuple(map(marked, found[name], absent[name])) for name in found}
+        return found, absent
 
     def stream(
         self, work: Callable[[Batch], Result], dataset: Samples, order: NDArray[np.int64]

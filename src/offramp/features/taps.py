@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offramp.errors import DataError
+from offramp.features.absent import Lacking, remaining
 from offramp.features.moments import Moments
 
 CacheDtype = Literal["float16", "float32"]
@@ -72,20 +73,23 @@ class TapFormat:
     scale: Tensor
     dtype: CacheDtype
 
-    def encode(self, values: Tensor, places: Places) -> Tensor:
+    def encode(self, values: Tensor, places: Places, absent: Lacking = None) -> Tensor:
         """Numbers to store for taps (B, ...), in `dtype`, on the same device.
 
         Args:
             values: The taps.
             places: Places of their samples, for errors.
+            absent: Rows that are NaN because the sample lacks an input.
 
         Raises:
             DataError: A value is not finite, or too large for fp16 at its channel's scale.
         """
         values = values.float()
         stored = (values / self._scale_on(values.device)).to(getattr(torch, self.dtype))
-        if not bool(torch.isfinite(stored).all()):
-            raise self._unstorable(values, stored, places)
+        given = remaining(stored, absent)
+        if not bool(torch.isfinite(given).all()):
+            kept = np.arange(len(stored)) if absent is None else np.flatnonzero(~absent)
+            raise self._unstorable(remaining(values, absent), given, np.asarray(places)[kept])
         return stored
 
     def moments(self, stored: Tensor) -> Moments:
@@ -107,13 +111,13 @@ class TapFormat:
         values = stored.to(torch.float32, memory_format=order, copy=True)
         return values.mul_(self._scale_on(stored.device))
 
-    def rounded(self, values: Tensor, places: Places) -> Tensor:
-        """Taps (B, ...) float32, bit for bit as after writing and reading.
+    def rounded(self, values: Tensor, places: Places, absent: Lacking = None) -> Tensor:
+        """Taps (B, ...) float32, bit for bit as after writing and reading; arguments as `encode`.
 
         Raises:
             DataError: A value is not finite, or too large for fp16 at its channel's scale.
         """
-        return self.decode(self.encode(values, places))
+        return self.decode(self.encode(values, places, absent))
 
     def _scale_on(self, device: torch.device) -> Tensor:
         return self.scale.to(device).reshape(channel_view(self.shape))
@@ -143,18 +147,18 @@ class TapPiece:
 
     Attributes:
         stored: Numbers to store, (B, ...), contiguous and on the CPU.
-        moments: Moments of the taps as they will be read back.
+        moments: Moments of the taps as they will be read back, but for absent ones.
     """
 
     stored: Tensor
     moments: Moments
 
     @classmethod
-    def of(cls, form: TapFormat, values: Tensor, places: Places) -> Self:
-        """Round taps (B, ...) of these samples.
+    def of(cls, form: TapFormat, values: Tensor, places: Places, absent: Lacking = None) -> Self:
+        """Round taps (B, ...) of these samples; arguments as `TapFormat.encode`.
 
         Raises:
             DataError: A value is not finite, or too large for fp16 at its channel's scale.
         """
-        stored = form.encode(values, places)
-        return cls(stored.cpu().contiguous(), form.moments(stored))
+        stored = form.encode(values, places, absent)
+        return cls(stored.cpu().contiguous(), form.moments(remaining(stored, absent)))

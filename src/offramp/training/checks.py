@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,9 @@ from offramp.branches.kinds import check_spec
 from offramp.branches.probe import Probe, probe_branch
 from offramp.data import Samples, as_samples
 from offramp.errors import CutError, DataError, PlanError
+from offramp.features.absent import lacking
 from offramp.features.source import check_shapes
+from offramp.multiexit.absent import needed_inputs
 from offramp.task import check_output_shape, check_task, num_answers, training_labels
 from offramp.training.objective import Objective
 
@@ -104,6 +107,32 @@ def check_split(data: Any, what: str, backbone: StagedBackbone, objective: Objec
         raise DataError(f"the {what} data cannot be used: {error}") from error
     check_shapes(dataset.input_shapes, backbone.input_shapes)
     return Split(what, dataset, torch.from_numpy(labels))
+
+
+def check_inputs_present(
+    split: Split, backbone: StagedBackbone, branches: Mapping[str, Sequence[BranchSpec]]
+) -> None:
+    """Refuse samples that lack an input without which a branch cannot answer.
+
+    Raises:
+        DataError: Names the first such branch, the input and a sample.
+    """
+    present, inputs = split.samples.present, backbone.inputs
+    trials = [(cut, spec) for cut, specs in branches.items() for spec in specs]
+    for cut, spec in trials:
+        needed = needed_inputs(inputs, cut, spec)
+        rows = lacking(present, needed)
+        if present is None or rows is None:
+            continue
+        first = int(rows.argmax())
+        absent = needed & set(np.flatnonzero(~present[first]).tolist())
+        cure = "Give it absent='token', with which it learns to answer without, or leave"
+        raise DataError(
+            f"{int(rows.sum())} of {len(rows)} {split.what} samples, such as "
+            f"{split.samples.name_of(first)}, lack {inputs.text(absent)}, and {spec.label()} at "
+            f"{cut!r} refuses to answer without. "
+            f"{'Leave' if inputs.of_taps[cut][0] & absent else cure} these samples out."
+        )
 
 
 def _check_precision(backbone: StagedBackbone) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from offramp.compute import wait_for
 from offramp.errors import DataError
 from offramp.features import Executor, Taps, start_executor
+from offramp.features.absent import filled
 from offramp.features.extract import Extraction, formats
 from offramp.features.source import TapSource
 from offramp.features.taps import by_channel, scale_for
@@ -156,7 +157,7 @@ class _Probe:
         rows = np.random.default_rng(0).permutation(len(samples))
         first = samples.read(rows[: source.batch_size])
         with torch.no_grad():
-            taps = source.taps(first.inputs)
+            taps = source.taps(filled(first, source.input_shapes, source.input_dtypes))
         scales = {
             cut: tuple(scale_for(by_channel(tap.float().abs()).amax(dim=0).cpu()) for tap in each)
             for cut, each in taps.items()

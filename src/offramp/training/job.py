@@ -15,7 +15,14 @@ from offramp.doubts import doubts_of_labels, warn_of
 from offramp.features import missing_bytes
 from offramp.multiexit.trial import Failed, Trial
 from offramp.task import Task, num_answers
-from offramp.training.checks import Probes, Split, check_branches, check_device, check_split
+from offramp.training.checks import (
+    Probes,
+    Split,
+    check_branches,
+    check_device,
+    check_inputs_present,
+    check_split,
+)
 from offramp.training.mode import Needs
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainSettings
@@ -64,6 +71,8 @@ class Job:
             check_split(data, what, backbone, objective)
             for what, data in (("training", train), ("validation", val))
         ]
+        for split in sets:
+            check_inputs_present(split, backbone, branches)
         outputs = num_answers(backbone.output_shape, task)
         recipe = Recipe(settings, task, outputs, str(place))
         if task == "classification":

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from offramp.backbones.paper.audiocsrnet import AudioCSRNet, FusionBlock, upsampled
-from offramp.backbones.staged import cut
+from offramp.backbones.staged import Cut, cut
 from offramp.backbones.zoo import build, describe
 from offramp.errors import BundleError, PlanError
 from offramp.spec import FeatureShape
@@ -39,6 +39,20 @@ def test_its_cuts_read_what_is_seen_and_what_is_heard() -> None:
     seen = FeatureShape(8, 4, 6)
     assert staged.tap_shapes == {"V1": (seen,), "AV1": (seen, (8,)), "AV2": (seen,)}
     assert torch.equal(staged(*sample), net(*sample))
+
+
+@pytest.mark.parametrize("seen", ["vgg.2", "vgg.7", "fuse.1"])
+@pytest.mark.parametrize("heard", ["vggish.features.1", "vggish.features.8", "vggish"])
+def test_any_place_that_sees_combines_with_any_that_hears(seen: str, heard: str) -> None:
+    """Paper, section 6."""
+    net, sample = narrow(), (torch.randn(2, 3, 32, 48), torch.randn(2, 1, 96, 64))
+    staged = cut(net, [Cut("both", taps=(seen, heard))], sample)
+    assert torch.equal(staged(*sample), net(*sample))
+    [(map_needs, side_needs)] = staged.inputs.of_taps.values()
+    assert side_needs == {1}
+    assert map_needs == ({0, 1} if seen.startswith("fuse") else {0})
+    side = staged.tap_shapes["both"][1]
+    assert isinstance(side, FeatureShape) == (heard != "vggish")
 
 
 def test_at_the_start_the_count_is_the_sum_of_the_density() -> None:
