@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from offramp.training.learner import Plateau
+from offramp.training.course import Plateau
 from offramp.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(lr=1.0, lr_factor=0.5, lr_patience=2, stop_patience=5, epochs=20)

@@ -1,4 +1,4 @@
-"""TrainSettings: how branches are trained; the defaults are the paper's (section 4.3)."""
+"""How branches are trained, and networks finetuned; the defaults are the paper's (section 4)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypedDict
@@ -39,47 +39,33 @@ _PROFILES: Mapping[str, Mapping[str, Any]] = {
 """For each profile, its defaults where they differ from those of the fields."""
 
 
-class TrainSettings(Spec):
-    """How branches are trained.
+class Schedule(Spec):
+    """How anything is trained: epochs, batches, the learning rate on a plateau, when to stop.
 
     Attributes:
         profile: Defaults of `lr_min_delta` and `adam_epsilon`: those of `torch` (0 and 1e-8), or
             those of `keras` (1e-4 and 1e-7), which the paper's authors used.
-        seeds: Every branch is trained once with each seed. A seed decides initial weights and
-            dropout only.
-        epochs: Largest number of epochs of each branch.
+        epochs: Largest number of epochs.
         batch_size: Samples per step; the last batch of an epoch may be smaller.
-        lr: Initial learning rate of Adam, or several rates: every branch is trained with each
-            rate and each seed. The paper uses 1e-4.
         lr_factor: Factor for the learning rate on a plateau.
         lr_patience: Number of epochs without a lower validation loss before the learning rate is
             reduced.
         lr_min_delta: How much lower the loss has to be to count for `lr_patience`; any decrease
             counts for `stop_patience`.
-        stop_patience: Number of epochs without a lower validation loss before a branch stops.
+        stop_patience: Number of epochs without a lower validation loss before training stops.
         keep: `best` keeps the weights of the epoch with the lowest validation loss, `last` those
             of the last epoch, which is Keras's default; the paper does not say.
         adam_epsilon: Added to the denominator of Adam's steps.
-        data_seed: Seed of the order of the samples, which is the same for all branches and seeds.
+        data_seed: Seed of the order of the samples.
         regression_loss: `mae`, the mean absolute error, as in the paper, or `mse`, the mean squared
             error. Classification uses cross entropy.
-        precision: Precision of the branches' forward passes (bf16: autocast). Taps are in fp32.
-        cache_dtype: Precision that taps are rounded to in both modes; float16 has a scale per
-            channel.
-        how: `cached` computes taps once and stores them on disk. `fused` runs each batch through
-            the backbone once for all branches and stores nothing. `auto` caches if the disk has
-            room.
-        disk_gb: Disk space that `auto` may use, in GB of 1e9 bytes; None allows nine tenths of the
-            free space.
-        memory_gb: Memory that `auto` may use for the fused mode; None allows what is free.
-        augment: Random changes of the training images, for the fused mode or a number of views.
+        precision: Precision of the forward passes that are trained (bf16: autocast).
+        augment: Random changes of the training images.
     """
 
     profile: Profile = "torch"
-    seeds: tuple[NonNegativeInt, ...] = (0,)
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 64
-    lr: Rate | tuple[Rate, ...] = 1e-4
     lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.6
     lr_patience: PositiveInt = 2
     lr_min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -89,10 +75,6 @@ class TrainSettings(Spec):
     data_seed: NonNegativeInt = 0
     regression_loss: RegressionLoss = "mae"
     precision: Precision = "fp32"
-    cache_dtype: CacheDtype = "float16"
-    how: How = "auto"
-    disk_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     augment: Augment | None = None
 
     @model_validator(mode="before")
@@ -101,6 +83,36 @@ class TrainSettings(Spec):
         if not isinstance(given, Mapping) or not isinstance(given.get("profile"), str):
             return given
         return {**_PROFILES.get(given["profile"], {}), **given}
+
+
+class TrainSettings(Schedule):
+    """How branches are trained: a schedule for each branch, and what all branches share.
+
+    The order of the samples (`data_seed`) is the same for all branches and seeds. Taps are computed
+    in fp32 whatever the `precision` of the branches. `augment` is for the fused mode or a number of
+    views.
+
+    Attributes:
+        seeds: Every branch is trained once with each seed. A seed decides initial weights and
+            dropout only.
+        lr: Initial learning rate of Adam, or several rates: every branch is trained with each
+            rate and each seed. The paper uses 1e-4.
+        cache_dtype: Precision that taps are rounded to in both modes; float16 has a scale per
+            channel.
+        how: `cached` computes taps once and stores them on disk. `fused` runs each batch through
+            the backbone once for all branches and stores nothing. `auto` caches if the disk has
+            room.
+        disk_gb: Disk space that `auto` may use, in GB of 1e9 bytes; None allows nine tenths of the
+            free space.
+        memory_gb: Memory that `auto` may use for the fused mode; None allows what is free.
+    """
+
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    lr: Rate | tuple[Rate, ...] = 1e-4
+    cache_dtype: CacheDtype = "float16"
+    how: How = "auto"
+    disk_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
     @field_validator("seeds")
     @classmethod

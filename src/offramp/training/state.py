@@ -1,4 +1,4 @@
-"""State: a branch's training state on disk, so that a killed run can resume.
+"""State: training state on disk, so that a killed run can resume.
 
 A state is a safetensors file with the other values as JSON in its header and a digest of both, so
 that nothing is unpickled and damage is noticed. Names chosen by users never become paths: state
@@ -12,19 +12,35 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from offramp.errors import BundleError, DataError
 from offramp.multiexit.trial import Epoch, trial_label
 from offramp.storage.atomic import make_folder, replacing
-from offramp.training.learner import Learner, Tensors, TrialName
+from offramp.training.course import Tensors
+from offramp.training.learner import Learner, TrialName
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _log = logging.getLogger(__name__)
+
+
+class Resumable(Protocol):
+    """What is trained and can resume from its state."""
+
+    @property
+    def name(self) -> object:
+        """What it is, for messages."""
+
+    def state(self) -> tuple[Tensors, str]:
+        """What resuming needs: tensors, and the rest as JSON."""
+
+    def restore(self, tensors: Mapping[str, Tensor], scalars: str) -> None:
+        """Resume from what `state` returned."""
 
 
 class State:
@@ -116,15 +132,15 @@ class Curves:
         self._writer.close()
 
 
-def save_state(path: Path, learner: Learner) -> None:
-    """Replace the saved state of a learner.
+def save_state(path: Path, learner: Resumable) -> None:
+    """Replace the saved state of what is trained.
 
     Raises:
         DataError: The disk is full; the earlier state stays.
     """
     tensors, scalars = learner.state()
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    about = {"branch": str(learner.name), "sha256": _digest(tensors, scalars), "scalars": scalars}
+    about = {"of": str(learner.name), "sha256": _digest(tensors, scalars), "scalars": scalars}
     make_folder(path.parent)
     try:
         with replacing(path) as temporary:
@@ -137,8 +153,8 @@ def save_state(path: Path, learner: Learner) -> None:
         ) from error
 
 
-def load_state(path: Path, learner: Learner) -> bool:
-    """Restore a learner from its saved state if that is intact; return whether it was."""
+def load_state(path: Path, learner: Resumable) -> bool:
+    """Restore it from its saved state if that is intact; return whether it was."""
     if not path.exists():
         return False
     try:
