@@ -9,11 +9,18 @@ from offramp.data.given import as_samples
 from offramp.data.images import Cifar, FashionMNIST, ImageFolder, ImageTable
 from offramp.data.python_file import PythonData
 from offramp.data.samples import Batch, Samples
-from offramp.data.sounds import Gtzan, SoundFolder
+from offramp.data.sounds import Gtzan, SoundFolder, SpeechCommands
 from offramp.data.splits import Splits
 
 DataSpec = Annotated[
-    FashionMNIST | Cifar | ImageFolder | ImageTable | SoundFolder | Gtzan | PythonData,
+    FashionMNIST
+    | Cifar
+    | ImageFolder
+    | ImageTable
+    | SoundFolder
+    | SpeechCommands
+    | Gtzan
+    | PythonData,
     Field(discriminator="kind"),
 ]
 """Any kind of data a plan may name."""
@@ -31,6 +38,7 @@ __all__ = [
     "RandomSplit",
     "Samples",
     "SoundFolder",
+    "SpeechCommands",
     "Splits",
     "as_samples",
 ]

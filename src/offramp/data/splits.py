@@ -93,7 +93,8 @@ def refuse_unreadable(faults: Sequence[str], total: int, origin: str) -> None:
     if faults:
         raise DataError(
             f"{len(faults)} of {total} files in {origin} cannot be read:\n{first_few(faults)}\n"
-            "Repair or remove them, or leave them out with `on_corrupt: skip`."
+            "Repair or remove them, or leave them out with `on_corrupt: skip` if this kind of data "
+            "has it."
         )
 
 

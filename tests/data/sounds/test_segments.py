@@ -13,7 +13,8 @@ soundfile: Any = pytest.importorskip("soundfile")
 
 def segments(folder: Path, *, count: int, digests: tuple[str, str] = ("a", "b")) -> SoundSegments:
     files = SoundFiles([folder / "one.wav", folder / "two.wav"], np.array(digests), 8000)
-    return SoundSegments(files, count, 7)
+    numbers, starts = np.repeat([0, 1], count), np.tile(7 * np.arange(count), 2)
+    return SoundSegments(files, numbers, starts, 7)
 
 
 def test_pieces_of_one_file_follow_each_other_and_the_last_may_be_short(tmp_path: Path) -> None:

@@ -2,5 +2,6 @@
 
 from offramp.data.sounds.folder import SoundFolder
 from offramp.data.sounds.gtzan import Gtzan
+from offramp.data.sounds.speech_commands import SpeechCommands
 
-__all__ = ["Gtzan", "SoundFolder"]
+__all__ = ["Gtzan", "SoundFolder", "SpeechCommands"]

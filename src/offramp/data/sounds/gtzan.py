@@ -148,7 +148,13 @@ class Gtzan(Spec):
     def _samples(self, paths: Mapping[str, Path], digests: Sequence[str]) -> Samples:
         """All segments, in the order of the tracks."""
         files = SoundFiles([*paths.values()], np.array(digests, np.str_), self.chain.rate)
-        segments = SoundSegments(files, self.segments, self.chain.num_samples)
+        places = np.arange(self.segments) * self.chain.num_samples
+        segments = SoundSegments(
+            files,
+            np.repeat(np.arange(len(files)), self.segments),
+            np.tile(places, len(files)),
+            self.chain.num_samples,
+        )
         tracks = np.repeat(np.array([*paths], np.str_), self.segments)
         labels = [GENRES.index(track.split(".")[0]) for track in tracks.tolist()]
         return Samples.of(

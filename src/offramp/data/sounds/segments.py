@@ -1,4 +1,4 @@
-"""SoundSegments: equal pieces of sound files, decoded when they are read."""
+"""SoundSegments: pieces of sound files, decoded when they are read."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,30 +13,34 @@ from offramp.data.prepared import SoundFiles
 
 @dataclass(frozen=True, eq=False)
 class SoundSegments:
-    """Pieces of sounds: those of the first file in order, then those of the second, and so on.
+    """N pieces of sounds, all of one length unless a sound ends before.
 
     Attributes:
         files: The whole sounds.
-        count: Number of pieces of each, from its start.
-        length: Of a piece, in samples. The last one may be shorter, where the sound ends.
+        numbers: (N,) file of each piece.
+        starts: (N,) where in its file each piece begins, in samples.
+        length: Largest length of a piece, in samples.
     """
 
     in_files: ClassVar[bool] = True
 
     files: SoundFiles
-    count: int
+    numbers: NDArray[np.int64]
+    starts: NDArray[np.int64]
     length: int
 
     def __len__(self) -> int:
-        return len(self.files) * self.count
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
-        file, place = divmod(index, self.count)
-        return self.files[file][place * self.length : (place + 1) * self.length]
+        start = int(self.starts[index])
+        return self.files[int(self.numbers[index])][start : start + self.length]
 
     @cached_property
     def digests(self) -> NDArray[np.str_]:
         """(N,) SHA-256 of each piece: of its file's and where in it the piece lies."""
-        places = [f"{n * self.length}-{(n + 1) * self.length}" for n in range(self.count)]
-        texts = [f"{digest} {place}" for digest in self.files.digests for place in places]
+        texts = [
+            f"{self.files.digests[number]} {start}-{start + self.length}"
+            for number, start in zip(self.numbers.tolist(), self.starts.tolist(), strict=True)
+        ]
         return np.array([hashlib.sha256(text.encode()).hexdigest() for text in texts], np.str_)
