@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from offramp.backbones.staged import StagedBackbone, cut
+from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.data import as_samples
-from offramp.features import FeatureCache, missing_bytes
+from offramp.features import FeatureCache, missing_bytes, sample_bytes
 
 Images = tuple[Tensor, Tensor]
 ALL = np.arange(19)
@@ -149,3 +149,35 @@ def test_the_size_still_to_be_written_is_exact(
     assert left == 2 * 19 * values * 2
     FeatureCache.of(backbone, images, tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.glob("*/*.bin")) == 19 * 917 * 2
+
+
+class Seen(torch.nn.Module):
+    """A place that two cuts read, once alone and once with a later one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.look = torch.nn.Conv2d(3, 5, 3)
+        self.more = torch.nn.Conv2d(5, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.more(self.look(x)).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_a_tensor_that_is_a_tap_of_two_cuts_is_stored_once(tmp_path: Path) -> None:
+    pictures, labels = torch.randn(19, 3, 6, 7), torch.zeros(19, dtype=torch.long)
+    cuts: list[str | Cut] = ["look", Cut("both", taps=("look", "more"))]
+    shared = cut(Seen(), cuts, pictures[:2])
+    alone = cut(Seen(), [Cut("both", taps=("look", "more"))], pictures[:2])
+    cache = FeatureCache.of(shared, (pictures, labels), tmp_path / "shared")
+    assert {path.name for path in cache.folder.glob("*.bin")} == {"0-0.bin", "1-1.bin"}
+    once = FeatureCache.of(alone, (pictures, labels), tmp_path / "alone")
+    assert same(cache, once, ["both"])
+    assert torch.equal(cache.batch("look", ALL)[0], cache.batch("both", ALL)[0])
+    torch.testing.assert_close(cache.statistics("both"), once.statistics("both"), rtol=0, atol=0)
+    cache.verify()
+    size = sum(path.stat().st_size for path in cache.folder.glob("*.bin"))
+    assert size == 19 * sample_bytes(shared, ["look", "both"], "float16") == 19 * 2 * (5 + 4) * 20
+    again = Computed()
+    FeatureCache.of(shared, (pictures, labels), tmp_path / "shared", progress=again)
+    assert again.samples == 0

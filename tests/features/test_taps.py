@@ -27,7 +27,7 @@ def stored(folder: Path, taps: Tensor, dtype: CacheDtype, scale: Tensor | None =
     shape = tuple(taps.shape[1:])
     form = TapFormat("here", shape, scale, dtype)
     draft = Draft.begin(
-        Layout(folder / "tap", {"here": (shape,)}, dtype, len(taps), 4),
+        Layout(folder / "tap", {"here": (shape,)}, {"here": ("0-0.bin",)}, dtype, len(taps), 4),
         "a key",
         {"here": (scale,)},
         "as they are",

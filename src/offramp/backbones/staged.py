@@ -59,6 +59,8 @@ class StagedBackbone(nn.Module):
         stages: The stages in graph order, one more than there are cuts.
         places: The cuts in graph order, each with places and taps.
         tap_shapes: Shapes of each cut's taps, by its name.
+        tap_nodes: For each cut and each of its taps, the node of the graph that gives it; taps of
+            several cuts that have one node are the same tensor.
         inputs: Names of the inputs, and what is computed from which of them.
         input_shapes: Shapes of the inputs, without the batch axis.
         output_shape: Shape of the answer, without the batch axis; () where it is one value.
@@ -87,6 +89,9 @@ class StagedBackbone(nn.Module):
             for cut, taps in zip(cuts, parts.taps, strict=True)
         }
         named = {cut.name: taps for cut, taps in zip(cuts, parts.taps, strict=True)}
+        self.tap_nodes: Mapping[str, tuple[str, ...]] = {
+            cut: tuple(node.name for node in taps) for cut, taps in named.items()
+        }
         self.inputs = Inputs.of(analysis.flow, named, analysis.answer)
         self.input_shapes = tuple(tuple(tensor.shape[1:]) for tensor in sample)
         self.output_shape = values[analysis.answer].shape[1:]

@@ -5,7 +5,7 @@ A cache is a folder `<root>/<first 16 digits of its key>/`: `store.py` describes
 with those of other cuts, are read there and not computed again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -191,6 +191,7 @@ class _Caches:
         return Layout(
             self.root / digest_of(parts)[:16],
             {name: tuple(map(dims, self.backbone.tap_shapes[name])) for name in parts["cuts"]},
+            file_names({name: self.backbone.tap_nodes[name] for name in parts["cuts"]}),
             parts["dtype"],
             len(self.samples),
             batch_size_on(torch.device(parts["device"])),
@@ -211,11 +212,31 @@ def missing_bytes(
     first = key_parts(backbone, train, cuts, None, dtype, device)
     second = key_parts(backbone, validation, cuts, first["scales"], dtype, device)
     return sum(
-        len(samples) * bytes_per_sample(dims(shape), dtype)
+        len(samples) * sample_bytes(backbone, set(cuts) - holding(root, parts).keys(), dtype)
         for samples, parts in ((train, first), (validation, second))
-        for name in set(cuts) - holding(root, parts).keys()
-        for shape in backbone.tap_shapes[name]
     )
+
+
+def sample_bytes(backbone: StagedBackbone, cuts: Collection[str], dtype: CacheDtype) -> int:
+    """Bytes that the taps of one sample at these cuts take, the same tensor counted once."""
+    sizes = {
+        node: bytes_per_sample(dims(shape), dtype)
+        for name in cuts
+        for node, shape in zip(backbone.tap_nodes[name], backbone.tap_shapes[name], strict=True)
+    }
+    return sum(sizes.values())
+
+
+def file_names(nodes: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """A file for each tap, by cut, from the nodes that give them: one for each node.
+
+    It is named by the first cut and tap that have the node.
+    """
+    known: dict[str, str] = {}
+    return {
+        cut: tuple(known.setdefault(node, f"{number}-{tap}.bin") for tap, node in enumerate(of_cut))
+        for number, (cut, of_cut) in enumerate(nodes.items())
+    }
 
 
 def _float64(values: tuple[float, ...]) -> Tensor:

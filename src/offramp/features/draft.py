@@ -94,6 +94,7 @@ class Layout:
     Attributes:
         folder: Folder of the cache.
         shapes: Shape of one sample of each tap, by cut.
+        names: File of each tap, by cut; taps that are the same tensor have one file.
         dtype: Type of the stored numbers.
         num_samples: Number of samples.
         batch_size: Samples per batch; shards consist of complete batches.
@@ -101,18 +102,25 @@ class Layout:
 
     folder: Path
     shapes: Mapping[str, tuple[tuple[int, ...], ...]]
+    names: Mapping[str, tuple[str, ...]]
     dtype: CacheDtype
     num_samples: int
     batch_size: int
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Bytes of one sample in each file, by name."""
+        """Bytes of one sample in each file, by name, in the order of the taps."""
         return {
-            f"{cut}-{tap}.bin": bytes_per_sample(shape, self.dtype)
-            for cut, shapes in enumerate(self.shapes.values())
-            for tap, shape in enumerate(shapes)
+            name: bytes_per_sample(shape, self.dtype)
+            for cut, shapes in self.shapes.items()
+            for name, shape in zip(self.names[cut], shapes, strict=True)
         }
+
+    @cached_property
+    def kept(self) -> tuple[int, ...]:
+        """Of all taps in order, the numbers of those that are written: the first of each file."""
+        every = [name for names in self.names.values() for name in names]
+        return tuple(every.index(name) for name in self.files)
 
     @property
     def num_bytes(self) -> int:
@@ -247,7 +255,7 @@ class Draft:
             for file, each in zip(files, self.layout.files.values(), strict=True):
                 file.seek(first * each)
             for shard in shards:
-                self._append(shard, files, lines)
+                self._append(shard.of_taps(self.layout.kept), files, lines)
 
     def _append(self, shard: Shard, files: Sequence[IO[bytes]], lines: IO[bytes]) -> None:
         for file, pieces in zip(files, shard.taps, strict=True):
@@ -278,12 +286,14 @@ class Draft:
         return index
 
     def _taps(self) -> dict[str, tuple[TapMeta, ...]]:
-        moments = self.last.known() if self.last else ()
-        each = iter(zip(self.layout.files, moments, strict=True))
+        known = self.last.known() if self.last else ()
+        moments = dict(zip(self.layout.files, known, strict=True))
         return {
             cut: tuple(
-                self._tap(*next(each), shape, scale)
-                for shape, scale in zip(shapes, self.scales[cut], strict=True)
+                self._tap(name, moments[name], shape, scale)
+                for name, shape, scale in zip(
+                    self.layout.names[cut], shapes, self.scales[cut], strict=True
+                )
             )
             for cut, shapes in self.layout.shapes.items()
         }

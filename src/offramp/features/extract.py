@@ -139,6 +139,13 @@ class Shard:
             tuple(zip(*gathered, strict=True)), tuple(d.hexdigest() for d in digests.values())
         )
 
+    def of_taps(self, numbers: Sequence[int]) -> Self:
+        """The same shard with only these of its taps."""
+        return type(self)(
+            tuple(self.taps[number] for number in numbers),
+            tuple(self.sha256[number] for number in numbers),
+        )
+
     def moments(self, before: Sequence[Moments] | None) -> tuple[Moments, ...]:
         """Moments of each tap up to and including this shard, merged batch by batch."""
         batches = [tuple(piece.moments for piece in each) for each in zip(*self.taps, strict=True)]

@@ -25,6 +25,7 @@ class Found:
         return Layout(
             self.folder,
             {name: tuple(tap.shape for tap in taps) for name, taps in self.index.taps.items()},
+            {name: tuple(tap.file for tap in taps) for name, taps in self.index.taps.items()},
             self.index.parts["dtype"],
             self.index.num_samples,
             self.index.parts["batch_size"],

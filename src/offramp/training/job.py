@@ -12,7 +12,7 @@ from offramp.branches import BranchSpec
 from offramp.data.augment import views_of
 from offramp.data.samples import Samples
 from offramp.doubts import doubts_of_labels, warn_of
-from offramp.features import missing_bytes
+from offramp.features import missing_bytes, sample_bytes
 from offramp.multiexit.trial import Failed, Trial
 from offramp.task import Task, num_answers
 from offramp.training.checks import (
@@ -108,7 +108,8 @@ class Job:
         shapes = [shape for cut in self.sweep.cuts for shape in self.backbone.tap_shapes[cut]]
         num_params = sum(found.num_params for found in self.probes.values())
         samples = len(self.train.targets), len(self.validation.targets)
-        needs = Needs.of(shapes, num_params, samples, self.settings, ahead)
+        stored = sample_bytes(self.backbone, self.sweep.cuts, self.settings.cache_dtype)
+        needs = Needs.of(shapes, stored, num_params, samples, self.settings, ahead)
         if self.settings.how != "auto":
             return needs
         return replace(needs, there=needs.disk - self.missing_bytes(taps))

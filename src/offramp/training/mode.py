@@ -11,7 +11,6 @@ from typing import Literal
 
 from offramp.data.augment import Augment
 from offramp.errors import PlanError
-from offramp.features import bytes_per_sample
 from offramp.spec import TapShape, dims
 from offramp.storage.atomic import write_bytes
 from offramp.table import bytes_text
@@ -41,6 +40,7 @@ class Needs:
     def of(
         cls,
         shapes: Sequence[TapShape],
+        stored: int,
         num_params: int,
         samples: tuple[int, int],
         settings: TrainSettings,
@@ -50,6 +50,7 @@ class Needs:
 
         Args:
             shapes: Shapes of all taps at all cuts.
+            stored: Bytes that a cache takes per sample.
             num_params: Number of parameters of all branches.
             samples: Numbers of training and of validation samples.
             settings: How branches are trained.
@@ -57,10 +58,9 @@ class Needs:
         """
         train, validation = samples
         views = 1 if settings.augment is None else settings.augment.views or 1
-        each = sum(bytes_per_sample(dims(shape), settings.cache_dtype) for shape in shapes)
         weights = num_params * settings.num_trials * _STATES_OF_A_WEIGHT
         values = sum(math.prod(dims(shape)) for shape in shapes) * settings.batch_size * ahead
-        return cls(each * (views * train + validation), 4 * (weights + values))
+        return cls(stored * (views * train + validation), 4 * (weights + values))
 
 
 @dataclass(frozen=True)
