@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from offramp.data.crowds import Disco
 from offramp.data.drawing import HeldOut, RandomSplit
 from offramp.data.given import as_samples
 from offramp.data.images import Cifar, FashionMNIST, ImageFolder, ImageTable
@@ -20,6 +21,7 @@ DataSpec = Annotated[
     | SoundFolder
     | SpeechCommands
     | Gtzan
+    | Disco
     | PythonData,
     Field(discriminator="kind"),
 ]
@@ -29,6 +31,7 @@ __all__ = [
     "Batch",
     "Cifar",
     "DataSpec",
+    "Disco",
     "FashionMNIST",
     "Gtzan",
     "HeldOut",

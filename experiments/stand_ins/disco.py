@@ -1,0 +1,73 @@
+"""Stand-in files for DISCO: synthetic crowds in its layout, whose sounds are louder with more."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+import soundfile
+from numpy.typing import NDArray
+from PIL import Image
+
+from offramp.data.published import MARK
+
+RATE = 48_000
+SIZE = (108, 192)
+_SIDE, _SIGMA = 15, 4.0
+
+
+def write(
+    root: Path,
+    per_split: int,
+    seed: int,
+    *,
+    size: tuple[int, int] = SIZE,
+    seconds: float = 1.0,
+    most: int = 60,
+) -> None:
+    """Write pictures of noise with a bright spot for each head, sounds and smoothed maps.
+
+    Kernels are cropped at the border and the last row and column stay empty, as in the published
+    maps, so counts are fractional and a little low.
+
+    Args:
+        root: Folder that gets `imgs`, `auds`, `density` and the mark of stand-in files.
+        per_split: Number of examples in each split.
+        seed: Of places, numbers and noise.
+        size: Height and width of a picture, at least 2 x 2.
+        seconds: Length of a sound.
+        most: Largest number of heads.
+    """
+    rng = np.random.default_rng(seed)
+    for name in ("imgs", "auds"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for split in ("train", "val", "test"):
+        folder = root / "density" / split
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(per_split):
+            name, heads = f"{split}_{number:04d}", int(rng.integers(1, most + 1))
+            dots = rng.integers(0, size, (heads, 2))
+            made = density(dots, size)
+            scipy.io.savemat(folder / f"{name}.mat", {"map": made}, do_compression=True)
+            Image.fromarray(_picture(made, rng)).save(root / "imgs" / f"{name}.jpg")
+            noise = rng.normal(size=(round(seconds * RATE), 2)) * heads / most / 10
+            soundfile.write(root / "auds" / f"{name}.wav", noise, RATE)
+    (root / MARK).touch()
+
+
+def density(dots: NDArray[np.int64], size: tuple[int, int]) -> NDArray[Any]:
+    """A published kind of map (H, W) of heads (N, 2), each a row and a column."""
+    half = _SIDE // 2
+    kernel = np.exp(-((np.arange(_SIDE) - half) ** 2) / (2 * _SIGMA**2))
+    kernel /= kernel.sum()
+    made = np.zeros((size[0] + 2 * half, size[1] + 2 * half))
+    for row, column in dots:
+        made[row : row + _SIDE, column : column + _SIDE] += np.outer(kernel, kernel)
+    made = made[half:-half, half:-half]
+    made[-1], made[:, -1] = 0, 0
+    return made
+
+
+def _picture(made: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint8]:
+    values = 60 + 8000 * made[..., None] + rng.normal(scale=10, size=(*made.shape, 3))
+    return np.clip(values, 0, 255).astype(np.uint8)
