@@ -18,8 +18,8 @@ import torch
 from scenarios import AUDIO_VISUAL, KINDS, Kind, Scenario, explained, scenarios
 
 from offramp.backbones.paper.audiocsrnet import AudioCSRNet
-from offramp.backbones.paper.top import paper_top
 from offramp.backbones.staged import StagedBackbone, cut
+from offramp.backbones.top import dense_top
 from offramp.backbones.zoo import build, describe
 from offramp.compute import count_flops, count_params
 from offramp.cost import Convention, own_path
@@ -109,7 +109,7 @@ def stage_flops(
         return backbone.cuts, stages
     features = torch.zeros(1, 1920 if name == "DenseNet201" else 2048)
     ten, wanted = (
-        count_flops(paper_top(features.shape[1], k), (features,), convention)
+        count_flops(dense_top(features.shape[1], k), (features,), convention)
         for k in (CLASSES, outputs)
     )
     return backbone.cuts, (*stages[:-1], stages[-1] - ten + wanted)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from offramp.backbones.staged import Cut
+from offramp.backbones.top import Top
 from offramp.preprocess import ImagePreprocess
 
 PRETRAINED = "pretrained"
@@ -24,6 +25,7 @@ class BuildRequest:
         download: Whether `pretrained` weights are downloaded now; otherwise they are copied later.
         options: Further arguments of the constructor.
         backbone_file: `path/to/file.py:function`.
+        top: New dense layers with `num_outputs`, in place of the last layer.
     """
 
     num_outputs: int | None = None
@@ -31,6 +33,7 @@ class BuildRequest:
     download: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     backbone_file: str | None = None
+    top: Top | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Backbone:
         published: Advice on which weights file to get, for errors; empty if there is none.
         reads: Function that reads weights in another form than torch's as a state dict; it returns
             None for a path that is not in that form.
+        settled: Function that returns the options that depend on the weights, so that a network
+            of the same architecture can be built for other weights.
         refuses: Function that returns why a state dict belongs to a similar network with other
             answers, or None.
     """
@@ -65,4 +70,5 @@ class Backbone:
     num_outputs: int | None = None
     published: str = ""
     reads: Callable[[Path, nn.Module], Mapping[str, Tensor] | None] = lambda path, model: None
+    settled: Callable[[BuildRequest], Mapping[str, Any]] = lambda request: {}
     refuses: Callable[[Mapping[str, Tensor]], str | None] = lambda state: None

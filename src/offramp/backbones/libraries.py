@@ -46,7 +46,13 @@ def _torchvision(model: str) -> Backbone:
         pretrained=best is not None,
         inputs=() if best is None else (_torchvision_preprocess(best.transforms()),),
         unused=tuple(f"{head}." for head in _AUXILIARY.get(model, ())),
+        settled=partial(_settled, model),
     )
+
+
+def _settled(model: str, request: BuildRequest) -> dict[str, bool]:
+    """The pretrained sets of networks with auxiliary heads expect a scaled input."""
+    return {"transform_input": request.weights is not None} if model in _AUXILIARY else {}
 
 
 def _make_torchvision(model: str, request: BuildRequest) -> nn.Module:
@@ -58,8 +64,7 @@ def _make_torchvision(model: str, request: BuildRequest) -> nn.Module:
     heads = _AUXILIARY.get(model, ())
     settings: dict[str, Any] = {}
     if heads and not request.download:
-        weighted = request.weights is not None
-        settings = {"aux_logits": False, "init_weights": True, "transform_input": weighted}
+        settings = {"aux_logits": False, "init_weights": True, **_settled(model, request)}
     weights = "DEFAULT" if request.download else None
     made: nn.Module = torchvision.models.get_model(
         model, weights=weights, **settings | dict(request.options)

@@ -61,12 +61,13 @@ def load_weights(
     Batch norm's step counters may be missing. Names may carry the prefixes of DataParallel and
     torch.compile and one of a training script, such as `model.`, or be those of torchvision's
     published DenseNets. Names that begin with one of `ignored` are for parts that this model was
-    built without.
+    built without, or has anew: these stay as they are.
 
     Raises:
         BundleError: Names or shapes are those of another model; all three kinds are counted.
     """
-    wanted: OrderedDict[str, Tensor] = OrderedDict(model.state_dict())
+    own = model.state_dict()
+    wanted = {name: own[name] for name in own if not name.startswith(tuple(ignored))}
     given = {
         name: tensor
         for name, tensor in _renamed(state, wanted).items()
@@ -82,7 +83,7 @@ def load_weights(
             f"{found}. {_advice(faults, given)}"
         )
     # Some modules (MNASNet) refuse a state without their version, which most files do not keep.
-    versions = getattr(model.state_dict(), "_metadata", None)
+    versions = getattr(own, "_metadata", None)
     complete = OrderedDict(given)
     complete._metadata = versions  # type: ignore[attr-defined]  # as torch keeps it
     model.load_state_dict(complete, strict=False)

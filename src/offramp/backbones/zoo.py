@@ -10,9 +10,11 @@ import timm
 from torch import Tensor, nn
 
 from offramp.backbones.entry import PRETRAINED, Backbone, BuildRequest
+from offramp.backbones.finetuned import Finetuned
 from offramp.backbones.libraries import LIBRARIES
 from offramp.backbones.paper.entries import ENTRIES as PAPER
 from offramp.backbones.python_file import module_from
+from offramp.backbones.top import Top, put_top, top_place
 from offramp.backbones.weights import load_weights, read_weights
 from offramp.compute import seeded
 from offramp.errors import BundleError, PlanError
@@ -48,6 +50,7 @@ def build(
     num_outputs: int | None = None,
     backbone_file: str | None = None,
     options: Mapping[str, Any] | None = None,
+    top: Top | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """Build a backbone in evaluation mode.
@@ -56,7 +59,8 @@ def build(
         name: `torchvision:NAME`, `timm:NAME`, `paper:NAME`, `offramp:demo` (the shipped one,
             always with its weights), or `python` for `backbone_file`.
         weights: None for random weights, which touches no network; `pretrained` for the library's
-            own set, which may download; or a `.safetensors` or state-dict file, and for the
+            own set, which may download; a folder that `offramp finetune` wrote, which also says
+            num_outputs, options and top; or a `.safetensors` or state-dict file, and for the
             paper's image backbones Keras's `.h5`.
         num_outputs: Ends the backbone in that many outputs instead of its own classes; for the
             paper's, in the paper's top.
@@ -65,6 +69,8 @@ def build(
             timm. `torchvision:inception_v3` and `googlenet` rescale their input as their
             pretrained sets need it where they are given any weights;
             `{"transform_input": False}` is for a file that was trained without.
+        top: Dense layers with `num_outputs` in place of the last layer, whose weights in a file
+            are not needed then.
         seed: Of the random weights.
 
     Raises:
@@ -79,14 +85,20 @@ def build(
         weights == PRETRAINED,
         options or {},
         backbone_file,
+        top,
     )
+    found = Finetuned.at(request.weights)
+    if found is not None:
+        return _build_finetuned(entry, request, found)
     _check(entry, request)
     model = _make(entry, request, seed)
+    new = () if top is None else (f"{top_place(model)}.",)
     if entry.shipped is not None:
         with as_file(files("offramp") / "data" / "backbone" / entry.shipped) as path:
-            load_weights(model, read_weights(path), str(path))
+            load_weights(model, read_weights(path), str(path), new)
     elif request.weights is not None and not request.download:
-        load_weights(model, _state(entry, model, request.weights), request.weights, entry.unused)
+        state = _state(entry, model, request.weights)
+        load_weights(model, state, request.weights, (*entry.unused, *new))
     return model
 
 
@@ -97,6 +109,7 @@ def architecture(
     num_outputs: int | None = None,
     backbone_file: str | None = None,
     options: Mapping[str, Any] | None = None,
+    top: Top | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """A backbone in evaluation mode with random weights, ready for those named by `weights`.
@@ -107,7 +120,7 @@ def architecture(
     Raises:
         PlanError: No such backbone.
     """
-    request = BuildRequest(num_outputs, weights, False, options or {}, backbone_file)
+    request = BuildRequest(num_outputs, weights, False, options or {}, backbone_file, top)
     return _make(describe(name), request, seed)
 
 
@@ -125,6 +138,14 @@ def describe(name: str) -> Backbone:
     raise _unknown(name)
 
 
+def settled_options(
+    name: str, weights: str | None, options: Mapping[str, Any]
+) -> dict[str, bool | int | float | str]:
+    """The options of a backbone with those that depend on its weights, which can be stored."""
+    request = BuildRequest(weights=weights, options=options)
+    return {**describe(name).settled(request), **options}
+
+
 def check_name(name: str) -> None:
     """Refuse a name that `build` does not know; nothing is built.
 
@@ -132,6 +153,13 @@ def check_name(name: str) -> None:
         PlanError: No such backbone, with the nearest names.
     """
     describe(name)
+
+
+def _build_finetuned(entry: Backbone, request: BuildRequest, found: Finetuned) -> nn.Module:
+    _check_file(entry.name, request.backbone_file)
+    model = _make(entry, found.request(entry.name, request), seed=0)
+    load_weights(model, found.tensors(), str(found.folder))
+    return model
 
 
 def _make(entry: Backbone, request: BuildRequest, seed: int) -> nn.Module:
@@ -153,6 +181,8 @@ def _make(entry: Backbone, request: BuildRequest, seed: int) -> nn.Module:
                 f"{entry.name} cannot be built with options {dict(request.options)}: {error}. "
                 "Options are arguments of the library's constructor."
             ) from error
+        if request.top is not None and request.num_outputs is not None:
+            put_top(made, request.top, request.num_outputs)
     return made.eval()
 
 
@@ -169,7 +199,21 @@ def _state(entry: Backbone, model: nn.Module, weights: str) -> Mapping[str, Tens
 
 
 def _check(entry: Backbone, request: BuildRequest) -> None:
-    name, file = entry.name, request.backbone_file
+    name, asked = entry.name, request.num_outputs
+    _check_file(name, request.backbone_file)
+    if request.top is not None and asked is None:
+        raise PlanError(f"a new top of {name} needs num_outputs, the number of its outputs.")
+    chosen = request.weights is not None or request.options
+    own = request.top is None and asked not in (None, entry.num_outputs)
+    if entry.fixed and (chosen or own):
+        hint = f" {request.weights} is not a folder that `offramp finetune` has finished."
+        raise PlanError(entry.fixed + (hint if request.weights is not None else ""))
+    if request.download and not entry.pretrained:
+        advice = entry.published or "Give a weights file, or none."
+        raise PlanError(f"{name} has no pretrained weights that offramp can download. {advice}")
+
+
+def _check_file(name: str, file: str | None) -> None:
     if name == PYTHON and file is None:
         raise PlanError(
             "the backbone is `python`, and nothing says which function returns it. Give --backbone "
@@ -180,12 +224,6 @@ def _check(entry: Backbone, request: BuildRequest) -> None:
             f"--backbone {file} gives the backbone, and so does the name {name!r}. Leave out "
             "--backbone, or write `backbone: {name: python}`."
         )
-    chosen = request.weights is not None or request.options
-    if entry.fixed and (chosen or request.num_outputs not in (None, entry.num_outputs)):
-        raise PlanError(entry.fixed)
-    if request.download and not entry.pretrained:
-        advice = entry.published or "Give a weights file, or none."
-        raise PlanError(f"{name} has no pretrained weights that offramp can download. {advice}")
 
 
 def _unknown(name: str) -> PlanError:

@@ -42,6 +42,7 @@ def options(
 _VERBS: tuple[Callable[..., None], ...] = (
     training.demo,
     training.cuts,
+    training.finetune,
     training.train,
     training.evaluate,
     training.runs,
@@ -56,6 +57,10 @@ _EXAMPLES = {
     "cuts": (
         "offramp cuts torchvision:resnet18 --suggest 3",
         "offramp cuts --backbone mine.py:network --input 1x28x28",
+    ),
+    "finetune": (
+        "offramp finetune finetune.yaml --out runs/backbone --device cuda",
+        "offramp finetune finetune.yaml --set train.lr=3e-5 --set trains=batch_norm",
     ),
     "train": (
         "offramp train plan.yaml --device cuda",

@@ -1,4 +1,4 @@
-"""Verbs around training: demo, cuts, train, evaluate, runs."""
+"""Verbs around training: demo, cuts, finetune, train, evaluate, runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +116,49 @@ def cuts(
 
     inputs = size or ["3x224x224"]
     show(survey_backbone(backbone, backbone_file, inputs, suggest, leaf or ()), as_json)
+
+
+@stopping(RESUMES)
+def finetune(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="A YAML file that says what to finetune.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Backbone folder; an interrupted finetuning in it is resumed.",
+            show_default="runs/NAME-OF-THE-PLAN",
+        ),
+    ] = None,
+    settings: Settings = None,
+    backbone_file: BackboneFile = None,
+    data_file: DataFile = None,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a whole backbone for new data; `train` then adds exits to it."""
+    from offramp.run.finetune_plan import load_finetune_plan
+
+    loaded = load_finetune_plan(plan, settings or ())
+    from offramp.run import finetuning  # after the plan, so that a mistake is reported at once
+
+    keep_freed_memory()
+    with progress_bars() as progress:
+        result = finetuning.finetune(
+            loaded,
+            out or Path("runs") / plan.stem,
+            backbone_file=backbone_file,
+            data_file=data_file,
+            data_root=data_root,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+    show(result, as_json)
+    note(result.work_done)
 
 
 @stopping(RESUMES)

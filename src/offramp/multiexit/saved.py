@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from offramp.arguments import as_items, check_kind
 from offramp.backbones.staged import Cut, StagedBackbone, cut
+from offramp.backbones.top import Top
 from offramp.backbones.weights import load_weights
 from offramp.backbones.zoo import architecture
 from offramp.branches import branch_kinds, read_spec
@@ -226,11 +227,13 @@ def _zoo_backbone(
             f"the backbone of {folder} was given by API or flag, so its code is not stored. Pass "
             f"it: MultiExit.load(run, backbone=your_model), or --backbone path/to/{flag}."
         )
+    top = description.get("top")
     module = architecture(
         description["name"],
         weights=description.get("weights"),
         num_outputs=description["num_outputs"],
         options=description.get("options"),
+        top=top and Top.model_validate(top),
     )
     weights = _under(tensors, "backbone.")
     load_weights(module.to(_precision(weights)), weights, str(folder / WEIGHTS))

@@ -1,17 +1,24 @@
 """RunData: the data of a run, loaded once, when it is first needed."""
 
+import json
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Generic
 
 from offramp.data import PythonData, Splits
 from offramp.data.location import located, paths_of
 from offramp.data.python_file import splits_from
 from offramp.errors import DataError, PlanError
-from offramp.run.plan import Plan
+from offramp.progress import Progress
+from offramp.run.plan import AnyPlan
+from offramp.storage.atomic import make_folder, write_bytes
+
+CHECKED = "checked.json"
+"""File in the work folder with the keys of data that was checked in full."""
 
 
-class RunData:
+class RunData(Generic[AnyPlan]):
     """The data of a run, given or named by its plan.
 
     Attributes:
@@ -20,7 +27,7 @@ class RunData:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: AnyPlan,
         splits: Splits | None = None,
         data_file: str | None = None,
         data_root: str | Path | None = None,
@@ -60,3 +67,22 @@ class RunData:
                     "--data-root (in Python: data_root=)."
                 )
         return self.plan.data.load(check=False)
+
+
+def data_keys(splits: Splits) -> dict[str, str]:
+    """Hashes that identify samples, labels and preprocessing of each split."""
+    return {name: images.content_key for name, images in splits.named().items()}
+
+
+def check_files(splits: Splits, work: Path, progress: Progress) -> None:
+    """Find all damaged files before training starts; a resumed run does not check again.
+
+    Raises:
+        DataError: Files cannot be read or have changed since they were loaded; it names some.
+    """
+    keys = json.dumps(data_keys(splits)).encode()
+    known = work / CHECKED
+    if known.exists() and known.read_bytes() == keys:
+        return
+    splits.check(progress)
+    write_bytes(make_folder(work) / CHECKED, keys)

@@ -6,23 +6,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from offramp.backbones.finetuned import weights_digest
 from offramp.backbones.staged import StagedBackbone
 from offramp.data import Splits
 from offramp.errors import DataError, OfframpWarning, PlanError
 from offramp.multiexit.trial import Failed, Trial
-from offramp.run.data import RunData
+from offramp.run.data import RunData, data_keys
 from offramp.run.names import EXTENSION, PLAN, WORK
 from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult
-from offramp.run.stored import RUN_NAMES, data_keys, load_result
-from offramp.storage.atomic import sha256_of, write_bytes
+from offramp.run.stored import RUN_NAMES, load_result
+from offramp.storage.atomic import write_bytes
 from offramp.storage.folder import check_free, is_stored
 from offramp.training.learner import OUT_OF_MEMORY
 
 NOTHING_TRAINED = "nothing was trained: the run of this plan is already finished"
 
 
-def earlier_run(folder: Path, data: RunData, backbone_file: str | None) -> RunResult | None:
+def earlier_run(folder: Path, data: RunData[Plan], backbone_file: str | None) -> RunResult | None:
     """The finished run in a folder that a plan repeats or extends; None if there is none.
 
     Args:
@@ -62,10 +63,10 @@ def _check_same_weights(earlier: RunResult) -> None:
     """Refuse a finished run whose weights file has changed; the run has its own copy."""
     facts = earlier.model.info.backbone or {}
     known, path = facts.get("weights_sha256"), Path(str(facts.get("weights")))
-    if known is not None and path.is_file() and sha256_of(path) != known:
+    if known is not None and path.exists() and weights_digest(str(path)) != known:
         raise DataError(
-            f"{earlier.folder} holds a finished run, but the weights file {path} of its plan has "
-            "changed since. Choose another --out to train on the new weights, or restore the file."
+            f"{earlier.folder} holds a finished run, but the weights {path} of its plan have "
+            "changed since. Choose another --out to train on the new weights, or restore them."
         )
 
 

@@ -3,6 +3,8 @@
 PLAN = "plan.yaml"
 METRICS = "metrics.json"
 ENVIRONMENT = "environment.json"
+HISTORY = "history.json"
+"""Epochs of a finetuned backbone."""
 POLICY = "policy.json"
 WORK = "work"
 """Folder of the cache and of the training state; may be deleted once the run is done."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from offramp.arguments import as_items, as_path
+from offramp.backbones.top import Top
 from offramp.backbones.zoo import check_name
 from offramp.branches import ShippedBranch
 from offramp.data import DataSpec
@@ -25,16 +26,20 @@ class BackbonePlan(Spec):
     Attributes:
         name: `offramp:demo`, `torchvision:NAME`, `timm:NAME`, `paper:NAME`, or `python` for
             the function that the flag `--backbone file.py:function` names.
-        weights: None for random weights, `pretrained` for the library's own set, or a file
-            (`.safetensors`, or a state dict that torch saved).
-        num_outputs: Number of outputs of a new last layer; None keeps the last layer.
+        weights: None for random weights, `pretrained` for the library's own set, a folder that
+            `offramp finetune` wrote, or a file (`.safetensors`, or a state dict that torch saved).
+        num_outputs: Number of outputs of a new last layer; None keeps the last layer, or what a
+            finetuned folder says.
         options: Further arguments of the library's constructor, such as `in_chans: 1` for timm.
+        top: Dense layers with `num_outputs` in place of the last layer; None keeps it, or what a
+            finetuned folder says.
     """
 
     name: str
     weights: str | None = None
     num_outputs: PositiveInt | None = None
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    top: Top | None = None
 
     @field_validator("name")
     @classmethod
@@ -84,19 +89,46 @@ class EvaluatePlan(Spec):
         return sizes
 
 
-class Plan(Spec):
-    """One training run: backbone, cuts, data, branches, training, evaluation.
+class DataPlan(Spec):
+    """What every plan has: a backbone, and data for a task.
 
     Attributes:
         task: `classification`, or `regression` for a backbone that gives values.
-        leaves: Classes of modules that cannot be traced and are kept whole.
-        branches: For each cut (a place in the backbone, a key of `cuts`, or a cut that the backbone
-            names itself, such as `paper:1`), the branches to try.
     """
 
     task: Task = "classification"
     backbone: BackbonePlan
     data: Annotated[DataSpec, Field(discriminator="kind")]
+
+    def differences(self, other: "DataPlan") -> list[str]:
+        """Dotted keys of the settings in which another plan differs.
+
+        The paths of the data are left out: data that has moved is the same data.
+        """
+        return _differences(self.without_paths(), other.without_paths())
+
+    def without_paths(self, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
+        """The settings without the paths of the data."""
+        data = self.data.model_dump(mode=mode, exclude={*paths_of(self.data)})
+        return {**self.model_dump(mode=mode), "data": data}
+
+    def to_yaml(self) -> str:
+        """The whole plan, defaults included; reading it gives an equal plan."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+AnyPlan = TypeVar("AnyPlan", bound=DataPlan)
+
+
+class Plan(DataPlan):
+    """One training run: backbone, cuts, data, branches, training, evaluation.
+
+    Attributes:
+        leaves: Classes of modules that cannot be traced and are kept whole.
+        branches: For each cut (a place in the backbone, a key of `cuts`, or a cut that the backbone
+            names itself, such as `paper:1`), the branches to try.
+    """
+
     cuts: dict[str, CutPlan] = Field(default_factory=dict)
     leaves: tuple[str, ...] = ()
     branches: dict[str, tuple[ShippedBranch, ...]]
@@ -112,16 +144,6 @@ class Plan(Spec):
         if empty or not branches:
             raise ValueError(f"give at least one branch for each cut; none for {empty or 'any'}")
         return branches
-
-    def differences(self, other: "Plan") -> list[str]:
-        """Dotted keys of the settings in which another plan differs.
-
-        The paths of the data are left out: data that has moved is the same data.
-        """
-        return _differences(self._without_paths(), other._without_paths())
-
-    def _without_paths(self) -> dict[str, Any]:
-        return {**self.model_dump(), "data": self.data.model_dump(exclude={*paths_of(self.data)})}
 
     def conflicts(self, bigger: "Plan") -> list[str]:
         """Dotted keys in which a larger plan does not contain this one; none if it extends it.
@@ -144,10 +166,6 @@ class Plan(Spec):
             "train": train.model_copy(update=common),
         }
         return self.differences(bigger.model_copy(update=shared))
-
-    def to_yaml(self) -> str:
-        """The whole plan, defaults included; `load_plan` reads it back to an equal plan."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def _differences(one: object, other: object, at: str = "") -> list[str]:
@@ -172,17 +190,26 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         PlanError: Lists every mistake found, each with its key.
     """
+    return load_kind(Plan, path, overrides)
+
+
+def load_kind(kind: type[AnyPlan], path: str | Path, overrides: Sequence[str] = ()) -> AnyPlan:
+    """Read a YAML plan of a kind; other arguments and errors as in `load_plan`."""
     path = as_path(path, "path")
     overrides = as_items(overrides, "overrides", "Give a list, such as ['train.lr=3e-4'].")
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise PlanError(f"the plan {path} cannot be read: {error}. Name a YAML file.") from error
-    return read_plan(raw, path, overrides)
+    return checked_plan(_content(raw, path, overrides), path, kind)
 
 
 def read_plan(raw: bytes, path: Path, overrides: Sequence[str] = ()) -> Plan:
     """The plan in the bytes of a file; other arguments and errors as in `load_plan`."""
+    return checked_plan(_content(raw, path, overrides), path, Plan)
+
+
+def _content(raw: bytes, path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         content = yaml.load(decode_text(raw), _UniqueKeys)  # noqa: S506 a SafeLoader
     except UnicodeDecodeError as error:
@@ -190,22 +217,22 @@ def read_plan(raw: bytes, path: Path, overrides: Sequence[str] = ()) -> Plan:
     except yaml.YAMLError as error:
         raise PlanError(f"the plan {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise PlanError(f"the plan {path} is not a mapping with backbone, data and branches.")
+        raise PlanError(f"the plan {path} is not a mapping with backbone, data and so on.")
     for override in overrides:
         _override(content, override)
-    return checked_plan(content, path)
+    return content
 
 
-def checked_plan(content: Mapping[str, Any], path: Path) -> Plan:
+def checked_plan(content: Mapping[str, Any], path: Path, kind: type[AnyPlan]) -> AnyPlan:
     """The plan that a mapping describes; `path` is its name in errors.
 
     Raises:
         PlanError: Lists every mistake found, each with its key.
     """
     try:
-        return Plan.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        faults = mistakes(error, Plan, "plan")
+        faults = mistakes(error, kind, "plan")
         raise PlanError(listed(f"the plan {path} has", faults)) from error
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from offramp.backbones.finetuned import Finetuned, weights_digest
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.zoo import build, describe
 from offramp.compute import seeded
@@ -18,7 +19,7 @@ from offramp.errors import CutError, DataError, OfframpError, PlanError
 from offramp.multiexit.trial import ModelInfo
 from offramp.python_function import short_name
 from offramp.run.data import RunData
-from offramp.run.plan import Plan
+from offramp.run.plan import BackbonePlan, Plan
 from offramp.run.rivals import check_rivals
 from offramp.storage.atomic import sha256_of
 from offramp.task import check_output_shape, num_answers, training_labels
@@ -42,13 +43,14 @@ class Prepared:
 T = TypeVar("T")
 
 
-class _Mistakes:
+class Mistakes:
     """Collects the errors of steps that do not depend on each other."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, OfframpError]] = []
 
     def attempt(self, where: str, step: Callable[[], T]) -> T | None:
+        """The result of a step, or None if it failed, which is kept."""
         try:
             return step()
         except OfframpError as error:
@@ -56,6 +58,11 @@ class _Mistakes:
             return None
 
     def raise_if_any(self) -> None:
+        """Raise a single error as it is, and several as one.
+
+        Raises:
+            OfframpError: A step failed.
+        """
         if len(self.found) == 1:
             raise self.found[0][1]
         if self.found:
@@ -64,7 +71,7 @@ class _Mistakes:
 
 
 def prepare_run(
-    plan: Plan, backbone_file: str | None = None, data: RunData | None = None
+    plan: Plan, backbone_file: str | None = None, data: RunData[Plan] | None = None
 ) -> Prepared:
     """Build, load and cut what a plan names.
 
@@ -76,7 +83,7 @@ def prepare_run(
     Raises:
         OfframpError: A single mistake is raised as it is, several as one PlanError.
     """
-    mistakes = _Mistakes()
+    mistakes = Mistakes()
     module = mistakes.attempt("backbone", lambda: build_backbone(plan, backbone_file))
     source = data or RunData(plan)
     splits = mistakes.attempt("data", lambda: source.splits)
@@ -95,7 +102,9 @@ def prepare_run(
     mistakes.raise_if_any()
     if backbone is None or splits is None:
         raise PlanError("the plan gave neither a backbone nor an error; report this as a bug")
-    info = ModelInfo(backbone_facts(plan, backbone_file), splits.inputs, splits.target_names)
+    info = ModelInfo(
+        backbone_facts(plan.backbone, backbone_file), splits.inputs, splits.target_names
+    )
     return Prepared(backbone, splits, info)
 
 
@@ -111,7 +120,7 @@ def _sample(plan: Plan, splits: Splits | None) -> tuple[torch.Tensor, ...] | Non
 
 
 def _check_targets(
-    plan: Plan, backbone: StagedBackbone, splits: Splits, mistakes: _Mistakes
+    plan: Plan, backbone: StagedBackbone, splits: Splits, mistakes: Mistakes
 ) -> None:
     """Check labels against task and outputs before anything is computed."""
     if plan.task != splits.task:
@@ -155,17 +164,22 @@ def build_backbone(plan: Plan, backbone_file: str | None) -> nn.Module:
         num_outputs=wanted.num_outputs,
         backbone_file=backbone_file,
         options=wanted.options,
+        top=wanted.top,
     )
 
 
-def backbone_facts(plan: Plan, backbone_file: str | None) -> dict[str, Any]:
-    """Origin of the backbone, as the manifest stores it."""
-    facts: dict[str, Any] = {**plan.backbone.model_dump(), "weights_sha256": None}
+def backbone_facts(wanted: BackbonePlan, backbone_file: str | None) -> dict[str, Any]:
+    """Origin of the backbone, as the manifest stores it: enough to build it without its weights."""
+    facts: dict[str, Any] = {
+        **wanted.model_dump(),
+        "weights_sha256": weights_digest(wanted.weights),
+    }
+    if found := Finetuned.at(wanted.weights):
+        top = None if found.top is None else found.top.model_dump()
+        facts |= {"num_outputs": found.num_outputs, "options": {**found.options}, "top": top}
     if backbone_file is not None:
         facts["function"] = short_name(backbone_file)
         facts["file_sha256"] = sha256_of(Path(backbone_file.rpartition(":")[0]))
-    if plan.backbone.weights not in (None, "pretrained"):
-        facts["weights_sha256"] = sha256_of(Path(str(plan.backbone.weights)))
     return facts
 
 
@@ -176,7 +190,7 @@ def _places(plan: Plan) -> dict[str, str | Cut]:
 
 
 def _cut_all(
-    plan: Plan, module: nn.Module, sample: tuple[torch.Tensor, ...], mistakes: _Mistakes
+    plan: Plan, module: nn.Module, sample: tuple[torch.Tensor, ...], mistakes: Mistakes
 ) -> StagedBackbone | None:
     """Cut at every place. If that fails, report the wrong places and cut at the others."""
     places = _places(plan)
@@ -218,7 +232,7 @@ def _wrong_channels(module: nn.Module, sample: tuple[torch.Tensor, ...]) -> Plan
     )
 
 
-def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: _Mistakes) -> None:
+def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: Mistakes) -> None:
     for name in backbone.cuts:
         features = backbone.features(name)
         for spec in plan.branches[name]:

@@ -1,6 +1,5 @@
 """The steps from a plan to a run folder. After any stop, the same call resumes."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from offramp.errors import OfframpError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
-from offramp.run.data import RunData
+from offramp.run.data import CHECKED, RunData, check_files, data_keys
 from offramp.run.extension import (
     NOTHING_TRAINED,
     check_same_data,
@@ -33,17 +32,10 @@ from offramp.run.names import PLAN, POLICY, WORK
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
 from offramp.run.results import RunResult
-from offramp.run.stored import (
-    data_keys,
-    load_run,
-    write_result,
-)
+from offramp.run.stored import load_run, write_result
 from offramp.storage.atomic import make_folder, write_bytes
 from offramp.training import fit_branches
 from offramp.training.checks import check_device
-
-CHECKED = "checked.json"
-"""File in the work folder with the keys of data that was checked in full."""
 
 
 def train(
@@ -100,7 +92,7 @@ def train(
         _keep_plan(folder, earlier.plan)
     prepared = prepare_run(plan, backbone_file, data)
     known = () if earlier is None else kept_trials(earlier, plan, prepared.backbone)
-    _check_files(prepared.splits, folder / WORK, progress)
+    check_files(prepared.splits, folder / WORK, progress)
     started, had_policy = clock(), (folder / POLICY).exists()
     claim = _claim(folder, plan) if earlier is None else extending(folder / WORK, plan)
     with torch_switches(threads=threads), claim:
@@ -183,16 +175,6 @@ def _keep_plan(folder: Path, plan: Plan) -> None:
     path = folder / PLAN
     if not path.exists() or load_plan(path) != plan:
         write_bytes(path, plan.to_yaml().encode())
-
-
-def _check_files(splits: Splits, work: Path, progress: Progress) -> None:
-    """Find all damaged files before training starts; a resumed run does not check again."""
-    keys = json.dumps(data_keys(splits)).encode()
-    known = work / CHECKED
-    if known.exists() and known.read_bytes() == keys:
-        return
-    splits.check(progress)
-    write_bytes(make_folder(work) / CHECKED, keys)
 
 
 def _evaluate(

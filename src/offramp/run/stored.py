@@ -14,6 +14,7 @@ from offramp.multiexit.model import MultiExit
 from offramp.multiexit.saved import WEIGHTS, describe_model, write_weights
 from offramp.outputs import ExitOutputs
 from offramp.report import write_report
+from offramp.run.data import data_keys
 from offramp.run.measure import ANSWERED, Measured
 from offramp.run.names import ENVIRONMENT, METRICS, PLAN, POLICY
 from offramp.run.plan import Plan, load_plan
@@ -144,11 +145,6 @@ def load_run(folder: Path, backbone_file: str | None = None) -> StoredRun:
 def outputs_of(split: str) -> str:
     """File of the outputs of a split, in a run folder."""
     return f"outputs/{split}.npz"
-
-
-def data_keys(splits: Splits) -> dict[str, str]:
-    """Hashes that identify samples, labels and preprocessing of each split."""
-    return {name: images.content_key for name, images in splits.named().items()}
 
 
 def _stored_rivals(stored: Contents) -> list[Rival]:

@@ -23,7 +23,7 @@ def plan_and_model(stored: Contents, backbone_file: str | None) -> tuple[Plan, M
             "it with MultiExit.load, or name a folder that `offramp train` wrote."
         )
     try:
-        plan = checked_plan(stored.manifest["plan"], stored.folder / PLAN)
+        plan = checked_plan(stored.manifest["plan"], stored.folder / PLAN, Plan)
     except PlanError as error:
         raise BundleError(
             f"another version of offramp made the run in {stored.folder}: {error}\nUse that "

@@ -67,6 +67,23 @@ RUN = FolderKind(
 )
 """What `offramp train` and `MultiExit.save` write."""
 
+BACKBONE = FolderKind(
+    name="backbone",
+    schema=1,
+    missing=(
+        "A backbone folder is what `offramp finetune` wrote. If finetuning was stopped, repeat the "
+        "same `offramp finetune` and it resumes."
+    ),
+    remedies=(
+        (
+            "*",
+            "Restore it from a copy. If there is none, delete everything that offramp wrote here, "
+            "and repeat the same `offramp finetune`.",
+        ),
+    ),
+)
+"""What `offramp finetune` writes."""
+
 
 def sealed(kind: FolderKind, content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
     """A manifest as bytes, with its own digest in it.

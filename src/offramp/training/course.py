@@ -13,6 +13,8 @@ from offramp.multiexit.trial import Epoch
 from offramp.training.settings import Schedule
 
 Tensors = dict[str, Tensor]
+LOST_DEVICE: Any = getattr(torch, "AcceleratorError", ())
+"""After this error nothing on the device works any more."""
 _FULL = ("DefaultCPUAllocator", "out of memory")
 """Texts of torch's plain RuntimeErrors if a CPU or mps device runs out of memory."""
 

@@ -13,14 +13,12 @@ from offramp.branches.dropout import own_dropout, plain_dropout
 from offramp.branches.kinds import predicts_error
 from offramp.compute import random_stream
 from offramp.multiexit.trial import Failed, Trial, trial_label
-from offramp.training.course import Course, is_out_of_memory
+from offramp.training.course import LOST_DEVICE, Course, is_out_of_memory
 from offramp.training.objective import Objective
 from offramp.training.settings import TrainSettings
 
 OUT_OF_MEMORY = "out of memory"
 """Start of the reason of a failure for lack of memory."""
-_LOST_DEVICE: Any = getattr(torch, "AcceleratorError", ())
-"""After this error nothing on the device works any more, so it is not a failure of one branch."""
 _log = logging.getLogger(__name__)
 
 
@@ -115,7 +113,7 @@ class Learner(Course):
             return
         try:
             work(*args)
-        except _LOST_DEVICE:
+        except LOST_DEVICE:
             raise
         except Exception as error:  # the branch's own code may raise anything
             text = (str(error).splitlines() or [""])[0]

@@ -144,7 +144,7 @@ def _run_epoch(learners: Sequence[Learner], setup: Setup, epoch: int) -> None:
     first = (epoch - 1) * -(-total // size)
     done = (epoch - 1) * total
     setup.report(learners, what, done)
-    read = setup.workers.stream(lambda rows: setup.train.read(rows, epoch), _slices(order, size))
+    read = setup.workers.stream(lambda rows: setup.train.read(rows, epoch), slices(order, size))
     for step, (taps, targets) in enumerate(read, first):
         setup.workers.each(partial(_learn, taps=taps, targets=targets, step=step), learners)
         done += len(targets)
@@ -154,7 +154,7 @@ def _run_epoch(learners: Sequence[Learner], setup: Setup, epoch: int) -> None:
 def _judge(learners: Sequence[Learner], setup: Setup, epoch: int) -> None:
     order = np.arange(len(setup.validation))
     read = setup.workers.stream(
-        lambda rows: setup.validation.read(rows, epoch), _slices(order, JUDGE_BATCH_SIZE)
+        lambda rows: setup.validation.read(rows, epoch), slices(order, JUDGE_BATCH_SIZE)
     )
     for taps, targets in read:
         setup.report.check()
@@ -169,7 +169,8 @@ def _judge_one(learner: Learner, taps: Taps, targets: Tensor) -> None:
     learner.judge(taps[learner.cut], targets)
 
 
-def _slices(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+def slices(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """The order in pieces of one size; the last may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 

@@ -166,6 +166,28 @@ class TrainSettings(Schedule):
         return self.at(rate).model_dump(mode="json", exclude=_NOT_OF_A_TRIAL, exclude_defaults=True)
 
 
+class FinetuneSettings(Schedule):
+    """How a whole network is trained; the defaults are those of the paper (section 4.2).
+
+    Attributes:
+        optimiser: `adam`, or `adamw`, whose weight decay does not pass through the moments.
+        lr: Initial learning rate.
+        weight_decay: Weight decay of the optimiser.
+        lr_decay: Factor for the learning rate after every epoch, such as 0.99. All epochs are
+            trained then: neither a plateau nor early stopping counts. None waits for plateaus.
+        seed: Of a new last layer or top, and of dropout.
+        deterministic: Refuse operators that give different bits on each call. A few, such as
+            adaptive pooling to more than one cell, have no other kind on an accelerator.
+    """
+
+    optimiser: Literal["adam", "adamw"] = "adam"
+    lr: Rate = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    lr_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: NonNegativeInt = 0
+    deterministic: bool = True
+
+
 class TrainOptions(TypedDict, total=False):
     """The settings that `fit_branches` takes by keyword; TrainSettings has the defaults."""
 

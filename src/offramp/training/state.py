@@ -81,8 +81,13 @@ def state_path(root: Path, name: TrialName, given: Mapping[str, Any]) -> Path:
 
     A different plan, data set or backbone gives a different name.
     """
-    content = json.dumps([given, name.stream], sort_keys=True)
-    return root / "state" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
+    return path_for(root, [given, name.stream])
+
+
+def path_for(root: Path, content: Any) -> Path:
+    """Path of a state file, named by a digest of plain values that decide the result."""
+    text = json.dumps(content, sort_keys=True)
+    return root / "state" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
 
 def curves_folder(root: Path, name: TrialName) -> Path:
@@ -140,7 +145,7 @@ def save_state(path: Path, learner: Resumable) -> None:
     """
     tensors, scalars = learner.state()
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    about = {"of": str(learner.name), "sha256": _digest(tensors, scalars), "scalars": scalars}
+    about = {"of": str(learner.name), "sha256": digest_of(tensors, scalars), "scalars": scalars}
     make_folder(path.parent)
     try:
         with replacing(path) as temporary:
@@ -174,14 +179,15 @@ def _read(path: Path) -> tuple[Tensors, str]:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise BundleError(f"the training state {path} cannot be read: {error}.") from error
     scalars: str = about["scalars"]
-    if about["sha256"] != _digest(tensors, scalars):
+    if about["sha256"] != digest_of(tensors, scalars):
         raise BundleError(f"the training state {path} is damaged: its SHA-256 differs.")
     return tensors, scalars
 
 
-def _digest(tensors: Tensors, scalars: str) -> str:
+def digest_of(tensors: Mapping[str, Tensor], scalars: str = "") -> str:
+    """SHA-256 over text and tensors, which are on the CPU."""
     digest = hashlib.sha256(scalars.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 import torchvision
 from torch import nn
 
-from offramp.backbones.paper.top import paper_top
+from offramp.backbones.top import dense_top
 
 _EPSILON = 1.001e-5
 NUM_FEATURES = 1920
@@ -24,5 +24,5 @@ def keras_densenet201(num_outputs: int | None = None, *, pretrained: bool = Fals
         if isinstance(module, nn.BatchNorm2d):
             module.eps = _EPSILON
     if num_outputs is not None:
-        model.classifier = paper_top(NUM_FEATURES, num_outputs)
+        model.classifier = dense_top(NUM_FEATURES, num_outputs)
     return model

@@ -13,7 +13,7 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
-from offramp.backbones.paper.top import paper_top
+from offramp.backbones.top import dense_top
 
 _EPSILON = 1e-3
 NUM_FEATURES = 2048
@@ -41,7 +41,7 @@ def keras_inceptionv3(num_outputs: int | None = None) -> nn.Module:
             module.bn = UnscaledBatchNorm(module.bn.num_features)
     model.dropout = nn.Identity()
     if num_outputs is not None:
-        model.fc = paper_top(NUM_FEATURES, num_outputs)
+        model.fc = dense_top(NUM_FEATURES, num_outputs)
     return model
 
 

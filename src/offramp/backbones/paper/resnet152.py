@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from offramp.backbones.paper.top import paper_top
+from offramp.backbones.top import dense_top
 
 _BLOCKS = (3, 8, 36, 3)
 _EPSILON = 1.001e-5
@@ -60,7 +60,7 @@ class KerasResNet152(nn.Module):
         self.layer4 = _layer(1024, 512, _BLOCKS[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(2048, 1000) if num_outputs is None else paper_top(2048, num_outputs)
+        self.fc = nn.Linear(2048, 1000) if num_outputs is None else dense_top(2048, num_outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
