@@ -42,6 +42,7 @@ def test_nodes_are_named_as_torchvision_names_them(name: str) -> None:
 
 
 def test_a_module_that_fx_cannot_trace_is_named_with_its_line_and_the_cure() -> None:
+    torch.manual_seed(0)  # weights with which the sum has one sign for all samples
     with pytest.raises(CutError) as caught:
         cut(Outer(), ["first"], torch.zeros(1, 3, 6, 4))
     told = str(caught.value)
