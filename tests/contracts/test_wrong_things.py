@@ -195,8 +195,11 @@ def wrong() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", list(entries()))
-def test_wrong_things_end_in_one_clear_error(name: str) -> None:
+def test_wrong_things_end_in_one_clear_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = entries()[name]
+    monkeypatch.chdir(tmp_path)  # some wrong things are names of files to write
     raw = []
     for argument in entry.valid:
         for thing in wrong():
