@@ -1,6 +1,7 @@
 """Finetuning a tiny network on made pictures, and training exits on the folder that it leaves."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from offramp.errors import BundleError, DataError, OfframpError, PlanError, Shap
 from offramp.multiexit.model import MultiExit
 from offramp.run.finetune_plan import FinetunePlan
 from offramp.run.finetuning import FinetuneResult, finetune
+from offramp.run.listing import list_runs
 from offramp.run.plan import Plan
 from offramp.run.steps import evaluate, train
 from offramp.run.stored import load_result
@@ -120,6 +122,14 @@ def test_the_network_of_the_folder_answers_as_measured(result: FinetuneResult, p
     assert result.test == pytest.approx(right)
 
 
+def test_work_that_a_kill_left_in_a_finished_folder_is_removed(
+    result: FinetuneResult, place: Path
+) -> None:
+    (place / "backbone" / "work").mkdir()
+    assert run(place, place / "backbone").test == result.test
+    assert not (place / "backbone" / "work").exists()
+
+
 def test_a_finished_folder_is_read_and_not_trained_again(
     result: FinetuneResult, place: Path
 ) -> None:
@@ -150,11 +160,32 @@ def test_a_stopped_finetuning_resumes_to_the_same_weights(
     file = f"{place / 'mine.py'}:network"
     with pytest.raises(KeyboardInterrupt):
         finetune(plan, tmp_path / "a", splits=SPLITS, backbone_file=file, progress=stop)
-    assert (tmp_path / "a" / "work").exists()
+    [listed] = list_runs(tmp_path).runs
+    assert (listed.state, listed.step) == ("unfinished", "finetuning, 2 of 5 epochs done")
     again = run(place, tmp_path / "a")
     assert again.history == result.history
     one, other = (load_file(p / "model.safetensors") for p in (place / "backbone", tmp_path / "a"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_finished_folder_is_listed_with_its_accuracy(result: FinetuneResult, place: Path) -> None:
+    [listed] = [each for each in list_runs(place).runs if each.name == "backbone"]
+    assert (listed.state, listed.backbone, listed.branches) == ("backbone", "mine.py:network", None)
+    assert listed.best is not None
+    assert (listed.best.name, listed.best.value) == ("final", result.test)
+    assert "% at final" in str(list_runs(place))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.safetensors", "history.json"])
+def test_a_folder_that_lost_a_file_is_listed_as_damaged(
+    result: FinetuneResult, place: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(place / "backbone", tmp_path / "a")
+    (tmp_path / "a" / name).unlink()
+    (tmp_path / "a" / "work").mkdir()
+    [listed] = list_runs(tmp_path).runs
+    expected = "unfinished" if name == "manifest.json" else "damaged"
+    assert listed.state == expected
 
 
 def exits(place: Path, **backbone: Any) -> Plan:
@@ -198,6 +229,7 @@ def test_a_plan_that_contradicts_the_folder_is_refused(
         train(exits(place, **given), tmp_path / "run", splits=SPLITS, backbone_file=file)
 
 
+@pytest.mark.slow
 def test_a_shipped_network_is_finetuned_from_its_weights_and_stored_with_the_run(
     tmp_path: Path,
 ) -> None:
@@ -373,7 +405,35 @@ def test_folders_of_another_kind_are_no_weights_and_no_place(
         run(place, tmp_path / "a", backbone=backbone)
 
 
-def test_a_damaged_or_unfinished_folder_is_refused_as_weights(
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
+def test_a_changed_file_is_found_before_anything_is_trained(
+    result: FinetuneResult, place: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(place / "backbone", tmp_path / "a")
+    content = bytearray((tmp_path / "a" / name).read_bytes())
+    content[-9] ^= 1
+    (tmp_path / "a" / name).write_bytes(content)
+    with pytest.raises(BundleError, match="repeat the same `offramp finetune`"):
+        run(place, tmp_path / "b", backbone={"name": "python", "weights": str(tmp_path / "a")})
+    with pytest.raises(BundleError, match="repeat the same `offramp finetune`"):
+        run(place, tmp_path / "a")
+
+
+def test_a_finished_folder_notices_that_its_first_weights_have_changed(
+    result: FinetuneResult, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "backbone", tmp_path / "first")
+    backbone = {"name": "python", "weights": str(tmp_path / "first")}
+    run(place, tmp_path / "second", backbone=backbone)
+    assert "nothing was trained" in run(place, tmp_path / "second", backbone=backbone).work_done
+    shutil.rmtree(tmp_path / "first")
+    assert "nothing was trained" in run(place, tmp_path / "second", backbone=backbone).work_done
+    run(place, tmp_path / "first", train={**PLAN["train"], "epochs": 1})
+    with pytest.raises(DataError, match="but the first weights of its plan have changed"):
+        run(place, tmp_path / "second", backbone=backbone)
+
+
+def test_an_unfinished_or_missing_folder_is_refused_as_weights(
     result: FinetuneResult, place: Path, tmp_path: Path
 ) -> None:
     backbone = {"name": "python", "weights": str(tmp_path / "half")}

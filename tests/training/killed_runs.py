@@ -1,10 +1,11 @@
 """Kills training runs at seeded moments, starts them again, and prints how each one ended.
 
     python killed_runs.py FOLDER NUM_MOMENTS [JSON of settings for fit_branches]
+    python killed_runs.py FOLDER NUM_MOMENTS finetune
 
 Every run is a process of its own that dies by SIGKILL: while taps are computed, just before a
 rename (the temporary file is there, the final one not), within an epoch, just after a rename, or
-after a random time.
+after a random time. The second form finetunes a network instead of training branches.
 One JSON line comes out per run: which moment, whether it was killed, digest of the final weights.
 """
 
@@ -27,11 +28,24 @@ from torch.utils.tensorboard import SummaryWriter as SummaryWriter  # once here,
 
 from offramp.backbones.staged import cut
 from offramp.branches import ConvBranch, SLViT
+from offramp.data import Splits, as_samples
+from offramp.run.finetune_plan import FinetunePlan
+from offramp.run.finetuning import finetune
 from offramp.training import fit_branches
 
 FORK = multiprocessing.get_context("fork")
 SEED = 0
-SETTINGS = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+EVENTS = ("caching", "before rename", "training", "after rename", "time")
+FINETUNES = sys.argv[3:] == ["finetune"]
+SETTINGS = {} if FINETUNES or len(sys.argv) < 4 else json.loads(sys.argv[3])
+NETWORK = """
+from torch import nn
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 7, 3, padding=1), nn.BatchNorm2d(7), nn.ReLU(), nn.Flatten(), nn.Linear(672, 9)
+    )
+"""
 
 
 def train(out: Path, event: Callable[[str], None]) -> str:
@@ -64,6 +78,35 @@ def train(out: Path, event: Callable[[str], None]) -> str:
     return digest.hexdigest()
 
 
+def finetune_network(out: Path, event: Callable[[str], None]) -> str:
+    """A small finetuning; gives the digest of the folder's weights and history."""
+    torch.manual_seed(1)
+    images, labels = torch.randn(120, 3, 12, 8), torch.arange(120) % 4
+    parts = {
+        name: as_samples((images[rows], labels[rows]))
+        for name, rows in (("train", range(80)), ("validation", range(80, 100)))
+    }
+    splits = Splits.of({**parts, "test": parts["validation"]}, target_names=tuple("abcd"))
+    (out / "mine.py").write_text(NETWORK)
+    plan = FinetunePlan.model_validate(
+        {
+            "backbone": {"name": "python"},
+            "data": {"kind": "python"},
+            "top": {"hidden": 9},
+            "train": {"epochs": 4, "batch_size": 16, "lr": 3e-3},
+        }
+    )
+    finetune(
+        plan,
+        out / "backbone",
+        splits=splits,
+        backbone_file=f"{out / 'mine.py'}:network",
+        progress=lambda *_: event("training"),
+    )
+    files = [out / "backbone" / name for name in ("model.safetensors", "history.json")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def run(out: Path, event: Callable[[str], None]) -> None:
     """Train in this process, telling `event` about renames too, and leave the digest in a file."""
     rename = Path.replace
@@ -75,7 +118,7 @@ def run(out: Path, event: Callable[[str], None]) -> None:
         return final
 
     Path.replace = watched  # type: ignore[assignment, method-assign]
-    (out / "digest").write_text(train(out, event))
+    (out / "digest").write_text((finetune_network if FINETUNES else train)(out, event))
 
 
 def start(out: Path, event: Callable[[str], None]) -> BaseProcess:
@@ -131,9 +174,9 @@ def main(folder: Path, num_moments: int) -> None:
     whole, counts, seconds = uninterrupted(folder / "whole")
     print(json.dumps({"kind": "none", "digest": whole, "counts": counts}))  # noqa: T201
     draw = random.Random(SEED)  # noqa: S311 not for secrets
-    kinds = ["caching", "before rename", "training", "after rename", "time"]
+    kinds = [kind for kind in EVENTS if kind in counts or kind == "time"]
     for number in range(num_moments):
-        kind, share, out = kinds[number % 5], draw.random(), folder / str(number)
+        kind, share, out = kinds[number % len(kinds)], draw.random(), folder / str(number)
         was_killed = killed(out, kind, share, counts, seconds)
         start(out, lambda what: None).join()
         left = [str(path.relative_to(out)) for path in out.rglob("*.tmp*")]

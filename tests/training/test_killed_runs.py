@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 
-def outcomes(folder: Path, num_moments: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def outcomes(folder: Path, num_moments: int, what: str) -> list[dict[str, Any]]:
     script = Path(__file__).with_name("killed_runs.py")
-    command = [sys.executable, str(script), str(folder), str(num_moments), json.dumps(settings)]
+    command = [sys.executable, str(script), str(folder), str(num_moments), what]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def check(folder: Path, num_moments: int, **settings: Any) -> None:
-    whole, *runs = outcomes(folder, num_moments, settings)
+def check(folder: Path, num_moments: int, what: str = "{}") -> None:
+    whole, *runs = outcomes(folder, num_moments, what)
     assert len(runs) == num_moments
     assert all(run["digest"] == whole["digest"] for run in runs)
     assert all(run["killed"] for run in runs if run["kind"] != "time")
@@ -29,4 +29,9 @@ def test_a_run_killed_at_twenty_moments_ends_in_the_same_weights(tmp_path: Path)
 
 @pytest.mark.slow
 def test_so_does_a_fused_run(tmp_path: Path) -> None:
-    check(tmp_path, 10, how="fused")
+    check(tmp_path, 10, json.dumps({"how": "fused"}))
+
+
+@pytest.mark.slow
+def test_a_finetuning_killed_at_twenty_moments_ends_in_the_same_weights(tmp_path: Path) -> None:
+    check(tmp_path, 20, "finetune")

@@ -127,7 +127,9 @@ def finetune(
     plan = data.plan
     _check_same_plan(folder, plan)
     if is_stored(folder):
-        return _finished(folder, plan, data.splits)
+        result = _finished(folder, plan, data.splits)
+        shutil.rmtree(folder / WORK, ignore_errors=True)  # a kill may have left it
+        return result
     check_free(folder, NAMES)
     start = Start.of(plan, data, backbone_file)
     _write_plan(folder, plan)

@@ -13,8 +13,9 @@ import yaml
 from offramp.errors import BundleError, OfframpError
 from offramp.record import Record
 from offramp.run.names import EXTENSION, METRICS, PLAN, POLICY, WORK
-from offramp.storage.folder import Contents, is_stored, read_folder
-from offramp.storage.manifest import MANIFEST, RUN
+from offramp.spec import FINAL
+from offramp.storage.folder import READY, Contents, is_stored, read_folder
+from offramp.storage.manifest import BACKBONE, MANIFEST, RUN, FolderKind
 from offramp.table import Table, bytes_text
 from offramp.task import measure_of
 
@@ -39,7 +40,8 @@ class ListedRun(Record):
 
     Attributes:
         name: Path of its folder, relative to the listed one.
-        state: `finished`, `extending`, `unfinished`, `model` (of `MultiExit.save`) or `damaged`.
+        state: `finished`, `extending`, `unfinished`, `model` (of `MultiExit.save`), `backbone` (of
+            `offramp finetune`) or `damaged`.
         step: The step that an unfinished run or an extension has reached, or what is wrong with a
             damaged run.
         backbone: Its name in the plan, or the file and function given by a flag.
@@ -49,7 +51,7 @@ class ListedRun(Record):
         branches: Number of different branches over all cuts.
         trials: Number of branches times seeds and learning rates.
         failed: Number of trials that failed.
-        best: The best early exit of a finished run.
+        best: The best early exit of a finished run, or the answer of a finetuned backbone.
         policies: Promise of each policy of the run.
         changed: Time of the last change.
         num_bytes: Size on disk, with `work/`.
@@ -130,7 +132,7 @@ def _is_run(folder: Path) -> bool:
         if not is_stored(folder):
             return False
         kind = json.loads((folder / MANIFEST).read_bytes()).get("format", "")
-        return str(kind).startswith(f"offramp {RUN.name} ")
+        return str(kind).startswith((f"offramp {RUN.name} ", f"offramp {BACKBONE.name} "))
     except _ODD:
         return any((folder / name).is_file() for name in (METRICS, "model.safetensors"))
 
@@ -148,10 +150,10 @@ def _listed(folder: Path, name: str) -> ListedRun:
 
 
 def _finished(folder: Path) -> dict[str, Any]:
+    if _is_backbone(folder):
+        return _finetuned(folder)
     stored = read_folder(folder, RUN, [], [METRICS, POLICY])
-    for file in stored.manifest["files"]:
-        if file != PLAN and not (folder / file).exists():
-            raise BundleError(f"{file} is missing. {RUN.remedy(file)}")
+    _check_files(stored, RUN)
     manifest = stored.manifest
     facts = {
         "state": "model",
@@ -171,23 +173,55 @@ def _finished(folder: Path) -> dict[str, Any]:
     return facts
 
 
+def _is_backbone(folder: Path) -> bool:
+    found = [path for path in (folder / MANIFEST, folder / READY / MANIFEST) if path.exists()]
+    try:
+        kind = json.loads(found[0].read_bytes()).get("format", "")
+    except _ODD:
+        return False
+    return str(kind).startswith(f"offramp {BACKBONE.name} ")
+
+
+def _finetuned(folder: Path) -> dict[str, Any]:
+    stored = read_folder(folder, BACKBONE)
+    _check_files(stored, BACKBONE)
+    manifest, result = stored.manifest, stored.manifest["result"]
+    facts = {"state": "backbone", **_named(manifest["plan"])}
+    facts["backbone"] = manifest["backbone"].get("function", facts["backbone"])
+    facts["data"] = manifest["data_function"] or facts["data"]
+    facts["best"] = BestExit(FINAL, measure_of(result["task"]).name, result["test"])
+    return facts
+
+
+def _check_files(stored: Contents, kind: FolderKind) -> None:
+    for file in stored.manifest["files"]:
+        if file != PLAN and not (stored.folder / file).exists():
+            raise BundleError(f"{file} is missing. {kind.remedy(file)}")
+
+
 def _unfinished(folder: Path) -> dict[str, Any]:
     plan = _read_plan(folder / PLAN)
+    if "branches" not in plan:
+        return {"state": "unfinished", "step": _epochs(folder / WORK, plan), **_named(plan)}
     return {"state": "unfinished", "step": _step(folder / WORK, plan), **_planned(plan)}
 
 
 def _planned(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a run that its plan states."""
-    data = plan["data"]
-    root = Path(data["root"]).name if data.get("root") else ""
     branches = sum(map(len, plan["branches"].values()))
     return {
-        "backbone": plan["backbone"]["name"],
-        "data": f"{data['kind']} {root}".rstrip(),
+        **_named(plan),
         "cuts": len(plan["branches"]),
         "branches": branches,
         "trials": branches * _trials_each(plan),
     }
+
+
+def _named(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Backbone and data of any plan."""
+    data = plan["data"]
+    root = Path(data["root"]).name if data.get("root") else ""
+    return {"backbone": plan["backbone"]["name"], "data": f"{data['kind']} {root}".rstrip()}
 
 
 def _trials_each(plan: Mapping[str, Any]) -> int:
@@ -213,20 +247,33 @@ def _step(work: Path, plan: Mapping[str, Any]) -> str:
     return "evaluating" if done >= total else f"training, {done} of {total} branches done"
 
 
+def _epochs(work: Path, plan: Mapping[str, Any]) -> str:
+    """The epoch that a finetuning has reached, over all its stages."""
+    stages = [plan[stage] for stage in ("density", "train") if plan.get(stage)]
+    done = sum(len(found["history"]) for found in map(_scalars, (work / "state").glob("*.safe*")))
+    return f"finetuning, {done} of {sum(stage['epochs'] for stage in stages)} epochs done"
+
+
 def trained_branches(work: Path) -> int:
     """Number of branches in a work folder whose training has ended."""
     return sum(map(_is_trained, (work / "state").glob("*.safetensors")))
 
 
 def _is_trained(state: Path) -> bool:
+    scalars = _scalars(state)
+    return bool(scalars["plateau"]["stopped"] or scalars["failure"])
+
+
+def _scalars(state: Path) -> dict[str, Any]:
+    """What a training state says besides its tensors; that of a new one where it is damaged."""
     from safetensors import SafetensorError, safe_open  # here: only unfinished runs need it
 
     try:
         with safe_open(state, "numpy") as file:
-            scalars = json.loads(json.loads(file.metadata()["state"])["scalars"])
+            scalars: dict[str, Any] = json.loads(json.loads(file.metadata()["state"])["scalars"])
     except (*_ODD, SafetensorError):
-        return False
-    return bool(scalars["plateau"]["stopped"] or scalars["failure"])
+        return {"plateau": {"stopped": False}, "failure": None, "history": []}
+    return scalars
 
 
 def _best(stored: Contents) -> BestExit | None:
