@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from offramp.cli import app
+from offramp.run.finetune_plan import load_finetune_plan
 from offramp.run.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,16 @@ def test_a_shown_plan_loads(plan: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(plan)
     assert load_plan(path).branches
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [b for page in PAGES for b in blocks(page, "yaml") if b.startswith("# offramp finetune")],
+)
+def test_a_shown_finetune_plan_loads(plan: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan)
+    assert load_finetune_plan(path).train.epochs > 1
 
 
 @pytest.mark.parametrize("line", [c for c in commands() if c.startswith("make ")])

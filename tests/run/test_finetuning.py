@@ -325,6 +325,23 @@ def test_a_network_that_counts_is_trained_in_two_stages(place: Path, tmp_path: P
     build("paper:audiocsrnet", weights=tmp_path / "a")
 
 
+@pytest.mark.slow
+def test_disco_trains_density_maps_and_then_counts(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    from stand_ins.disco import write  # it needs soundfile
+
+    write(tmp_path / "disco", 4, seed=0, size=(56, 80))
+    options = {"height": 56, "width": 80}
+    data = {"kind": "disco", "root": tmp_path / "disco", "image_size": [56, 80]}
+    crowd = {**CROWD, "backbone": {"name": "paper:audiocsrnet", "options": options}, "data": data}
+    done = finetune(FinetunePlan.model_validate(crowd), tmp_path / "a")
+    assert [len(epochs) for epochs in done.history.values()] == [2, 1]
+    assert done.test >= 0
+    wrong = {**crowd, "data": {**data, "image_size": [64, 80]}}
+    with pytest.raises(OfframpError, match="cannot take samples of shape"):
+        finetune(FinetunePlan.model_validate(wrong), tmp_path / "b")
+
+
 @pytest.mark.parametrize(
     ("changes", "function", "kind", "text"),
     [

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from offramp.data.crowds.degradation import Degradation, DegradedImages
 from offramp.data.crowds.heads import density, read_map, resized
+from offramp.data.density import DensitySource
 from offramp.data.prepared import Files, PreparedSource, SoundFiles, joined_digests
 from offramp.errors import DataError, ShapeError
 from offramp.preprocess import ImagePreprocess, SpectrogramPreprocess
@@ -22,7 +23,7 @@ CELL = 8
 """Pixels of the input that a cell of a density map is high and wide, as AudioCSRNet's are."""
 
 
-class CrowdSource(PreparedSource):
+class CrowdSource(PreparedSource, DensitySource):
     """Pictures and their sounds, with counts as targets, and the density maps that they are from.
 
     Attributes:
