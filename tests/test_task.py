@@ -39,6 +39,29 @@ def test_a_difference_shows_its_sign_and_a_tiny_one_none_below_zero() -> None:
     assert ACCURACY.text(0.9349) == "93.5"
 
 
+def test_the_error_of_a_regression_is_named_by_its_value() -> None:
+    people = measure_of("regression", ["people"])
+    assert (people.head, people.root_head) == ("MAE (people)", "RMSE (people)")
+    assert people.difference_head == people.noun == "MAE (people)"
+    assert people.amount(3.25) == "3.250"
+    assert "often call MSE" in people.note
+    assert measure_of("regression").head == "MAE"
+    assert measure_of("regression", ["ant", "bee"]).head == "MAE"
+    classes = measure_of("classification", ["ant"])
+    assert (classes.head, classes.noun, classes.note) == ("accuracy %", "accuracy", "")
+    assert classes.amount(0.912) == "91.2 %"
+
+
+def test_the_root_of_squared_errors_is_a_mean_over_seeds() -> None:
+    errors = np.array([[3.0, 4.0], [0.0, 1.0]])
+    one, other = np.sqrt(25 / 2), np.sqrt(1 / 2)
+    assert MEAN_ABSOLUTE_ERROR.root(errors) == pytest.approx((one + other) / 2)
+    assert MEAN_ABSOLUTE_ERROR.root(errors[0]) == pytest.approx(one)
+    assert MEAN_ABSOLUTE_ERROR.root_texts([one, None]) == ["3.536", ""]
+    assert ACCURACY.root(errors) is None
+    assert ACCURACY.root_texts([None]) == []
+
+
 def test_labels_must_fit_the_outputs() -> None:
     training_labels(LABELS, 4, ("a", "b", "c", "d"))
     with pytest.raises(DataError, match=r"from 0 to 3, .* classes are 0 to 2: 2 of 11"):

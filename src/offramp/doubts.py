@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from offramp.errors import OfframpWarning
 from offramp.outputs import ExitOutputs
-from offramp.task import measure_of
 
 _FEWEST = 20
 """Number of samples below which answers are not judged."""
@@ -114,15 +113,15 @@ def _margin(counts: NDArray[np.int64]) -> float:
 
 
 def _of_values(outputs: ExitOutputs) -> Iterator[str]:
-    errors = measure_of(outputs.task).values(outputs.outputs, outputs.labels).mean(axis=1)
+    errors = outputs.measure.values(outputs.outputs, outputs.labels).mean(axis=1)
     labels = outputs.labels.astype(np.float64)
     constant = float(np.abs(labels - np.median(labels)).mean())
     if errors[-1] >= constant > 0:
         yield (
-            f"the final exit's mean absolute error is {errors[-1]:.4g}, while always answering the "
-            f"median of the labels gives {constant:.4g}. Likely causes: labels in different units "
-            "or on a different scale from those that the network was trained with; inputs prepared "
-            "in a different way; weights that were not loaded."
+            f"the final exit's {outputs.measure.head} is {errors[-1]:.4g}, while always answering "
+            f"the median of the labels gives {constant:.4g}. Likely causes: labels in different "
+            "units or on a different scale from those that the network was trained with; inputs "
+            "prepared in a different way; weights that were not loaded."
         )
 
 

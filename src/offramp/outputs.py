@@ -23,7 +23,7 @@ from offramp.storage.arrays import (
     kept,
     shaped,
 )
-from offramp.task import Task, checked_labels
+from offramp.task import Measure, Task, checked_labels, measure_of
 
 CostUnit = Literal["flops", "ms"]
 
@@ -48,7 +48,8 @@ class ExitOutputs(Archived):
         clusters: (N,) text or integers; samples of one source (a track, a speaker) share one and
             are not independent of each other. Samples with equal ids form a cluster by themselves.
         source: Where the answers came from, as JSON values: engine, precision, hashes of model
-            and data, split, and `class_names` where they are known.
+            and data, split, and `class_names` where they are known: names of the classes, or
+            the name of the value of a regression.
 
     Raises:
         ShapeError: Shapes that disagree, a value that is not finite, a label out of range, a
@@ -111,9 +112,13 @@ class ExitOutputs(Archived):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the K classes from `source`; empty if it has none."""
-        found = (self.source or {}).get("class_names", ())
-        return tuple(map(str, found)) if len(found) == self.outputs.shape[-1] else ()
+        """Names of the K classes, or of the value, from `source`; empty if it has none."""
+        return names_in(self.source, self.outputs.shape[-1])
+
+    @property
+    def measure(self) -> Measure:
+        """What is averaged over samples: accuracy, or the absolute error with its unit."""
+        return measure_of(self.task, self.class_names)
 
     @property
     def predictions(self) -> NDArray[np.generic]:
@@ -169,6 +174,12 @@ class ExitOutputs(Archived):
                 "for flops."
             )
         return self.stage_ms, self.branch_ms
+
+
+def names_in(source: Mapping[str, Any] | None, count: int) -> tuple[str, ...]:
+    """The names of that many classes or values in a `source`; empty if it has others or none."""
+    found = (source or {}).get("class_names", ())
+    return tuple(map(str, found)) if len(found) == count else ()
 
 
 def independent_units(

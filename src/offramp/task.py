@@ -1,8 +1,8 @@
 """Task: classification or regression, and what depends on it."""
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,7 +24,7 @@ class Measure(Record):
         name: Name in files: `accuracy`, a share from 0 to 1, or `mae`, the mean absolute error.
         label: Name in texts.
         higher_is_better: True for accuracy.
-        unit: Unit in texts.
+        unit: Unit in texts: %, or for an error the name of the value, such as people, if known.
         scale: Factor for values in texts.
         digits: Decimals in texts.
     """
@@ -42,13 +42,32 @@ class Measure(Record):
 
     @property
     def head(self) -> str:
-        """Head of a column of values."""
-        return f"{self.label} {self.unit}".strip()
+        """Head of a column of values: `accuracy %`, or `MAE (people)`."""
+        return self._head(self.label)
+
+    @property
+    def root_head(self) -> str:
+        """Head of a column of root mean squared errors."""
+        return self._head("RMSE")
+
+    def _head(self, label: str) -> str:
+        unit = self.unit if self.higher_is_better or not self.unit else f"({self.unit})"
+        return f"{label} {unit}".strip()
 
     @property
     def difference_head(self) -> str:
         """Head of a column of differences."""
-        return "points" if self.higher_is_better else self.label
+        return "points" if self.higher_is_better else self.head
+
+    @property
+    def noun(self) -> str:
+        """What sentences call it: `accuracy`, or `MAE (people)`."""
+        return self.label if self.higher_is_better else self.head
+
+    @property
+    def note(self) -> str:
+        """What a reader of tables may have to be told; empty for accuracy."""
+        return "" if self.higher_is_better else _RMSE
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -69,6 +88,15 @@ class Measure(Record):
             return right.astype(np.float64)
         return np.abs(outputs[..., 0].astype(np.float64) - labels.astype(np.float64))
 
+    def root(self, values: NDArray[np.float64]) -> float | None:
+        """The root mean squared error of errors (..., N), a mean over the other axes.
+
+        None for accuracy.
+        """
+        if self.higher_is_better:
+            return None
+        return float(np.sqrt((values**2).mean(axis=-1)).mean())
+
     def better(self, one: float, other: float) -> bool:
         """Whether one value is strictly better than another."""
         return one > other if self.higher_is_better else one < other
@@ -77,19 +105,37 @@ class Measure(Record):
         """The value as tables print it, without its unit."""
         return f"{self.scale * value:.{self.digits}f}"
 
+    def root_texts(self, roots: Iterable[float | None]) -> list[str]:
+        """Root mean squared errors as a column of a table; no column at all for accuracy."""
+        if self.higher_is_better:
+            return []
+        return ["" if root is None else self.text(root) for root in roots]
+
+    def amount(self, value: float) -> str:
+        """The value as sentences print it after `noun`: `91.2 %`, or `3.250`."""
+        return f"{self.text(value)} {self.unit}" if self.higher_is_better else self.text(value)
+
     def difference_text(self, value: float) -> str:
         """A difference of two values as tables print it, with its sign and one decimal more."""
         digits = self.digits + 1
         return f"{round(self.scale * value, digits) + 0.0:+.{digits}f}"  # + 0.0 unsigns -0.0
 
 
+_RMSE = "RMSE is the root of the mean squared error, which papers on crowd counting often call MSE."
 ACCURACY = Measure("accuracy", "accuracy", higher_is_better=True, unit="%", scale=100.0, digits=1)
 MEAN_ABSOLUTE_ERROR = Measure("mae", "MAE", higher_is_better=False, unit="", scale=1.0, digits=3)
 
 
-def measure_of(task: Task) -> Measure:
-    """The measure of a task: accuracy, or mean absolute error for regression."""
-    return ACCURACY if task == "classification" else MEAN_ABSOLUTE_ERROR
+def measure_of(task: Task, names: Sequence[str] = ()) -> Measure:
+    """The measure of a task: accuracy, or mean absolute error for regression.
+
+    Args:
+        task: The task.
+        names: Names of classes, or the name of the value of a regression, if known.
+    """
+    if task == "classification":
+        return ACCURACY
+    return replace(MEAN_ABSOLUTE_ERROR, unit=names[0] if len(names) == 1 else "")
 
 
 def check_task(task: object) -> None:

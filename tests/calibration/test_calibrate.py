@@ -332,6 +332,28 @@ def test_a_regression_promise_states_where_losses_are_clipped() -> None:
         calibrate(values, max_rise=2.5, score="agreement", loss_bound=2.0)
 
 
+def test_a_regression_is_calibrated_by_agreement_or_the_scores_it_has() -> None:
+    values = regression(3000, 1)
+    arguments: dict[str, Any] = {"max_rise": 0.1, "loss_bound": 2.0}
+    found = calibration_of(values, **arguments)
+    assert found.as_json() == calibration_of(values, score="agreement", **arguments).as_json()
+    within = calibrate(values, budget=90.0)
+    assert isinstance(within, ExitPolicy)
+    assert within.score.name == "agreement"
+    scored = dataclasses.replace(values, scores=-errors_of(values))
+    learned = calibrate(scored, **arguments)
+    assert isinstance(learned, ExitPolicy)
+    assert learned.score.name == "given"
+
+
+def test_a_promise_about_errors_names_the_value() -> None:
+    values = dataclasses.replace(regression(3000, 1), source={"class_names": ["people"]})
+    policy = calibrate(values, max_rise=0.1, loss_bound=2.0)
+    assert "the mean absolute error (people) rises by at most 0.1" in str(policy)
+    with pytest.raises(PlanError, match=r"--loss-bound.* labels' range, here \d"):
+        calibrate(values, max_rise=0.1)
+
+
 def test_the_policy_remembers_what_it_was_certified_for(pool: ExitOutputs) -> None:
     policy = calibrate(pool, max_drop=0.03)
     assert policy.source == pool.source

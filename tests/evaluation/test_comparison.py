@@ -229,6 +229,26 @@ def test_a_regression_compares_errors() -> None:
     assert "MAE" in str(comparison)
 
 
+def test_a_regression_shows_rmse_of_branches_and_rivals(trials: TrialOutputs) -> None:
+    values = regression(worse=2.0)
+    outputs = np.array([[3.0], [4.0], [0.0], [0.0], [0.0]], np.float32)
+    small = Rival.measured(
+        "9 px", outputs, values.labels, flops=30, resolution=9, task="regression"
+    )
+    quoted = Rival("8 px", 1.5, flops=20, resolution=8)
+    named = replace(values, source={"class_names": ["people"]})
+    comparison = compare(named, [small, quoted], draws=9)
+    assert [row.rmse for row in comparison.rows] == [1.0, 3.0]
+    assert comparison.final.rmse == 0.0
+    assert comparison.rivals[0].rival.rmse == pytest.approx(np.sqrt(5))
+    assert comparison.as_json()["rivals"][0]["rmse"] == pytest.approx(np.sqrt(5))
+    text = str(comparison)
+    assert text.count("RMSE (people)") == 2
+    assert "2.236" in text
+    assert "often call MSE" in text
+    assert "RMSE" not in str(compare(trials, draws=9))
+
+
 def rival(trials: TrialOutputs, name: str, flops: int, outputs: Any = None) -> Rival:
     answers = trials.final if outputs is None else outputs
     return Rival.measured(name, answers, trials.labels, flops=flops, resolution=9, note="as is")

@@ -101,6 +101,15 @@ def test_a_regression_reports_the_rise_per_group(make: Any) -> None:
         assert row.drop in row.interval
 
 
+def test_a_policy_of_a_regression_has_an_rmse(make: Any) -> None:
+    outputs = make(4, task="regression")
+    policy = policy_of(outputs, (None, -0.5), "agreement")
+    answers = policy.answers(outputs)[:, 0].astype(float)
+    found = judged(outputs, (None, -0.5), "agreement").overall
+    assert found.rmse == pytest.approx(np.sqrt(((answers - outputs.labels) ** 2).mean()))
+    assert judged(make(4), (0.5, 0.5)).overall.rmse is None
+
+
 def test_repeated_samples_widen_the_interval(make: Any) -> None:
     one = make(5, samples=60)
     fields = ("outputs", "labels", "groups")

@@ -46,6 +46,22 @@ def test_a_smaller_error_is_better_in_a_regression() -> None:
     assert points.as_json()["exits"][0]["measure"] == "mae"
 
 
+def test_a_regression_shows_rmse_and_the_name_of_its_value() -> None:
+    values = np.array([[3.0, 4.0], [4.0, -4.0], [1.0, 0.0]], np.float32)[..., np.newaxis]
+    source = {"class_names": ["people"]}
+    points = tradeoff(outputs(outputs=values, labels=[0.0, 0.0], task="regression", source=source))
+    assert [point.rmse for point in points] == pytest.approx([np.sqrt(12.5), 4.0, np.sqrt(0.5)])
+    assert points.as_json()["exits"][1]["rmse"] == 4.0
+    text = str(points)
+    assert "MAE (people)" in text
+    assert "RMSE (people)" in text
+    assert "3.536" in text
+    assert "often call MSE" in text
+    classes = tradeoff(outputs())
+    assert classes[0].rmse is None
+    assert "RMSE" not in str(classes)
+
+
 @given(st.permutations(range(11)), st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
 def test_the_order_of_samples_does_not_change_the_tradeoff(order: list[int], seed: int) -> None:

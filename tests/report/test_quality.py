@@ -83,7 +83,7 @@ def test_a_regression_shows_no_reliability() -> None:
     section = quality_section(quality(outputs, [policy]))
     assert 'id="reliability"' not in section
     assert 'id="oracle"' in section
-    assert "MAE rise" in section
+    assert "rise of MAE" in section
 
 
 def test_many_classes_are_cut_to_the_worst() -> None:

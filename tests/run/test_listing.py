@@ -75,6 +75,9 @@ def test_the_best_exit_of_a_regression_has_the_least_error(tmp_path: Path) -> No
     run = one(finished(tmp_path, task="regression"))
     assert run.best is not None
     assert run.best.name == "layer2"
+    assert "MAE 0.5 at layer2" in str(list_runs(tmp_path))
+    finished(tmp_path, task="regression", class_names=["people"])
+    assert "MAE (people) 0.5 at layer2" in str(list_runs(tmp_path))
 
 
 def state(work: Path, name: str, stopped: bool) -> None:

@@ -51,6 +51,34 @@ def test_wrong_channels_are_one_mistake_that_names_the_setting(tmp_path: Path) -
     )
 
 
+SOUND = "{rate: 8000, num_samples: 400, channels: [{window: 40, step: 20, fft: 64}]}"
+
+
+@pytest.mark.parametrize(
+    ("data", "remedy"),
+    [
+        ("{kind: csv, file: FILE, value: people}", "set `data.sound` to a chain such as vggish"),
+        (f"{{kind: sound_folder, root: FILE, chain: {SOUND}}}", "give data that has every input"),
+    ],
+)
+@pytest.mark.parametrize("cut", ["V1", "AV1"])
+def test_a_backbone_that_hears_needs_data_with_sounds(
+    tmp_path: Path, cut: str, data: str, remedy: str
+) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "task: regression\n"
+        "backbone: {name: 'paper:audiocsrnet', options: {height: 48, width: 64}}\n"
+        f"data: {data.replace('FILE', str(tmp_path))}\n"
+        f"branches: {{{cut}: [{{kind: conv}}]}}\n"
+    )
+    with pytest.raises(PlanError) as caught:
+        prepare_run(load_plan(path))
+    text = str(caught.value)
+    assert "the backbone reads 2 inputs (picture, sound), and data of kind" in text
+    assert remedy in text
+
+
 def samples(ids: list[str] | None, seed: int) -> Samples:
     values = np.random.default_rng(seed).normal(size=(3, 3, 33, 32))
     given = as_samples((values.astype(np.float32), np.array([0, 1, 1])))

@@ -103,7 +103,7 @@ def test_warnings_are_in_result_metrics_and_report(tmp_path: Path, file: Path) -
     assert load_result(tmp_path / "run", name).as_json()["warnings"] == [doubt]
     page = (tmp_path / "run/report.html").read_text()
     assert "the final exit hardly does better" in page
-    assert "training images by class</" in page
+    assert "training samples by class</" in page
 
 
 def check(result: RunResult, task: str) -> None:

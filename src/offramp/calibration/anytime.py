@@ -12,7 +12,7 @@ from offramp import cost as costs
 from offramp.errors import DeadlineError
 from offramp.outputs import CostUnit, ExitOutputs
 from offramp.table import Table, scaled_costs
-from offramp.task import Measure, measure_of
+from offramp.task import Measure
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def anytime(
     Raises:
         OfframpError: `cost` is "ms", but the outputs contain no measured times.
     """
-    measure = measure_of(outputs.task)
+    measure = outputs.measure
     # An exact sum: with rounding, the order of the rows could decide between two equal exits.
     each = measure.values(outputs.outputs, outputs.labels)
     values = np.array([math.fsum(row) for row in each.tolist()]) / each.shape[1]

@@ -16,7 +16,7 @@ from offramp.calibration.search import ALWAYS, Chosen, SearchRows, best_first, c
 from offramp.errors import PlanError
 from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy.policy import ExitPolicy
-from offramp.policy.scores import Score, find_score
+from offramp.policy.scores import Score, score_for
 
 RATIOS = (0.0, *np.geomspace(1e-3, 1e3, 399).tolist())
 """Values of q for the geometric rule: the exits answer shares of samples of 1 : q : q^2 : ..."""
@@ -43,7 +43,7 @@ def budgeted(
     outputs: ExitOutputs,
     budget: float,
     *,
-    score: Score | str = "max_softmax",
+    score: Score | str | None = None,
     cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> ExitPolicy:
@@ -63,7 +63,7 @@ def budget_curve(
     outputs: ExitOutputs,
     budgets: Sequence[float],
     *,
-    score: Score | str = "max_softmax",
+    score: Score | str | None = None,
     cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> tuple[Bought, ...]:
@@ -84,7 +84,7 @@ def geometric(
     outputs: ExitOutputs,
     budget: float,
     *,
-    score: Score | str = "max_softmax",
+    score: Score | str | None = None,
     cost: CostUnit = "flops",
     temperatures: Sequence[float] | None = None,
 ) -> ExitPolicy:
@@ -158,10 +158,13 @@ class _Menu:
 
 
 def _rows(
-    outputs: ExitOutputs, score: Score | str, unit: CostUnit, temperatures: Sequence[float] | None
+    outputs: ExitOutputs,
+    score: Score | str | None,
+    unit: CostUnit,
+    temperatures: Sequence[float] | None,
 ) -> SearchRows:
     fixed = None if temperatures is None else tuple(map(float, temperatures))
-    return SearchRows.of(outputs, find_score(score), unit, fixed)
+    return SearchRows.of(outputs, score_for(outputs, score), unit, fixed)
 
 
 def _geometric(rows: SearchRows) -> list[Chosen]:

@@ -21,7 +21,7 @@ from offramp.policy.decision import Thresholds
 from offramp.policy.menu import PolicyMenu
 from offramp.policy.policy import ExitPolicy
 from offramp.policy.promise import Method, Promise, Within
-from offramp.policy.scores import Score, find_score
+from offramp.policy.scores import Score, score_for
 from offramp.table import Table
 
 _SHOWN = 12
@@ -170,7 +170,7 @@ def calibrate(
     max_disagreement: float | None = None,
     budget: float | None = None,
     confidence: float = 0.95,
-    score: Score | str = "max_softmax",
+    score: Score | str | None = None,
     cost: CostUnit = "flops",
     method: Method = "ltt",
     within: Within | None = None,
@@ -196,7 +196,7 @@ def calibrate(
         max_disagreement: Largest allowed share of answers that differ from the final exit's.
         budget: Mean cost in the unit of `cost`; comes without a promise (see `budgeted`).
         confidence: Probability, over the random draw of the rows, that the promise holds.
-        score: Confidence score of an exit: a name from `SCORES`, or a Score.
+        score: Confidence score of an exit: a name from `SCORES`, or a Score; None: see `score_for`.
         cost: The cost to save.
         method: `ltt` tests every candidate against the limit (Learn then Test, Angelopoulos et al.
             2021); `ucb` computes an upper confidence bound of every candidate's risk and compares
@@ -258,12 +258,9 @@ def calibrations(
             "a budget comes without a promise, so there is no evidence to return. Use `calibrate`."
         )
     if len(outputs.names) < 2:
-        raise ShapeError(
-            "these outputs have no early exit, so there is nothing to calibrate. Train a branch "
-            "first."
-        )
+        raise ShapeError("these outputs have no early exit to calibrate. Train a branch first.")
     roles = roles_of(outputs, split, request.seed, temperature=request.temperature)
-    score = find_score(request.score)
+    score = score_for(outputs, request.score)
     temperatures = (
         _temperatures(outputs, roles.temperature, split is None) if request.temperature else None
     )
@@ -318,6 +315,7 @@ def _calibration(
         cluster_size=None if clusters is None else inputs.roles.cluster_size,
         estimate=candidates[chosen].estimate,
         loss_bound=inputs.losses.bound,
+        unit=inputs.outputs.measure.unit if inputs.losses.goal == "max_rise" else "",
     )
     tested = [*result.tested, *[None] * (len(candidates) - len(result.tested))]
     return Calibration(

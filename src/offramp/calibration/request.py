@@ -85,7 +85,8 @@ class Request(Spec):
         max_disagreement: Largest allowed share of answers that differ from the final exit's.
         budget: Mean cost in the unit of `cost`; comes without a promise.
         confidence: Probability, over the random draw of the samples, that the promise holds.
-        score: Confidence score of an exit: a name from `SCORES`, or a Score.
+        score: Confidence score of an exit: a name from `SCORES`, or a Score; None for the usual
+            one of the task, see `score_for`.
         cost: The cost to save.
         method: `ltt` tests each candidate against the limit; `ucb` computes an upper confidence
             bound of its risk instead.
@@ -100,7 +101,7 @@ class Request(Spec):
     max_disagreement: Share = None
     budget: Number = None
     confidence: Annotated[float, BeforeValidator(_confidence)] = 0.95
-    score: str | InstanceOf[Score] = "max_softmax"
+    score: str | InstanceOf[Score] | None = None
     cost: CostUnit = "flops"
     method: Method = "ltt"
     within: Within | None = None
@@ -141,8 +142,8 @@ class Request(Spec):
         return self
 
     @field_serializer("score")
-    def _score_name(self, score: str | Score) -> str:
-        return score if isinstance(score, str) else score.name
+    def _score_name(self, score: str | Score | None) -> str | None:
+        return score.name if isinstance(score, Score) else score
 
     @property
     def goal(self) -> Goal | Literal["budget"]:

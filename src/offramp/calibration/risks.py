@@ -77,10 +77,10 @@ def _check(outputs: ExitOutputs, goal: Goal, loss_bound: float | None) -> None:
         )
     if regression and loss_bound is None:
         raise PlanError(
-            "max_rise needs loss_bound, the value at which the rise in error of a single sample "
-            "is clipped, in the unit of the labels. The width of the labels' range is a good "
-            "choice. Without clipping, no number of samples can rule out a rare, huge error; the "
-            "promise states the bound."
+            "max_rise needs loss_bound (--loss-bound), the value at which the rise in error of a "
+            "single sample is clipped, in the unit of the labels. The width of the labels' range, "
+            f"here {np.ptp(outputs.labels):.4g}, is a good choice. Without clipping, no number of "
+            "samples can rule out a rare, huge error; the promise states the bound."
         )
     if loss_bound is not None and not (regression and 0 < loss_bound < np.inf):
         raise PlanError(

@@ -68,12 +68,13 @@ def calibrate(
         float, typer.Option(metavar="P", help="Probability that the promise holds, 0 to 1.")
     ] = 0.95,
     score: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SCORE",
             help="Confidence: max_softmax, entropy, margin, patience, agreement or given.",
+            show_default="max_softmax; for a regression given, or agreement without scores",
         ),
-    ] = "max_softmax",
+    ] = None,
     cost: Annotated[Literal["flops", "ms"], typer.Option(help="The cost to reduce.")] = "flops",
     method: Annotated[
         Literal["ltt", "ucb"], typer.Option(help="ltt tests each candidate, ucb bounds its risk.")

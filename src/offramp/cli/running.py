@@ -74,7 +74,9 @@ def run(
             show_line(row.as_json())
         rows.append(row.emptied() if as_json_lines else row)
     if not as_json_lines:
-        show(Rows(tuple(rows), chosen, opened.model.exits_text), as_json)
+        unit = opened.model.value_name
+        head = f"answer ({unit})" if unit else "answer"
+        show(Rows(tuple(rows), chosen, opened.model.exits_text, head), as_json)
     if any(row.error for row in rows):
         raise typer.Exit(1)
 
@@ -116,11 +118,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """Result of `offramp run`."""
+    """Result of `offramp run`; `head` is that of the column of answers."""
 
     rows: tuple[Row, ...]
     chosen: Chosen
     exits: str
+    head: str
 
     @property
     def failed(self) -> int:
@@ -140,7 +143,7 @@ class Rows:
     def __str__(self) -> str:
         from offramp.table import Table
 
-        head = ["file", "answer", "exit", "score", "ms", "MFLOPs", "saved %"]
+        head = ["file", self.head, "exit", "score", "ms", "MFLOPs", "saved %"]
         table = Table(head, [row.cells() for row in self.rows], left=3)
         count = f"{len(self.rows)} file{'s' * (len(self.rows) != 1)}" + (
             f", {self.failed} not answered" * bool(self.failed)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from offramp.errors import PlanError
 from offramp.evaluation.trials import TrialOutputs
-from offramp.task import measure_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +144,7 @@ def _branch(
         kind=key[2],
         series=series,
         seeds=tuple(trials.seeds[rows].tolist()) if rows else (),
-        values=measure_of(trials.task).values(outputs, trials.labels),
+        values=trials.measure.values(outputs, trials.labels),
         params=int(trials.params[rows[0]]) if rows else 0,
         branch_flops=branch_flops,
         branch_ms=branch_ms,

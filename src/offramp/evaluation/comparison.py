@@ -29,7 +29,7 @@ from offramp.evaluation.tradeoff import acceleration, factor_text, practical
 from offramp.evaluation.trials import FailedTrial, TrialOutputs
 from offramp.record import Record, plain
 from offramp.table import Table, scaled_flops
-from offramp.task import Measure, measure_of
+from offramp.task import Measure
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,9 @@ class Comparison(Record):
             [row.flops_with_passed or row.flops for row in measured],
         )
         timed = self.final.ms is not None
-        head = ["exit", "branch", self.measure.head, "95 % interval", "seeds", "params", unit]
+        squared = [] if self.measure.higher_is_better else [self.measure.root_head]
+        head = ["exit", "branch", self.measure.head, "95 % interval", *squared]
+        head += ["seeds", "params", unit]
         head += ["with passed", "acceleration", *(["ms"] if timed else []), "remark"]
         lines: dict[BranchRow | FailedBranch, list[str]] = {
             row: [
@@ -95,6 +97,7 @@ class Comparison(Record):
                 row.branch,
                 row.value_text(self.measure),
                 row.interval.text(self.measure),
+                *self.measure.root_texts([row.rmse]),
                 str(len(row.seeds)) if row.seeds else "",
                 f"{row.params:,}" if row.seeds else "",
                 own[place],
@@ -133,6 +136,7 @@ class Comparison(Record):
             ("how", [row.rival.note for row in rows]),
             (measure.head, [measure.text(row.rival.value) for row in rows]),
             ("95 % interval", intervals),
+            (measure.root_head, measure.root_texts(row.rival.rmse for row in rows)),
             (unit, flops),
             caption="Static rivals: no exits, but less compute for every sample",
             left=2,
@@ -170,7 +174,7 @@ def compare(
     trials.check_failed(failed)
     every = gathered(trials)
     branches = every[:-1]
-    measure = measure_of(trials.task)
+    measure = trials.measure
     pairs = paired(branches, baseline_kind, baseline)
     columns = _columns(every, pairs, rivals, measure)
     values = [values for values, _ in columns.values()]
@@ -240,6 +244,7 @@ def _row(
         std=float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None,
         seeds=branch.seeds,
         interval=intervals[branch.key],
+        rmse=measure.root(branch.values),
         params=branch.params,
         flops=branch.flops,
         flops_with_passed=None if is_final else branch.flops + sum(o.branch_flops for o in met),
@@ -319,6 +324,7 @@ def _notes(
         "Impractical: a cheaper exit of the same kind, or the final layer if cheaper, has an "
         "equal or better mean.",
     ]
+    notes += [trials.measure.note] if trials.measure.note else []
     if unpaired is not None:
         notes.append(f"No paired differences: no cut has both {unpaired} and another branch.")
     return tuple(notes)

@@ -92,6 +92,7 @@ class ExitQuality(Record):
     Attributes:
         name: Name of its cut, or of the last exit.
         value: Accuracy (0 to 1) or mean absolute error.
+        rmse: Root of the mean squared error; None for accuracy.
         cost: Cost of leaving here on its own path, in the unit of the Quality.
         cost_with_passed: The same, including the branches passed on the way.
         temperature: Temperature fitted on other rows, if these were given.
@@ -104,6 +105,7 @@ class ExitQuality(Record):
 
     name: str
     value: float
+    rmse: float | None
     cost: float
     cost_with_passed: float
     temperature: float | None
@@ -130,6 +132,7 @@ def exit_qualities(
         ExitQuality(
             name,
             float(values[exit].mean()),
+            outputs.measure.root(values[exit]),
             float(own[exit]),
             float(passed[exit]),
             temperatures[exit],

@@ -12,7 +12,7 @@ from offramp.evaluation.oracle import OracleCurve
 from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy import ExitPolicy, Promise
 from offramp.record import Record
-from offramp.task import Measure, measure_of
+from offramp.task import Measure
 
 Kind = Literal["all", "class", "group"]
 
@@ -27,6 +27,7 @@ class Part(Record):
         samples: Number of samples.
         mix: Share of samples that each exit answers; sums to 1.
         value: Accuracy (0 to 1) or mean absolute error of the policy.
+        rmse: Root of its mean squared error; None for accuracy.
         final: The same for the final exit.
         drop: Loss of the policy compared with the final exit: drop in accuracy, or rise in error.
         interval: 95 % interval of `drop`.
@@ -37,6 +38,7 @@ class Part(Record):
     samples: int
     mix: tuple[float, ...]
     value: float
+    rmse: float | None
     final: float
     drop: float
     interval: Interval
@@ -82,9 +84,10 @@ class PolicyQuality(Record):
             return ""
         allowed = f"{measure.difference_text(limit).lstrip('+')}"
         allowed += " points" if measure.higher_is_better else ""
+        what = "drop" if measure.higher_is_better else f"rise of {measure.head}"
         found = (
             f"{self.name}: on these {self.overall.samples:,} samples the interval of the "
-            f"{'drop' if measure.higher_is_better else 'rise'}, {interval.difference_text(measure)}"
+            f"{what}, {interval.difference_text(measure)}"
         )
         if interval.low <= limit:
             return (
@@ -109,7 +112,7 @@ class PolicyQuality(Record):
 
 def drop_head(measure: Measure) -> str:
     """Head of a column of drops."""
-    return "drop, points" if measure.higher_is_better else f"{measure.label} rise"
+    return "drop, points" if measure.higher_is_better else f"rise of {measure.head}"
 
 
 def judge_policy(
@@ -166,7 +169,7 @@ def _parts(
     outputs: ExitOutputs,
 ) -> Iterator[Part]:
     """One part per value of `of` (N,), from exits (N,) and the measure of all answers (E, N)."""
-    measure = measure_of(outputs.task)
+    measure = outputs.measure
     names, place, counts = np.unique(of, return_inverse=True, return_counts=True)
     chosen, final = values[leaves, np.arange(len(leaves))], values[-1]
     loss = final - chosen if measure.higher_is_better else chosen - final
@@ -180,6 +183,7 @@ def _parts(
             samples=len(rows),
             mix=tuple(mix.tolist()),
             value=float(chosen[rows].mean()),
+            rmse=measure.root(chosen[rows]),
             final=float(final[rows].mean()),
             drop=float(loss[rows].mean()),
             interval=mean_interval(loss[rows], units, measure.difference_bounds),

@@ -14,7 +14,7 @@ from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy import ExitPolicy, Score, find_score
 from offramp.record import Record
 from offramp.table import Column, Table, scaled_costs
-from offramp.task import Measure, measure_of
+from offramp.task import Measure
 
 Policies = Sequence[ExitPolicy] | Mapping[str, ExitPolicy]
 _WORST = 10  # largest number of parts in a table
@@ -63,6 +63,7 @@ class Quality(Record):
             ("policy", [policy.name for policy in self.policies]),
             *self._mix_columns(overall),
             (self.measure.head, [self.measure.text(part.value) for part in overall]),
+            (self.measure.root_head, self.measure.root_texts(part.rmse for part in overall)),
             *self._drop_columns(overall),
             ("saved %", [f"{100 * policy.saved:.1f}" for policy in self.policies]),
             ("above oracle %", [f"{100 * policy.oracle_gap:.1f}" for policy in self.policies]),
@@ -101,12 +102,11 @@ class Quality(Record):
     def oracle_sentence(self) -> str:
         """A sentence about what the best exit for each sample would reach."""
         oracle, measure, final = self.oracle, self.measure, self.exits[-1].value
-        unit = f" {measure.unit}" if measure.unit else ""
         return (
             "The oracle, the best exit for each sample, needs "
             f"{100 * oracle.cost_share_for(final):.1f} % of the backbone's cost for the final "
-            f"exit's {measure.text(final)}{unit}, and with {100 * oracle.cost_share[-1]:.1f} % "
-            f"reaches {measure.text(oracle.value[-1])}{unit}."
+            f"exit's {measure.noun} of {measure.amount(final)}, and with "
+            f"{100 * oracle.cost_share[-1]:.1f} % reaches {measure.amount(oracle.value[-1])}."
         )
 
     def __str__(self) -> str:
@@ -123,6 +123,7 @@ class Quality(Record):
         return Table.of(
             ("exit", self._names),
             (self.measure.head, [self.measure.text(exit.value) for exit in self.exits]),
+            (self.measure.root_head, self.measure.root_texts(exit.rmse for exit in self.exits)),
             (unit, costs),
             ("ECE %", [f"{100 * e.before.ece:.1f}" for e in self.exits if e.before]),
             ("temperature", [f"{e.temperature:.2f}" for e in self.exits if e.temperature]),
@@ -140,7 +141,8 @@ class Quality(Record):
             [name, *(self.measure.text(value) for value in row)]
             for name, row in zip(self._names, self.agreement.tolist(), strict=True)
         ]
-        title = "Agreement, % of samples" if share else "Mean absolute difference"
+        unit = f" ({self.measure.unit})" if self.measure.unit else ""
+        title = "Agreement, % of samples" if share else f"Mean absolute difference{unit}"
         return Table(["exit", *self._names], rows, title)
 
     def _budget_table(self) -> Table:
@@ -189,7 +191,7 @@ def quality(
         _check_others(outputs, temperatures_on)
     class_names = tuple(class_names) or outputs.class_names
     _check_names(class_names, outputs)
-    measure, costs = measure_of(outputs.task), outputs.own_path_cost(unit)
+    measure, costs = outputs.measure, outputs.own_path_cost(unit)
     if costs[-1] == 0:
         raise ShapeError(
             "the backbone's cost is 0, so shares of it are undefined. Give stage_flops (or "

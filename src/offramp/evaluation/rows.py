@@ -30,6 +30,7 @@ class BranchRow(Record):
         std: Sample standard deviation over seeds (ddof 1); None if there are fewer than two seeds.
         seeds: Its seeds; empty for the final layer.
         interval: 95 % interval of `value`, over samples and seeds.
+        rmse: Root of the mean squared error, mean over seeds; None for accuracy.
         params: Number of parameters of the branch.
         flops: FLOPs on its own path (a multiply-add is 2).
         flops_with_passed: The same, including the branches of its series at earlier cuts; None for
@@ -50,6 +51,7 @@ class BranchRow(Record):
     std: float | None
     seeds: tuple[int, ...]
     interval: Interval
+    rmse: float | None
     params: int
     flops: int
     flops_with_passed: int | None
@@ -125,6 +127,7 @@ class Rival(Record):
         resolution: Side of its images in pixels.
         note: How it was made, such as `batch norm re-estimated on training images`.
         values: (N,) measure of each sample, for paired intervals; None for no intervals.
+        rmse: Root of the mean squared error; None for accuracy, or if it is not known.
     """
 
     name: str
@@ -133,6 +136,7 @@ class Rival(Record):
     resolution: int
     note: str = ""
     values: NDArray[np.float64] | None = None
+    rmse: float | None = None
 
     @classmethod
     def measured(
@@ -152,8 +156,10 @@ class Rival(Record):
             ShapeError: Answers, labels and task do not match.
         """
         answers = checked_outputs("outputs", outputs, "(samples, K)")
-        values = measure_of(task).values(answers, checked_labels(labels, answers, task))
-        return cls(name, float(values.mean()), flops, resolution, note, values)
+        measure = measure_of(task)
+        values = measure.values(answers, checked_labels(labels, answers, task))
+        mean, rmse = float(values.mean()), measure.root(values)
+        return cls(name, mean, flops, resolution, note, values, rmse)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`, without the values per sample."""

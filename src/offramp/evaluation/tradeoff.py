@@ -12,7 +12,7 @@ from offramp.evaluation.intervals import Interval, mean_interval, units_text, wi
 from offramp.outputs import ExitOutputs, check_outputs
 from offramp.record import Record, plain
 from offramp.table import Table, scaled_flops
-from offramp.task import Measure, measure_of
+from offramp.task import Measure
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class ExitPoint(Record):
         measure: What `value` measures: accuracy (0 to 1) or the mean absolute error.
         value: Mean over all samples.
         interval: 95 % interval of `value`.
+        rmse: Root of the mean squared error; None for accuracy.
         flops: Cost of leaving here on its own path, in FLOPs (a multiply-add is 2).
         flops_with_passed: The same, including the branches passed on the way.
         acceleration: Cost of the whole backbone divided by `flops`.
@@ -38,6 +39,7 @@ class ExitPoint(Record):
     measure: str
     value: float
     interval: Interval
+    rmse: float | None
     flops: int
     flops_with_passed: int
     acceleration: float
@@ -86,6 +88,7 @@ class Tradeoff(Record, Sequence[ExitPoint]):
             ("exit", [point.name for point in self]),
             (self.measure.head, [self.measure.text(point.value) for point in self]),
             ("95 % interval", [point.interval.text(self.measure) for point in self]),
+            (self.measure.root_head, self.measure.root_texts(point.rmse for point in self)),
             (unit, flops),
             ("with passed", passed),
             ("acceleration", [factor_text(point.acceleration) for point in self]),
@@ -94,7 +97,8 @@ class Tradeoff(Record, Sequence[ExitPoint]):
         )
 
     def __str__(self) -> str:
-        return f"{self.table()}\n{self.method}."
+        notes = [f"{self.method}.", *([self.measure.note] if self.measure.note else [])]
+        return "\n".join([str(self.table()), *notes])
 
 
 def tradeoff(outputs: ExitOutputs) -> Tradeoff:
@@ -104,7 +108,7 @@ def tradeoff(outputs: ExitOutputs) -> Tradeoff:
         ArgumentError: It is not given ExitOutputs.
     """
     check_outputs(outputs)
-    measure = measure_of(outputs.task)
+    measure = outputs.measure
     values = measure.values(outputs.outputs, outputs.labels)  # (E, N)
     means = values.mean(axis=1)
     intervals, method = _intervals(values, outputs, measure)
@@ -118,6 +122,7 @@ def tradeoff(outputs: ExitOutputs) -> Tradeoff:
             measure=measure.name,
             value=float(means[exit]),
             interval=intervals[exit],
+            rmse=measure.root(values[exit]),
             flops=int(own[exit]),
             flops_with_passed=int(passed[exit]),
             acceleration=acceleration(own[-1], own[exit]),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import ShapeError
-from offramp.outputs import independent_units
+from offramp.outputs import independent_units, names_in
 from offramp.record import Record
 from offramp.storage.archive import Archived
 from offramp.storage.arrays import (
@@ -20,7 +20,7 @@ from offramp.storage.arrays import (
     checked_texts,
     checked_times,
 )
-from offramp.task import Task, checked_labels
+from offramp.task import Measure, Task, checked_labels, measure_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TrialOutputs(Archived):
         stage_ms: (S + 1,) measured milliseconds of each stage.
         ids: (N,) names of the samples as text; repeats are allowed.
         clusters: (N,) text or integers; samples from the same source share one (see `ExitOutputs`).
-        source: Where the answers came from, as JSON values.
+        source: Where the answers came from, as JSON values, with `class_names` as in `ExitOutputs`.
 
     Raises:
         ShapeError: Shapes do not match, a value is not finite, a cut is not in `cut_names`, a trial
@@ -114,6 +114,11 @@ class TrialOutputs(Archived):
     def units(self) -> NDArray[np.int64] | None:
         """Index of the independent unit of each sample, (N,); None if all are independent."""
         return independent_units(self.ids, self.clusters)
+
+    @property
+    def measure(self) -> Measure:
+        """What is averaged over samples: accuracy, or the absolute error with its unit."""
+        return measure_of(self.task, names_in(self.source, self.outputs.shape[-1]))
 
     def _check_trials(self) -> None:
         if self.final.shape != self.outputs.shape[1:]:

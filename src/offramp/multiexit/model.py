@@ -121,6 +121,12 @@ class MultiExit(nn.Module):
         return (*self.chosen, FINAL)
 
     @property
+    def value_name(self) -> str:
+        """Name of the value of a regression, such as people; empty if not known, or for classes."""
+        names = self.info.class_names
+        return names[0] if self.task == "regression" and len(names) == 1 else ""
+
+    @property
     def exits_text(self) -> str:
         """Which branch answers at each cut that has one, in words."""
         return ", ".join(f"{cut}: {trial.label}" for cut, trial in self.chosen.items())

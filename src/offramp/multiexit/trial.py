@@ -107,7 +107,8 @@ class ModelInfo:
         backbone: Name in the zoo and the other settings that build the backbone; None for a module
             that was given in Python.
         inputs: Preprocessing of each input; empty if it is not known.
-        class_names: Names of the classes, in order; empty if they are not known.
+        class_names: Names of the classes, in order, or the name of the value of a regression; empty
+            if they are not known.
     """
 
     backbone: Mapping[str, Any] | None = None

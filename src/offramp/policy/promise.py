@@ -32,6 +32,7 @@ class Promise(Spec):
         cluster_size: Size of the largest cluster that the promise covers.
         estimate: The risk on these samples.
         loss_bound: Value at which single losses were clipped, for unbounded errors.
+        unit: Name of the value of a regression, such as people, if it is known.
     """
 
     goal: Goal
@@ -44,11 +45,13 @@ class Promise(Spec):
     cluster_size: PositiveInt | None = None
     estimate: FiniteFloat
     loss_bound: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    unit: str = ""
 
     def __str__(self) -> str:
+        unit = f" ({self.unit})" if self.unit else ""
         what = {
             "max_drop": f"accuracy falls by at most {_points(self.limit)}",
-            "max_rise": f"the mean absolute error rises by at most {self.limit:g}",
+            "max_rise": f"the mean absolute error{unit} rises by at most {self.limit:g}",
             "max_disagreement": f"at most {100 * self.limit:g} % disagree with the final exit",
         }[self.goal]
         each = f" in each {self.within}" if self.within else ""

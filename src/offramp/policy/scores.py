@@ -178,7 +178,7 @@ def _given(seen: Seen) -> Floats:
     if seen.given is None:
         raise PlanError(
             "score='given' uses scores stored in the outputs, but these outputs have none. Train "
-            "branches with error_predictor=True, or use max_softmax."
+            "branches with error_predictor=True, or use another score, such as max_softmax."
         )
     return seen.given
 
@@ -198,6 +198,22 @@ SCORES: Mapping[str, Score] = MappingProxyType(
     }
 )
 """All built-in scores by name."""
+
+
+def score_for(outputs: ExitOutputs, score: str | Score | None) -> Score:
+    """The score of that name, or the given Score itself; None takes the usual one.
+
+    That is `max_softmax` for classes. Values do not say how sure they are, so a regression takes
+    `given` if its outputs have scores of error predictors, and otherwise `agreement`.
+
+    Raises:
+        PlanError: As `find_score`.
+    """
+    if score is not None:
+        return find_score(score)
+    if outputs.task == "classification":
+        return SCORES["max_softmax"]
+    return SCORES["agreement" if outputs.scores is None else "given"]
 
 
 def find_score(score: str | Score) -> Score:

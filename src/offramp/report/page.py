@@ -62,9 +62,8 @@ def _lead(inputs: ReportInputs) -> str:
     kinds = " and ".join(dict.fromkeys(kind_name(row.kind) for row in comparison.rows))
     return (
         f"{kinds} branches at {_count(cuts, 'cut')} of a frozen backbone, {_count(seeds, 'seed')}, "
-        f"{comparison.samples} test samples. The final layer's {comparison.measure.label} is "
-        f"{comparison.measure.text(comparison.final.value)} {comparison.measure.unit}".strip()
-        + "."
+        f"{comparison.samples} test samples. The final layer's {comparison.measure.noun} is "
+        f"{comparison.measure.amount(comparison.final.value)}."
     )
 
 
@@ -73,7 +72,7 @@ def _warnings(inputs: ReportInputs) -> str:
 
 
 def _figures(comparison: Comparison) -> str:
-    name = comparison.measure.label
+    name = comparison.measure.noun
     parts = [
         captioned(
             plot_tradeoff(comparison),
@@ -97,7 +96,7 @@ def _tradeoff_words(comparison: Comparison) -> str:
         f"{row.branch} at {row.cut} {measure.text(row.value)} at {row.flops / 1e6:.0f} MFLOPs"
         for row in (*comparison.rows, comparison.final)
     ]
-    return f"{measure.label} against FLOPs: {'; '.join(points)}."
+    return f"{measure.noun} against FLOPs: {'; '.join(points)}."
 
 
 def _tables(comparison: Comparison) -> str:
@@ -169,7 +168,8 @@ def _mix(quality: Quality, policy: PolicyQuality, place: int) -> str:
     alt = f"Share of samples that each exit answers under {policy.name}; the table has the numbers."
     few = f" The {SHOWN} largest of {len(policy.parts)}." if len(policy.parts) > SHOWN else ""
     caption = (
-        f"Which exit answers under {policy.name}; classes that lose most accuracy come first.{few}"
+        f"Which exit answers under {policy.name}; classes and groups that lose most come "
+        f"first.{few}"
     )
     return captioned(plot_mix(quality, policy), f"mix-{place}", alt, caption)
 

@@ -27,11 +27,17 @@ _ODD = (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLEr
 
 @dataclass(frozen=True)
 class BestExit(Record):
-    """The early exit with the best value on the test samples, among those that were chosen."""
+    """The early exit with the best value on the test samples, among those that were chosen.
+
+    Attributes:
+        measure: `accuracy` or `mae`.
+        unit: Name of the value of a regression, if it is known.
+    """
 
     name: str
     measure: str
     value: float
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -279,11 +285,12 @@ def _scalars(state: Path) -> dict[str, Any]:
 def _best(stored: Contents) -> BestExit | None:
     metrics = json.loads(stored.files[METRICS])
     early = metrics["exits"]["exits"][:-1]
-    higher = measure_of(stored.manifest["task"]).higher_is_better
+    measure = measure_of(stored.manifest["task"], stored.manifest.get("class_names", ()))
     if not early:
         return None
-    best = (max if higher else min)(early, key=lambda point: point["value"])
-    return BestExit(best["name"], metrics["measure"], best["value"])
+    best = (max if measure.higher_is_better else min)(early, key=lambda point: point["value"])
+    unit = "" if measure.higher_is_better else measure.unit
+    return BestExit(best["name"], measure.name, best["value"], unit)
 
 
 def _policies(stored: Contents) -> tuple[str, ...]:
@@ -297,8 +304,10 @@ def _policies(stored: Contents) -> tuple[str, ...]:
 def _best_text(best: BestExit | None) -> str:
     if best is None:
         return ""
-    value = f"{100 * best.value:.1f} %" if best.measure == "accuracy" else f"{best.value:.3g}"
-    return f"{value} at {best.name}"
+    if best.measure == "accuracy":
+        return f"{100 * best.value:.1f} % at {best.name}"
+    unit = f" ({best.unit})" if best.unit else ""
+    return f"MAE{unit} {best.value:.3g} at {best.name}"
 
 
 def _changed(folder: Path) -> str | None:

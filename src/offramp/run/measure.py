@@ -252,4 +252,5 @@ def trial_outputs(
         stage_ms=stage_ms,
         ids=samples.ids,
         clusters=samples.clusters,
+        source={"class_names": list(model.info.class_names)},
     )

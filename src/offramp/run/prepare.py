@@ -1,5 +1,6 @@
 """Prepare a plan: cut the backbone, load the data, and report all mistakes at once."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -201,7 +202,7 @@ def _cut_all(
     try:
         return divide(list(places.values()))
     except OfframpError as error:
-        if fault := _wrong_channels(module, sample):
+        if fault := _missing_inputs(plan, module, sample) or _wrong_channels(module, sample):
             mistakes.found.append(("data", fault))
             return None
         alone = {
@@ -212,6 +213,25 @@ def _cut_all(
         if len(good) == len(places):
             mistakes.found.append(("branches", error))
         return divide(good) if 0 < len(good) < len(places) else None
+
+
+def _missing_inputs(
+    plan: Plan, module: nn.Module, sample: tuple[torch.Tensor, ...]
+) -> PlanError | None:
+    """An error if the backbone needs more inputs than the data has, such as a sound."""
+    arguments = inspect.signature(module.forward).parameters.values()
+    names = [a.name for a in arguments if a.default is a.empty and a.kind is not a.VAR_POSITIONAL]
+    if len(names) <= len(sample):
+        return None
+    shapes = ", ".join(str(tuple(each.shape[1:])) for each in sample)
+    remedy = "give data that has every input"
+    if getattr(plan.data, "sound", ...) is None:
+        remedy = "set `data.sound` to a chain such as vggish, if each picture has a sound"
+    return PlanError(
+        f"the backbone reads {len(names)} inputs ({', '.join(names)}), and data of kind "
+        f"{plan.data.kind!r} has {len(sample)}, of shape {shapes}. Choose a backbone for these, or "
+        f"{remedy}."
+    )
 
 
 def _wrong_channels(module: nn.Module, sample: tuple[torch.Tensor, ...]) -> PlanError | None:

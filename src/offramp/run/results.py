@@ -166,12 +166,12 @@ def _curve(trial: Trial) -> Curve:
 
 
 def _readable(facts: Mapping[str, Any], plan: Plan, splits: Splits) -> dict[str, str]:
-    images = {name: f"{len(images):,}" for name, images in splits.named().items()}
+    sizes = {name: f"{len(samples):,}" for name, samples in splits.named().items()}
     times = plan.evaluate
     return {
-        "images": ", ".join(f"{count} {name}" for name, count in images.items()),
-        **_classes(splits),
-        "left out": f"{len(splits.skipped)} images that could not be read",
+        "samples": ", ".join(f"{count} {name}" for name, count in sizes.items()),
+        **_labels(splits),
+        "left out": f"{len(splits.skipped)} samples that could not be read",
         "machine": f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads",
         "device": str(facts["device"]),
         "versions": ", ".join(f"{name} {v}" for name, v in facts["versions"].items()),
@@ -183,12 +183,15 @@ def _readable(facts: Mapping[str, Any], plan: Plan, splits: Splits) -> dict[str,
     }
 
 
-def _classes(splits: Splits) -> dict[str, str]:
-    """Number of training samples of each class, as text."""
-    if splits.task == "regression":
-        return {}
-    labels = splits.train.targets.astype(np.int64)
-    return {"training images by class": class_counts(labels, splits.target_names, _CLASSES)}
+def _labels(splits: Splits) -> dict[str, str]:
+    """Number of training samples of each class, or the values of a regression, as text."""
+    labels = splits.train.targets
+    if splits.task == "classification":
+        counts = class_counts(labels.astype(np.int64), splits.target_names, _CLASSES)
+        return {"training samples by class": counts}
+    least, middle, most = np.quantile(labels.astype(np.float64), (0, 0.5, 1)).tolist()
+    name = splits.target_names[0] if splits.target_names else "value"
+    return {f"{name} in training": f"{least:g} to {most:g}, median {middle:g}"}
 
 
 def _spread(timings: ModelTimings | None) -> dict[str, str]:

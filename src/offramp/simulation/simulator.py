@@ -26,7 +26,6 @@ from offramp.simulation.traffic import (
     Transmission,
     drawn_traffic,
 )
-from offramp.task import measure_of
 
 Floats = NDArray[np.float64]
 FULL, SMALLEST = "full network", "smallest exit"
@@ -84,7 +83,7 @@ def simulate(
     samples = outputs.outputs.shape[1]
     traffic = drawn_traffic(arrivals, uplink, downlink, requests, samples, seed)
     due = traffic.sent_ms + deadline_ms - np.quantile(traffic.downlink_ms, reserve)
-    measure = measure_of(outputs.task)
+    measure = outputs.measure
     values = measure.values(outputs.outputs, outputs.labels)
     judge = _Judge(traffic, deadline_ms, values, _unanswered(outputs))
     rows = [judge.row(*served) for served in _served(outputs, policies, traffic, due)]
