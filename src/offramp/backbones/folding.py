@@ -11,7 +11,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from offramp.backbones.stage import Live, Stage
+from offramp.backbones.stage import Live, Partly, Stage
 
 TOLERANCE = 1e-4
 """Largest difference from the stages' tensors, as a fraction of each tensor's largest value."""
@@ -82,12 +82,14 @@ class _ChannelsLast(Stage):
                 weight.data = weight.data.to(memory_format=torch.channels_last)
         return quick.eval()
 
-    def forward(self, live: Live) -> tuple[Live, Live]:
+    def forward(self, live: Partly) -> tuple[Partly, Partly]:
         return super().forward(tuple(map(_channels_last, live)))
 
 
-def _channels_last(values: Tensor) -> Tensor:
-    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
+def _channels_last(values: Tensor | None) -> Tensor | None:
+    if values is None or values.dim() != 4:
+        return values
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def _foldable(norm: fx.Node, modules: Mapping[str, nn.Module], uses: Counter[int]) -> bool:

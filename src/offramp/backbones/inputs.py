@@ -12,6 +12,7 @@ from offramp.errors import PlanError
 
 Numbers = frozenset[int]
 """Some of the inputs, counted from 0."""
+NONE: Numbers = frozenset()
 
 
 @dataclass(frozen=True)

@@ -32,19 +32,17 @@ class Stage(nn.Module):
         super().__init__()
         self.body = body
 
-    def forward(self, live: Live) -> tuple[Live, Live]:
-        """Run the stage on the live tensors of the stage before."""
+    def forward(self, live: Partly) -> tuple[Partly, Partly]:
+        """Run the stage on the live tensors of the stage before.
+
+        Where one is None, what needs it is not computed and is None too.
+        """
         if torch.is_grad_enabled():
             self.requires_grad_(False)
+        if any(tensor is None for tensor in live):
+            return cast(tuple[Partly, Partly], _Present(self.body).run(*live))
         live, taps = self.body(*live)
         return live, taps
-
-    def without_absent(self, live: Partly) -> tuple[Partly, Partly]:
-        """Run the part of the stage that needs no absent tensor; the rest is None, not computed."""
-        self.requires_grad_(False)
-        if all(tensor is not None for tensor in live):
-            return self(live)  # type: ignore[no-any-return]
-        return cast(tuple[Partly, Partly], _Present(self.body).run(*live))
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode whatever `mode` says."""

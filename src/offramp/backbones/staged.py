@@ -14,10 +14,10 @@ from offramp.backbones.analysis import Analysis, analyse, as_tuple
 from offramp.backbones.cuts import Cut as Cut
 from offramp.backbones.cuts import check_names, divide, in_order, spelled
 from offramp.backbones.fingerprint import Fingerprint
-from offramp.backbones.inputs import Inputs
+from offramp.backbones.inputs import NONE, Inputs, Numbers
 from offramp.backbones.leaves import find_leaves, leaf_names
 from offramp.backbones.partition import Flow, Partition
-from offramp.backbones.stage import Live, make_stage
+from offramp.backbones.stage import Live, Partly, make_stage
 from offramp.compute import count_flops
 from offramp.cost import Convention
 from offramp.errors import CutError, ShapeError
@@ -153,8 +153,12 @@ class StagedBackbone(nn.Module):
             raise CutError(f"There is no cut {cut!r}; the backbone is cut at {list(self.cuts)}.")
         return self.tap_shapes[cut]
 
-    def check_inputs(self, inputs: Sequence[Any]) -> None:
+    def check_inputs(self, inputs: Sequence[Any], *, absent: bool = False) -> None:
         """Refuse what cannot be inputs. FX tracing, which has no values, skips this.
+
+        Args:
+            inputs: The inputs.
+            absent: Whether None may stand for an input, but not for all of them.
 
         Raises:
             ArgumentError: An input is not a tensor.
@@ -162,14 +166,18 @@ class StagedBackbone(nn.Module):
         """
         if any(isinstance(each, fx.Proxy) for each in inputs):
             return
+        there = [not (absent and each is None) for each in inputs]
         for place, each in enumerate(inputs):
             remedy = "Give a tensor with a batch axis, such as torch.from_numpy(array)[None]."
-            check_kind(each, Tensor, f"input {place}", remedy)
-        given, wanted = [each.ndim for each in inputs], [1 + len(s) for s in self.input_shapes]
-        if given != wanted:
+            if there[place] or not any(there):
+                check_kind(each, Tensor, f"input {place}", remedy)
+        wanted = [1 + len(shape) for shape in self.input_shapes]
+        alike = [not own or each.ndim == axes for own, each, axes in zip(there, inputs, wanted)]  # noqa: B905
+        if len(inputs) != len(wanted) or not all(alike):
             shapes = ", ".join(str(("B", *shape)) for shape in self.input_shapes)
+            given = [None if each is None else tuple(each.shape) for each in inputs]
             raise ShapeError(
-                f"the inputs have shapes {', '.join(str(tuple(each.shape)) for each in inputs)}, "
+                f"the inputs have shapes {', '.join(map(str, given))}, "
                 f"but the backbone was cut for {shapes}, with B samples in a batch. Give inputs "
                 "of these shapes."
             )
@@ -195,10 +203,13 @@ class StagedBackbone(nn.Module):
         """Stay without gradients whatever `requires_grad` says."""
         return super().requires_grad_(False)
 
-    def stage_flops(self, convention: Convention = "2mac") -> tuple[int, ...]:
-        """FLOPs of each stage alone, at batch 1."""
+    def stage_flops(
+        self, convention: Convention = "2mac", *, absent: Numbers = NONE
+    ) -> tuple[int, ...]:
+        """FLOPs of each stage alone, at batch 1; what needs an absent input is not counted."""
         costs = []
-        live = self._sample()
+        sample = enumerate(self._sample())
+        live: Partly = tuple(None if number in absent else each for number, each in sample)
         with torch.no_grad():
             for stage in self.stages:
                 costs.append(count_flops(stage, (live,), convention))

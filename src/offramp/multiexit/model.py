@@ -1,23 +1,22 @@
 """MultiExit: a frozen backbone with its branches, which answers at every exit."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offramp.arguments import as_path, check_kind
+from offramp.backbones.inputs import NONE, Numbers
 from offramp.backbones.staged import StagedBackbone, check_staged
-from offramp.branches.predictor import surest
-from offramp.compute import count_flops
 from offramp.data import Samples, as_samples
 from offramp.doubts import doubts_of_answers, warn_of
-from offramp.errors import BundleError, CutError
-from offramp.multiexit.answers import Answers, answer_samples, columns, device_of
+from offramp.errors import BundleError, CutError, PlanError
+from offramp.multiexit.absent import absent_of, refusal, refusing
+from offramp.multiexit.answers import Answers, answer_samples, device_of, gathered, walk_exits
+from offramp.multiexit.costs import ExitTimings as ExitTimings
+from offramp.multiexit.costs import branch_flops, joined_per_exit
 from offramp.multiexit.saved import (
     WEIGHTS,
     ModelParts,
@@ -33,16 +32,7 @@ from offramp.progress import Progress, silent
 from offramp.spec import FINAL
 from offramp.storage.folder import Contents, changing, is_stored, read_folder
 from offramp.storage.manifest import RUN
-from offramp.task import Task, num_answers, training_labels
-
-
-@dataclass(frozen=True)
-class ExitTimings:
-    """Median milliseconds on this machine of each stage alone and of each branch alone."""
-
-    stage_ms: tuple[float, ...]
-    branch_ms: tuple[float, ...]
-
+from offramp.task import Task, num_answers
 
 _PRECISIONS = {
     torch.float32: "fp32",
@@ -50,7 +40,6 @@ _PRECISIONS = {
     torch.bfloat16: "bf16",
     torch.float64: "fp64",
 }
-Number = TypeVar("Number", int, float)
 
 
 class MultiExit(nn.Module):
@@ -131,19 +120,41 @@ class MultiExit(nn.Module):
         """Which branch answers at each cut that has one, in words."""
         return ", ".join(f"{cut}: {trial.label}" for cut, trial in self.chosen.items())
 
-    def walk(self, *inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is requested."""
-        self.backbone.check_inputs(inputs)
-        live: tuple[Tensor, ...] = inputs
-        for name, stage in zip((*self.backbone.cuts, FINAL), self.backbone.stages, strict=True):
-            live, taps = stage(live)
-            if name in self.chosen:
-                yield name, self.chosen[name].answer(taps)[0]
-        yield FINAL, columns(live[0], self.task)
+    def walk(self, *inputs: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+        """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is requested.
+
+        None in place of an input means that it is absent. What needs it is not computed, and the
+        exits that cannot answer without it are left out.
+
+        Raises:
+            DataError: After the last answer, names the exits that were left out.
+        """
+        self.backbone.check_inputs(inputs, absent=True)
+        yield from walk_exits(self.backbone, self.chosen, self.task, inputs)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Answers of all exits: (E, B, K)."""
+        """Answers of all exits: (E, B, K).
+
+        Raises:
+            DataError: An input is None, and exits cannot answer without it.
+        """
+        self.backbone.check_inputs(inputs, absent=True)
+        if refused := self._refusing(absent_of(inputs)):
+            others = [name for name in self.names if name not in refused]
+            raise refusal(self.backbone.inputs, refused, others)
         return torch.stack([answer for _, answer in self.walk(*inputs)])
+
+    def exits_without(self, without: int | str | Iterable[int | str]) -> tuple[str, ...]:
+        """Names of the exits that answer without these inputs, named or counted from 0.
+
+        Raises:
+            PlanError: There is no such input.
+        """
+        refused = self._refusing(self.backbone.inputs.numbers(without))
+        return tuple(name for name in self.names if name not in refused)
+
+    def _refusing(self, absent: Numbers) -> dict[str, Numbers]:
+        return refusing(self.backbone.inputs, self.chosen.values(), absent)
 
     def exit_stage_flops(self) -> tuple[int, ...]:
         """FLOPs between one exit and the next (2mac, one sample): stages joined up to each exit."""
@@ -151,7 +162,7 @@ class MultiExit(nn.Module):
 
     def exit_branch_flops(self) -> tuple[int, ...]:
         """FLOPs of each exit's own branch (2mac, one sample); 0 for the last exit."""
-        return (*(_branch_flops(self.backbone, t) for t in self.chosen.values()), 0)
+        return (*(branch_flops(self.backbone, t) for t in self.chosen.values()), 0)
 
     def collect(
         self,
@@ -160,6 +171,7 @@ class MultiExit(nn.Module):
         batch_size: int = 64,
         timings: ExitTimings | None = None,
         split: str = "",
+        without: int | str | Iterable[int | str] = (),
         progress: Progress = silent,
     ) -> ExitOutputs:
         """Collect the answers of every exit on a data set, with costs, as plain arrays.
@@ -170,9 +182,18 @@ class MultiExit(nn.Module):
             timings: Measured times, `offramp.run.measure.measure_model(model).of_exits(model)`.
                 Without them the result has no milliseconds.
             split: Name of the split, stored in `source`.
+            without: Inputs to leave out for all samples, named or counted from 0. The result holds
+                only the exits that answer without them, and what they need is not computed. Where
+                the backbone itself needs one, the last of these exits is the network's end, and its
+                branch is counted in its stage.
             progress: Called after each batch.
 
         `scores` come from the error predictors, if every branch has one.
+
+        Raises:
+            DataError: A sample lacks an input that an exit needs, or no exit answers without the
+                inputs left out.
+            PlanError: There is no such input, or timings are given, which hold for all inputs.
 
         Warns:
             DoubtWarning: The final exit hardly does better than guessing, is far below an early
@@ -180,42 +201,41 @@ class MultiExit(nn.Module):
         """
         check_kind(split, str, "split", 'Give a name, such as "calibration".')
         samples = as_samples(data)
-        trials = tuple(self.chosen.values())
-        answers = self.answer(samples, trials, batch_size, split or "samples", progress)
-        outputs = self.as_outputs(answers, samples, timings, split)
-        warn_of(doubts_of_answers(outputs))
+        absent = self.backbone.inputs.numbers(without)
+        if absent and timings is not None:
+            raise PlanError("timings hold for all inputs. Leave them out, or leave out `without`.")
+        trials = self._answering(absent)
+        answers = self.answer(
+            samples, trials, batch_size, split or "samples", progress, without=absent
+        )
+        outputs = self.as_outputs(answers, samples, timings, split, without=absent)
+        if answers.last is not None:
+            warn_of(doubts_of_answers(outputs))
         return outputs
 
+    def _answering(self, absent: Numbers) -> tuple[Trial, ...]:
+        """The chosen branches that answer without some inputs."""
+        refused = self._refusing(absent)
+        if refused.keys() == set(self.names):
+            raise refusal(self.backbone.inputs, refused, ())
+        return tuple(trial for cut, trial in self.chosen.items() if cut not in refused)
+
     def as_outputs(
-        self, answers: Answers, samples: Samples, timings: ExitTimings | None, split: str
+        self,
+        answers: Answers,
+        samples: Samples,
+        timings: ExitTimings | None,
+        split: str,
+        without: Numbers = NONE,
     ) -> ExitOutputs:
         """The exits' part of the answers to all of `samples`, with the costs of the exits."""
-        answers = answers.of(tuple(self.chosen.values()))
-        return ExitOutputs(
-            outputs=np.concatenate([answers.by_branch, answers.final[None]]),
-            labels=training_labels(samples.targets, self.num_outputs, task=self.task),
-            task=self.task,
-            stage_flops=np.array(self.exit_stage_flops(), np.int64),
-            branch_flops=np.array(self.exit_branch_flops(), np.int64),
-            names=self.names,
-            stage_ms=None if timings is None else np.array(timings.stage_ms),
-            branch_ms=None if timings is None else np.array(timings.branch_ms),
-            scores=self._scores(answers),
-            ids=samples.ids,
-            groups=samples.groups,
-            clusters=samples.clusters,
-            source={
-                **self.source(),
-                "data": samples.content_key,
-                "split": split,
-                **({"class_names": list(names)} if (names := self.info.class_names) else {}),
-            },
-        )
-
-    def _scores(self, answers: Answers) -> NDArray[np.float64] | None:
-        if not self.chosen or not all(t.predicts_error for t in self.chosen.values()):
-            return None
-        return np.vstack([answers.scores, np.full(len(answers.final), surest(self.task))])
+        answers = answers.of(self._answering(without))
+        source = {**self.source(), "data": samples.content_key, "split": split}
+        if names := self.info.class_names:
+            source["class_names"] = list(names)
+        if without:
+            source["without"] = [self.backbone.inputs.names[number] for number in sorted(without)]
+        return gathered(self.backbone, self.task, answers, samples, timings, without, source)
 
     def answer(
         self,
@@ -224,6 +244,8 @@ class MultiExit(nn.Module):
         batch_size: int,
         what: str,
         progress: Progress,
+        *,
+        without: Numbers = NONE,
     ) -> Answers:
         """Answer samples with every one of `trials`, in one pass of the backbone.
 
@@ -233,12 +255,20 @@ class MultiExit(nn.Module):
             batch_size: Samples per pass.
             what: Name of the data, for `progress`.
             progress: Called after each batch.
+            without: Inputs to leave out for all samples; the trials answer without them.
         """
         return answer_samples(
-            self.backbone, trials, samples, self.task, batch_size, f"answers on {what}", progress
+            self.backbone,
+            trials,
+            samples,
+            self.task,
+            batch_size,
+            f"answers on {what}",
+            progress,
+            without,
         )
 
-    def source(self) -> dict[str, str]:
+    def source(self) -> dict[str, Any]:
         """Engine, precision and digest of the model, for which a promise holds."""
         return {
             "engine": f"torch {torch.__version__}",
@@ -308,21 +338,3 @@ class MultiExit(nn.Module):
             task=parts.task,
             info=parts.info,
         )
-
-
-def joined_per_exit(
-    backbone: StagedBackbone, exits: tuple[str, ...], per_stage: Sequence[Number]
-) -> tuple[Number, ...]:
-    """Sum the stages from exit to exit, since a cut without a branch is not an exit."""
-    sums: list[Number] = []
-    running: Number = per_stage[0] - per_stage[0]
-    for name, cost in zip((*backbone.cuts, FINAL), per_stage, strict=True):
-        running += cost
-        if name in exits or name == FINAL:
-            sums.append(running)
-            running -= running
-    return tuple(sums)
-
-
-def _branch_flops(backbone: StagedBackbone, trial: Trial) -> int:
-    return count_flops(trial.branch, backbone.zero_taps(trial.cut))

@@ -16,7 +16,8 @@ from offramp.data.published import STAND_IN_DOUBT
 from offramp.doubts import doubts_of_answers, doubts_of_labels
 from offramp.evaluation import Rival, TrialOutputs
 from offramp.multiexit.answers import Answers
-from offramp.multiexit.model import ExitTimings, MultiExit, joined_per_exit
+from offramp.multiexit.costs import joined_per_exit
+from offramp.multiexit.model import ExitTimings, MultiExit
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
 from offramp.run.plan import EvaluatePlan
