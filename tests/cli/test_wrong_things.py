@@ -23,6 +23,7 @@ FULL = Path("/dev/full")
 VERBS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 VALID = {
     "cuts": ["timm:test_resnet", "--input", "3x64x64"],
+    "finetune": ["plan.yaml", "--out", "finetuned"],
     "train": ["plan.yaml", "--out", "trained", "--dry-run"],
     "evaluate": ["run"],
     "runs": ["."],

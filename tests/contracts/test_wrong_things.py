@@ -20,10 +20,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import offramp as orp
 from offramp.data import as_samples
+from offramp.data.density import with_maps
 from offramp.drift import watch
 from offramp.errors import OfframpError
 from offramp.policy import find_score, load_policies
 from offramp.run import OpenRun, open_run
+from offramp.run.finetune_plan import load_finetune_plan
+from offramp.run.finetuning import finetune
 from offramp.run.steps import evaluate, train
 from offramp.simulation import FixedRate, simulate
 from offramp.spec import FeatureShape
@@ -80,7 +83,7 @@ def things() -> Things:
     return Things(folder, images, labels, backbone, model, outputs, policy)
 
 
-WITHOUT_SUCCESS = ("train", "load_plan", "evaluate", "open_run")
+WITHOUT_SUCCESS = ("finetune", "train", "load_plan", "load_finetune_plan", "evaluate", "open_run")
 """Entries whose working arguments would need a trained run."""
 
 
@@ -180,6 +183,11 @@ def entries() -> dict[str, Entry]:
         "OpenRun": Entry(OpenRun, {"model": t.model, "policies": [t.policy]}),
         "OpenRun.run": Entry(opened.run, {"sample": picture, "policy": t.policy}),
         "OpenRun.run_batch": Entry(opened.run_batch, {"samples": [picture], "policy": t.policy}),
+        "with_maps": Entry(with_maps, {"data": (t.images, t.labels), "maps": t.images[:, 0]}),
+        "load_finetune_plan": Entry(
+            load_finetune_plan, {"path": out / "none.yaml", "overrides": ()}
+        ),
+        "finetune": Entry(finetune, {"plan": None, "out": out / "backbone"}),
         "train": Entry(train, {"plan": None, "out": out / "run"}),
         "evaluate": Entry(evaluate, {"folder": out / "none"}),
     }

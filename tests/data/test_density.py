@@ -40,6 +40,8 @@ def test_other_maps_are_other_data() -> None:
 def test_maps_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"shape \(4, 3, 2\) for 5 samples"):
         with_maps((IMAGES, COUNTS), MAPS[:4])
+    with pytest.raises(ShapeError, match="not arrays of numbers of one shape"):
+        with_maps((IMAGES, COUNTS), [*MAPS[:4], MAPS[4, :2]])
     with pytest.raises(DataError, match="NaN or infinite"):
         with_maps((IMAGES, COUNTS), MAPS + np.float32("inf"))
 

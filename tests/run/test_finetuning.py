@@ -420,6 +420,8 @@ def test_folders_of_another_kind_are_no_weights_and_no_place(
         run(place, tmp_path / "run")
     with pytest.raises(BundleError, match="reads 'offramp backbone 1' here"):
         run(place, tmp_path / "a", backbone=backbone)
+    with pytest.raises(BundleError, match="reads 'offramp run 2' here"):
+        train(exits(place), place / "backbone", splits=SPLITS, backbone_file=file)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])

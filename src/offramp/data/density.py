@@ -89,7 +89,13 @@ def with_maps(data: Any, maps: NDArray[Any] | Tensor | Sequence[Any]) -> Samples
         DataError: A value is not finite.
     """
     samples = as_samples(data)
-    held = np.ascontiguousarray(np.stack([np.asarray(each, np.float32) for each in maps]))
+    try:
+        held = np.ascontiguousarray(np.stack([np.asarray(each, np.float32) for each in maps]))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(
+            f"the density maps are not arrays of numbers of one shape: {error}. Give one map "
+            "(height, width) for each sample."
+        ) from error
     if held.ndim != 3 or len(held) != len(samples):
         raise ShapeError(
             f"the density maps have shape {held.shape} for {len(samples)} samples. Give one map "

@@ -17,7 +17,8 @@ from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult
 from offramp.run.stored import RUN_NAMES, load_result
 from offramp.storage.atomic import write_bytes
-from offramp.storage.folder import check_free, is_stored
+from offramp.storage.folder import check_free, is_stored, read_folder
+from offramp.storage.manifest import RUN
 from offramp.training.learner import OUT_OF_MEMORY
 
 NOTHING_TRAINED = "nothing was trained: the run of this plan is already finished"
@@ -37,6 +38,8 @@ def earlier_run(folder: Path, data: RunData[Plan], backbone_file: str | None) ->
         BundleError: The folder has files of the names that a run writes, but holds no run.
     """
     plan = data.plan
+    if is_stored(folder):
+        read_folder(folder, RUN)  # a folder of another kind has another kind of plan
     if (folder / PLAN).exists():
         check_contained(folder, load_plan(folder / PLAN), plan)
     if not is_stored(folder):

@@ -1,0 +1,72 @@
+"""`offramp finetune`: a network of one's own, on data of one's own, from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from offramp.cli import app
+
+FILE = """
+import numpy as np
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(150, 7))
+
+def data():
+    rng = np.random.default_rng(0)
+    sizes = {"train": 20, "validation": 11, "calibration": 12, "test": 13}
+    return {n: (rng.normal(size=(k, 3, 8, 7)), rng.integers(0, 3, k)) for n, k in sizes.items()}
+"""
+PLAN = """
+backbone: {name: python}
+data: {kind: python}
+train: {epochs: 2, batch_size: 7}
+"""
+FLAGS = ("--backbone", "mine.py:network", "--data", "mine.py:data")
+
+
+def offramp(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.py").write_text(FILE)
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_result_names_the_folder_as_a_plan_does(place: Path) -> None:
+    done = offramp("finetune", "plan.yaml", *FLAGS)
+    assert done.exit_code == 0
+    assert 'backbone: {name: "python", weights: runs/plan}' in done.stdout
+    assert "finetuning: 40/40" in done.stderr
+    assert (place / "runs/plan/model.safetensors").exists()
+
+
+def test_json_is_one_document_and_quiet_says_nothing_else() -> None:
+    done = offramp("finetune", "plan.yaml", *FLAGS, "--set", "train.epochs=1", "--json", "--quiet")
+    content = json.loads(done.stdout)
+    assert (content["num_outputs"], content["measure"]) == (3, "accuracy")
+    assert len(content["history"]["train"]) == 1
+    assert done.stderr == ""
+
+
+def test_all_mistakes_of_a_plan_are_listed(place: Path) -> None:
+    (place / "plan.yaml").write_text(f"{PLAN}trains: norms\nbranches: {{}}\n")
+    text = str(offramp("finetune", "plan.yaml", "--set", "train.lr=-1").exception)
+    assert all(part in text for part in ("3 mistakes", "trains:", "branches:", "train.lr:"))
+
+
+def test_ctrl_c_says_that_it_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("offramp.run.finetuning.run_epochs", stop)
+    done = offramp("finetune", "plan.yaml", *FLAGS)
+    assert done.exit_code == 130
+    assert "repeat the same command and it resumes" in done.stderr
