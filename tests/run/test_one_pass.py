@@ -57,14 +57,18 @@ def splits() -> Splits:
     return Splits.of(parts, target_names=tuple("abc"))
 
 
-def test_each_split_runs_through_the_backbone_once(model: MultiExit, splits: Splits) -> None:
+def test_each_split_runs_once_and_the_test_split_again_without_an_input(
+    model: MultiExit, splits: Splits
+) -> None:
     seen: list[int] = []
     model.backbone.stages[0].register_forward_hook(
         lambda _, live, out: seen.append(len(live[0][0]))
     )
-    measure_splits(model, splits, EvaluatePlan(timing_repeats=0), RunContext())
+    found = measure_splits(model, splits, EvaluatePlan(timing_repeats=0), RunContext())
     passes = [size for size in seen if size > 1]  # FLOPs are counted at batch 1
-    assert passes == [COUNTS[name] for name in ("validation", "calibration", "test")]
+    assert passes == [COUNTS[name] for name in ("validation", "calibration", "test", "test")]
+    assert list(found.quiet) == ["right"]
+    assert found.quiet["right"].names == ("left",)
 
 
 def test_one_pass_gives_what_two_did(model: MultiExit, splits: Splits) -> None:

@@ -1,5 +1,6 @@
 """Evaluation of exits from plain arrays, without a model."""
 
+from offramp.evaluation.absence import Absence, AbsenceRow, compare_absence
 from offramp.evaluation.comparison import Comparison, compare
 from offramp.evaluation.intervals import Interval
 from offramp.evaluation.rows import (
@@ -15,6 +16,8 @@ from offramp.evaluation.tradeoff import ExitPoint, Tradeoff, tradeoff
 from offramp.evaluation.trials import FailedTrial, TrialOutputs
 
 __all__ = [
+    "Absence",
+    "AbsenceRow",
     "BranchRow",
     "Comparison",
     "ExitPoint",
@@ -28,6 +31,7 @@ __all__ = [
     "Tradeoff",
     "TrialOutputs",
     "compare",
+    "compare_absence",
     "tradeoff",
     "verdict",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.answer import Answer
-from offramp.evaluation import Comparison, Tradeoff
+from offramp.evaluation import Absence, Comparison, Tradeoff
 from offramp.evaluation.quality import Quality
 
 
@@ -63,6 +63,7 @@ class ReportInputs:
         title: Of the page, plain text.
         comparison: Every branch over its seeds, with the static rivals.
         exits: The exits of the saved model.
+        absence: The exits of the saved model where an input is absent; None leaves it out.
         quality: Of the exits of the saved model and of policies; None leaves it out.
         curves: One per trial.
         pictures: A few samples, answered one by one.
@@ -75,6 +76,7 @@ class ReportInputs:
     title: str
     comparison: Comparison
     exits: Tradeoff
+    absence: Absence | None = None
     quality: Quality | None = None
     curves: Sequence[Curve] = ()
     pictures: Sequence[Picture] = ()

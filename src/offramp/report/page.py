@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from offramp.evaluation import Comparison, Tradeoff, verdict
+from offramp.evaluation import Absence, Comparison, Tradeoff, verdict
 from offramp.evaluation.policy_quality import PolicyQuality
 from offramp.evaluation.quality import Quality
 from offramp.evaluation.rows import kind_name
@@ -43,6 +43,7 @@ def report_page(inputs: ReportInputs) -> str:
         _tables(inputs.comparison),
         _verdict(inputs.comparison),
         _saved_model(inputs.exits),
+        _absence(inputs.absence) if inputs.absence is not None else "",
         quality_section(inputs.quality) if inputs.quality is not None else "",
         _pictures(inputs),
         _training(inputs),
@@ -116,6 +117,16 @@ def _saved_model(exits: Tradeoff) -> str:
             "<h2>The saved model</h2>",
             "<p>At each cut it uses the branch that did best on validation, not on test.</p>",
             html_table(table),
+        ]
+    )
+
+
+def _absence(found: Absence) -> str:
+    return "\n".join(
+        [
+            "<h2>Where an input is absent</h2>",
+            "<p>An exit refuses if it needs the input and has not learned to do without.</p>",
+            html_table(found.table()),
         ]
     )
 

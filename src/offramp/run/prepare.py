@@ -17,9 +17,11 @@ from offramp.backbones.zoo import build, describe
 from offramp.compute import seeded
 from offramp.data import Samples, Splits
 from offramp.errors import CutError, DataError, OfframpError, PlanError
+from offramp.features.absent import lacking
 from offramp.multiexit.trial import ModelInfo
 from offramp.python_function import short_name
 from offramp.run.data import RunData
+from offramp.run.measure import answered
 from offramp.run.plan import BackbonePlan, Plan
 from offramp.run.rivals import check_rivals
 from offramp.storage.atomic import sha256_of
@@ -97,6 +99,7 @@ def prepare_run(
     if backbone is not None and splits is not None:
         _check_targets(plan, backbone, splits, mistakes)
         mistakes.attempt("data", partial(_check_apart, splits.calibration, splits.test))
+        mistakes.attempt("data", partial(_check_complete, splits, backbone))
         sizes, images = plan.evaluate.rival_sizes, plan.evaluate.rival_images
         possible = partial(check_rivals, backbone.original, splits.train, sizes, images)
         mistakes.attempt("evaluate.rival_sizes", possible)
@@ -153,6 +156,22 @@ def _check_apart(calibration: Samples | None, test: Samples) -> None:
             f"the calibration and the test samples {fault}, and what is calibrated on a sample "
             "cannot be tested on it. Put each sample into only one split; if samples have "
             "ids, give different samples different ids."
+        )
+
+
+def _check_complete(splits: Splits, backbone: StagedBackbone) -> None:
+    """Refuse samples that the final exit, with which all others are compared, could not answer."""
+    for name, samples in answered(splits).items():
+        rows = lacking(samples.present, backbone.inputs.of_answer)
+        if samples.present is None or rows is None:
+            continue
+        first = int(rows.argmax())
+        absent = np.flatnonzero(~samples.present[first]).tolist()
+        raise DataError(
+            f"{int(rows.sum())} of {len(rows)} {name} samples, such as {samples.name_of(first)}, "
+            f"lack {backbone.inputs.text(absent)}, and all exits, also the final one, answer these "
+            "samples. Leave them out there, or put them into the training split; how exits answer "
+            "without an input is measured by leaving it out of all test samples."
         )
 
 

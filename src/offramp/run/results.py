@@ -10,10 +10,12 @@ import numpy as np
 from offramp.data import Splits
 from offramp.doubts import class_counts
 from offramp.evaluation import (
+    Absence,
     Comparison,
     FailedTrial,
     Tradeoff,
     compare,
+    compare_absence,
     tradeoff,
 )
 from offramp.evaluation.quality import Quality, quality
@@ -43,6 +45,8 @@ class RunResult:
         data_keys: Hashes that identify the data of each split.
         notes: What was left out, and why.
         doubts: Warnings about training labels and test answers that look like a mistake.
+        absence: The exits on the test images without an input that some can do without; None where
+            there is no such input.
         work_done: Sentence on what the call trained and what it kept; empty if the run was only
             read.
     """
@@ -56,6 +60,7 @@ class RunResult:
     data_keys: Mapping[str, str]
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    absence: Absence | None = None
     work_done: str = ""
 
     @classmethod
@@ -81,9 +86,17 @@ class RunResult:
         )
         test = seen.outputs["test"]
         judged = _quality(seen, wanted.threshold, model.info.class_names)
-        exits = tradeoff(test)
         return cls(
-            folder, plan, model, comparison, exits, judged, data_keys, seen.notes, seen.doubts
+            folder,
+            plan,
+            model,
+            comparison,
+            tradeoff(test),
+            judged,
+            data_keys,
+            seen.notes,
+            seen.doubts,
+            compare_absence(test, seen.quiet) if seen.quiet else None,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -92,6 +105,7 @@ class RunResult:
             "measure": self.comparison.measure.name,
             "comparison": self.comparison.as_json(),
             "exits": self.exits.as_json(),
+            "absence": None if self.absence is None else self.absence.as_json(),
             "warnings": list(self.doubts),
             "fixed_threshold": next((each.as_json() for each in self.quality.policies), None),
         }
@@ -105,7 +119,10 @@ class RunResult:
             "Branches that answer, of each cut the one with the best validation loss: "
             f"{self.model.exits_text}."
         )
-        return "\n\n".join([str(self.comparison), exits, *fixed, *self.notes, *doubts, report])
+        without = [] if self.absence is None else [str(self.absence)]
+        return "\n\n".join(
+            [str(self.comparison), exits, *without, *fixed, *self.notes, *doubts, report]
+        )
 
 
 def report_inputs(
@@ -118,6 +135,7 @@ def report_inputs(
         title=f"Early exits on {_backbone_name(model, plan)}",
         comparison=result.comparison,
         exits=result.exits,
+        absence=result.absence,
         quality=result.quality,
         curves=[_curve(trial) for trial in model.trials],
         pictures=list(answered_pictures(model, splits.test, REPORT_PICTURES, fixed)),

@@ -26,6 +26,8 @@ from offramp.storage.folder import Contents, changing, is_stored, read_folder
 from offramp.storage.manifest import RUN
 
 _TRIALS, _RIVALS = "outputs/trials.npz", "outputs/rivals.npz"
+_WITHOUT = "outputs/test-without-"
+"""Start of the files of outputs without an input, which go on with its number."""
 RUN_NAMES = (
     *(WEIGHTS, METRICS, ENVIRONMENT, POLICY, "outputs"),
     *("report.html", "tradeoff.png", "tradeoff.svg"),
@@ -60,6 +62,9 @@ def write_result(
         write_weights(parts, staged)
         for name, answers in seen.outputs.items():
             answers.save(staged / outputs_of(name))
+        for name, answers in seen.quiet.items():
+            number = result.model.backbone.inputs.names.index(name)
+            answers.save(staged / f"{_WITHOUT}{number}.npz")
         seen.trials.save(staged / _TRIALS)
         rivals = {rival.name: np.asarray(rival.values) for rival in seen.rivals}
         write_arrays(staged / _RIVALS, _RIVALS_SCHEMA, rivals)
@@ -97,7 +102,7 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
     folder = Path(folder)
     outputs = {split: outputs_of(split) for split in ANSWERED}
     names = (WEIGHTS, outputs_of("test"), _TRIALS, _RIVALS, METRICS)
-    stored = read_folder(folder, RUN, names, optional=outputs.values())
+    stored = read_folder(folder, RUN, names, optional=[*outputs.values(), f"{_WITHOUT}*.npz"])
     plan, model = plan_and_model(stored, backbone_file)
     metrics = json.loads(stored.files[METRICS])
     seen = Measured(
@@ -110,6 +115,7 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
         _stored_rivals(stored),
         notes=tuple(metrics["notes"]),
         doubts=tuple(metrics.get("warnings", ())),
+        quiet=_stored_without(stored),
     )
     return RunResult.judged(folder, plan, model, seen, stored.manifest["data"])
 
@@ -145,6 +151,12 @@ def load_run(folder: Path, backbone_file: str | None = None) -> StoredRun:
 def outputs_of(split: str) -> str:
     """File of the outputs of a split, in a run folder."""
     return f"outputs/{split}.npz"
+
+
+def _stored_without(stored: Contents) -> dict[str, ExitOutputs]:
+    files = sorted(name for name in stored.files if name.startswith(_WITHOUT))
+    found = [ExitOutputs.load(stored.files[name]) for name in files]
+    return {(each.source or {})["without"][0]: each for each in found}
 
 
 def _stored_rivals(stored: Contents) -> list[Rival]:

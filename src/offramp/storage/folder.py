@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def read_folder(
         folder: The stored folder.
         kind: Which kind it must be.
         names: Files that must be there.
-        optional: Files that are read if the manifest lists them.
+        optional: Files that are read if the manifest lists them; `*` stands for any text.
 
     Raises:
         BundleError: There is no such folder of this kind, a file is missing or not listed, or
@@ -141,7 +142,11 @@ def _read(
     folder: Path, kind: FolderKind, names: Collection[str], optional: Collection[str]
 ) -> Contents:
     manifest = _manifest(folder, kind)
-    listed = [name for name in optional if name in manifest["files"]]
+    listed = [
+        name
+        for name in manifest["files"]
+        if name not in names and any(fnmatchcase(name, pattern) for pattern in optional)
+    ]
     files = {name: _file(folder, kind, manifest, name) for name in (*names, *listed)}
     return Contents(folder, manifest, files)
 
