@@ -130,12 +130,13 @@ def _probabilities(final: NDArray[np.float32]) -> Iterator[str]:
     if _is_sigmoid(final):
         yield (
             "the final exit's logit lies between 0 and 1 for every sample, as if the network ended "
-            "in a sigmoid, so every sample is answered with class 1. Remove it before you cut."
+            "in a sigmoid, so every sample is answered with class 1. Remove the sigmoid before you "
+            "cut."
         )
     elif final.min() >= 0 and np.allclose(final.sum(axis=1), 1, atol=1e-3):
         yield (
             "the final exit's answers are probabilities, as if the network ended in a softmax, and "
-            "scores apply a second softmax. Remove it before you cut."
+            "scores apply a second one. Remove the network's softmax before you cut."
         )
 
 
@@ -183,7 +184,7 @@ def _remedy(fitting: NDArray[np.int64], names: Sequence[str]) -> str:
     if not whole or len(names) != len(fitting):
         return "renumber them"
     listed = ", ".join(json.dumps(names[label], ensure_ascii=False) for label in fitting)
-    return f"renumber them, in the data of a plan by `classes: [{listed}]`"
+    return f"renumber them (in a plan, by `classes: [{listed}]` under `data`)"
 
 
 def _renumbering(

@@ -100,7 +100,7 @@ def test_a_branch_that_drops_side_inputs_draws_from_its_own_stream_only(spec: An
 
 
 def test_side_inputs_are_dropped_only_where_a_token_replaces_them() -> None:
-    with pytest.raises(PlanError, match="Set absent='token' too, or leave it out"):
+    with pytest.raises(PlanError, match="Set absent='token' too, or leave out drop_side"):
         ConvBranch(drop_side=0.2)
 
 

@@ -137,7 +137,7 @@ def test_classes_are_named_if_names_are_known(make: Any) -> None:
     ("limit", "expected"),
     [
         (0.2, ""),
-        (0.04, "includes more than the promised 4.00 points. They are too few to confirm"),
+        (0.04, "extends above the promised 4.00 points. These samples are too few to"),
         (0.001, "lies above the promised 0.10 points"),
     ],
 )

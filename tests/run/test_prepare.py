@@ -46,8 +46,8 @@ def test_wrong_channels_are_one_mistake_that_names_the_setting(tmp_path: Path) -
         prepare_run(load_plan(path))
     assert str(caught.value) == (
         "the data has inputs of 3 channels, and the backbone's first convolution reads 1. Set "
-        "`data.channels` to 1, with as many numbers in `mean` and `std`, or choose a backbone for "
-        "3."
+        "`data.channels` to 1, with as many numbers in `mean` and `std`, or choose a backbone that "
+        "reads 3."
     )
 
 

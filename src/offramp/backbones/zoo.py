@@ -171,8 +171,8 @@ def _make(entry: Backbone, request: BuildRequest, seed: int) -> nn.Module:
                 raise
             raise BundleError(
                 f"The pretrained weights of {entry.name} cannot be downloaded "
-                f"({type(error).__name__}: {error}). Check the network, or download them elsewhere "
-                "and give the file as weights."
+                f"({type(error).__name__}: {error}). Check the internet connection, or download "
+                "them elsewhere and give the file as weights."
             ) from error
         except (TypeError, ValueError) as error:
             if not request.options:

@@ -26,8 +26,8 @@ def absent_sides(settings: Any, num_sides: int) -> "AbsentSides | None":
         return None
     if num_sides == 0:
         raise ShapeError(
-            f"{settings.label()} has absent='token', which is for side inputs, and this cut has "
-            "one tap, the map. Leave out `absent` here, or give the cut further taps."
+            f"{settings.label()} has absent='token', which is for side inputs, but this cut has "
+            "none: its only tap is the map. Leave out `absent` here, or give the cut further taps."
         )
     return AbsentSides(settings.drop_side)
 

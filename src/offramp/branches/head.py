@@ -47,8 +47,9 @@ class HeadSettings(Spec):
     def _drops_only_for_a_token(self) -> Self:
         if self.drop_side and self.absent != "token":
             raise ValueError(
-                f"drop_side={self.drop_side:g} would train a branch without its side inputs, "
-                "without which it refuses to answer. Set absent='token' too, or leave it out."
+                f"drop_side={self.drop_side:g} drops side inputs in training, but a branch with "
+                f"absent={self.absent!r} never answers without them. Set absent='token' too, or "
+                "leave out drop_side."
             )
         return self
 

@@ -58,7 +58,8 @@ def probe_branch(spec: BranchSpec, features: TapShapes, num_outputs: int) -> Pro
     except Exception as error:
         raise PlanError(
             f"{spec.label()} cannot be built or run on taps of {_readable(shapes)}: "
-            f"{type(error).__name__}: {error}."
+            f"{type(error).__name__}: {str(error).rstrip('.')}. Change its settings or its class, "
+            "or cut elsewhere."
         ) from error
     _check_answers(spec, answers, num_outputs + predicts_error(spec), shapes)
     if drew:

@@ -95,9 +95,7 @@ class Calibration:
     def _legend(self) -> str:
         if (promise := self.policy.promise) is None:
             return ""
-        worst = (
-            f", of the worst {promise.within} on the samples that tested" if promise.within else ""
-        )
+        worst = f" (in testing, of the worst {promise.within})" if promise.within else ""
         rule = (
             f"bound <= {promise.limit:g}"
             if promise.method == "ucb"

@@ -163,7 +163,7 @@ def _check_whole(roles: NDArray[np.str_], clusters: Ints | None, outputs: ExitOu
 def use_of(num_samples: Mapping[str, int]) -> str:
     """What calibration samples were used for, from the number of samples in each role."""
     did = {
-        "stopping": "belonged to early stopping",
+        "stopping": "were used for early stopping",
         "temperature": "fitted temperatures",
         "order": "ordered the candidates",
         "test": "tested them",

@@ -63,9 +63,9 @@ def _parsed(lines: Iterable[str], known: Collection[int]) -> Iterator[tuple[int,
         exit, shadow = _numbers(number, text)
         if exit not in known:
             raise DataError(
-                f"line {number} of the stream is {text!r}, and exit {exit} cannot fire under this "
-                f"policy, only {', '.join(map(str, known))}. Name the policy that gave these "
-                "answers."
+                f"line {number} of the stream is {text!r}, but exit {exit} cannot fire under this "
+                f"policy; the exits that can are {', '.join(map(str, known))}. Name the policy "
+                "that gave these answers: --policy FILE."
             )
         yield exit, shadow
 

@@ -44,7 +44,8 @@ def calibrate(
     max_drop: Annotated[
         list[float] | None,
         typer.Option(
-            metavar="SHARE", help="Largest drop in accuracy; 0.01 is a point. Repeat for a menu."
+            metavar="SHARE",
+            help="Largest drop in accuracy; 0.01 is one percentage point. Repeat for a menu.",
         ),
     ] = None,
     max_disagreement: Annotated[
@@ -71,7 +72,8 @@ def calibrate(
         str | None,
         typer.Option(
             metavar="SCORE",
-            help="Confidence: max_softmax, entropy, margin, patience, agreement or given.",
+            help="How confidence is measured: max_softmax, entropy, margin, patience, "
+            "agreement or given.",
             show_default="max_softmax; for a regression given, or agreement without scores",
         ),
     ] = None,
@@ -109,7 +111,10 @@ def calibrate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Choose thresholds that keep a promise, or report that none do."""
+    """Choose thresholds that keep a promise, or report that none do.
+
+    Give one of --max-drop, --max-disagreement, --max-rise and --budget.
+    """
     given = dict(locals())
     from offramp.calibration import Request, calibrations
     from offramp.calibration.budget import budgeted

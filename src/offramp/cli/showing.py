@@ -88,9 +88,9 @@ def read_outputs(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs,
     run = read_folder(outputs, RUN, others, optional=[name])
     if name not in run.files:
         raise BundleError(
-            f"{outputs} has no answers to {split} samples, since its data has no {split} part. "
-            f"Give the data of its plan one and train again, or give an .npz file of answers to "
-            "samples that neither trained nor test the run."
+            f"{outputs} has no answers to {split} samples, since its data has no {split} split. "
+            "Add that split to the data of its plan and train again, or give an .npz of answers "
+            "to samples that are used neither to train nor to test the run."
         )
     return ExitOutputs.load(run.files[name]), run
 

@@ -64,7 +64,9 @@ def simulate(
 
     if jitter and not (uplink_ms or downlink_ms):
         raise typer.BadParameter(
-            "spreads --uplink-ms and --downlink-ms, and both are 0", param_hint="--jitter"
+            "it spreads the times of --uplink-ms and --downlink-ms, but both are 0. Set one of "
+            "them, or leave out --jitter",
+            param_hint="--jitter",
         )
     traffic: dict[str, Callable[..., sim.Arrivals]] = {
         "fixed": sim.FixedRate,

@@ -39,7 +39,8 @@ def watch(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The answers, one per line: EXIT or EXIT,DISAGREES (1 or 0).",
+            help="The answers, one per line: the exit's number. Append ,1 if the final exit was "
+            "also run and disagrees, ,0 if it agrees.",
             show_default="standard input",
         ),
     ] = None,
@@ -58,7 +59,8 @@ def watch(
         typer.Option(
             metavar="K",
             min=1,
-            help="Use one answer in K, for streams whose neighbours depend on each other.",
+            help="Use one answer in K, for streams in which answers close together depend on each "
+            "other.",
         ),
     ] = 1,
     seed: Seed = 0,

@@ -48,8 +48,8 @@ def as_samples(
     ready = isinstance(data, Samples) or _is_pair(data)
     if ready and (keys is not None or preprocess is not None):
         raise DataError(
-            "`keys` and `preprocess` are for data sets that give one item at a time. Prepare "
-            "arrays beforehand; what as_samples returned needs neither."
+            "`keys` and `preprocess` are for data sets that give one item at a time, not for "
+            "arrays or for what as_samples returned. Leave them out, and prepare arrays beforehand."
         )
     if isinstance(data, Samples):
         return data

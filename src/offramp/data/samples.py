@@ -265,8 +265,8 @@ def _checked_names(what: str, names: ArrayLike | None, count: int) -> NDArray[An
         given = np.array(given.tolist())
     if given.shape != (count,):
         raise ShapeError(
-            f"{what} have shape {given.shape} for {count} samples. Give each sample one of the "
-            f"{what}, in the order of the samples."
+            f"{what} have shape {given.shape} for {count} samples. Give one for each sample, in "
+            "the order of the samples."
         )
     if given.dtype.kind not in "iuU":
         raise DataError(f"{what} are {given.dtype}, but must be text or whole numbers.")

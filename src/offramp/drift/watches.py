@@ -56,7 +56,7 @@ class Alarm(Record):
         what = (
             f"answers that leave at {self.name!r}"
             if self.kind == "exit mix"
-            else "shadow answers that disagree with the final exit"
+            else "shadow answers that disagree with the answer given"
         )
         counted = _counted(self.kind)
         return (

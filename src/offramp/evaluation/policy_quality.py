@@ -91,8 +91,9 @@ class PolicyQuality(Record):
         )
         if interval.low <= limit:
             return (
-                f"{found}, includes more than the promised {allowed}. They are too few to confirm "
-                "the promise, which rests on the calibration samples, and do not contradict it."
+                f"{found}, extends above the promised {allowed}. These samples are too few to "
+                "confirm the promise, which rests on the calibration samples, but do not "
+                "contradict it."
             )
         return (
             f"{found}, lies above the promised {allowed}. Either these samples or those of the "

@@ -103,10 +103,10 @@ class Quality(Record):
         """A sentence about what the best exit for each sample would reach."""
         oracle, measure, final = self.oracle, self.measure, self.exits[-1].value
         return (
-            "The oracle, the best exit for each sample, needs "
-            f"{100 * oracle.cost_share_for(final):.1f} % of the backbone's cost for the final "
-            f"exit's {measure.noun} of {measure.amount(final)}, and with "
-            f"{100 * oracle.cost_share[-1]:.1f} % reaches {measure.amount(oracle.value[-1])}."
+            "The oracle, the best exit for each sample, reaches the final exit's "
+            f"{measure.noun} of {measure.amount(final)} at "
+            f"{100 * oracle.cost_share_for(final):.1f} % of the backbone's cost, and "
+            f"{measure.amount(oracle.value[-1])} at {100 * oracle.cost_share[-1]:.1f} %."
         )
 
     def __str__(self) -> str:

@@ -159,7 +159,7 @@ def _oracle(quality: Quality) -> str:
     alt = f"{quality.oracle_sentence()} Policies: {words or 'none'}."
     caption = (
         f"Exits, policies and the oracle on {quality.samples} test samples. Exits and the oracle "
-        "pay for their own path, policies for the branches passed on the way as well."
+        "pay for their own path; policies also pay for the branches passed on the way."
     )
     return captioned(plot_oracle(quality), "oracle", alt, caption)
 

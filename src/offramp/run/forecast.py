@@ -110,6 +110,7 @@ class Forecast(Record):
     def _needs_texts(self, seconds: Mapping[str, float]) -> dict[str, str]:
         missing = bytes_text(self.tap_bytes_missing)
         memory = "" if self.memory_bytes is None else f"about {bytes_text(self.memory_bytes)}; "
+        at_once = f"{self.workers} {'branch' if self.workers == 1 else 'branches'}"
         each = {
             "taps": f"taps {_duration(seconds['taps'])}",
             "training": f"training at most {_duration(seconds['training'])}",
@@ -130,7 +131,7 @@ class Forecast(Record):
             "memory": f"{memory}{bytes_text(self.memory_free)} free",
             "time": (
                 f"about {_duration(sum(seconds.values()))} ({', '.join(each.values())})\n"
-                f"{'':<8} estimated from a few batches, {self.workers} at once on {self.device}; "
+                f"{'':<8} estimated from a few batches, {at_once} at once on {self.device}; "
                 "less where branches stop early;\n"
                 f"{'':<8} static rivals and timing are not included"
             ),

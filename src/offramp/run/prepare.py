@@ -263,11 +263,11 @@ def _wrong_channels(module: nn.Module, sample: tuple[torch.Tensor, ...]) -> Plan
     remedy = (
         f"Set `data.channels` to {wanted}, with as many numbers in `mean` and `std`"
         if wanted in (1, 3)
-        else "Prepare the data with that many"
+        else f"Prepare the data with {wanted} channels"
     )
     return PlanError(
         f"the data has inputs of {given} channel{'s' * (given != 1)}, and the backbone's first "
-        f"convolution reads {wanted}. {remedy}, or choose a backbone for {given}."
+        f"convolution reads {wanted}. {remedy}, or choose a backbone that reads {given}."
     )
 
 

@@ -116,7 +116,7 @@ class RunResult:
         report = f"report: {self.folder / REPORT_FILES[0]}"
         doubts = [f"Warning: {doubt}" for doubt in self.doubts]
         exits = (
-            "Branches that answer, of each cut the one with the best validation loss: "
+            "Branches in use, the one with the best validation loss at each cut: "
             f"{self.model.exits_text}."
         )
         without = [] if self.absence is None else [str(self.absence)]

@@ -113,7 +113,7 @@ class Simulation(Record):
         unanswered = (
             "counts as wrong"
             if self.measure.higher_is_better
-            else "counts as the median of the labels"
+            else "counts as an answer with the median of the labels"
         )
         return (
             f"{self.requests} requests, deadline {self.deadline_ms:g} ms after sending; a request "

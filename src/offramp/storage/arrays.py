@@ -150,8 +150,8 @@ def finite(name: str, values: NDArray[A]) -> NDArray[A]:
         wrong = np.argwhere(~np.isfinite(values))
         raise ShapeError(
             f"{name} has {len(wrong)} values that are NaN or infinite, the first at "
-            f"{tuple(wrong[0].tolist())}. Find what made them: the data, the model, or a "
-            "precision it overflows."
+            f"{tuple(wrong[0].tolist())}. Find their cause: the data, the model, or an "
+            "overflow in low precision."
         )
     return values
 

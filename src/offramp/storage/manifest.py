@@ -60,8 +60,8 @@ RUN = FolderKind(
         (
             "*",
             "Restore it from a copy. If there is none, delete everything that offramp wrote here "
-            "except plan.yaml and work, and repeat the same `offramp train`. Save a model of "
-            "`MultiExit.save` again, to another folder.",
+            "except plan.yaml and work, and repeat the same `offramp train`. If "
+            "`MultiExit.save` wrote the folder, save the model again to another one.",
         ),
     ),
 )

@@ -182,7 +182,9 @@ Correct or remove these rows. Paths start from {tmp_path} (see `root`)."""
 def test_a_name_among_class_numbers_is_refused(tmp_path: Path, rows: list[Row], label: str) -> None:
     numbered = _numbered(rows)
     numbered[7]["label"] = label
-    with pytest.raises(DataError, match=f"line 9: '{label}' is not a class number, as others are"):
+    with pytest.raises(
+        DataError, match=f"line 9: '{label}' is not a class number, although other labels are"
+    ):
         _load(tmp_path, numbered)
 
 

@@ -27,7 +27,7 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 def _published(name: str) -> str:
     return (
         f"Get Keras's {name}_weights_tf_dim_ordering_tf_kernels.h5 from Keras's list of published "
-        "weights and name it as weights."
+        "weights and give that file as weights."
     )
 
 

@@ -153,5 +153,5 @@ def _check_official(
         if not np.array_equal(official[_PART[name]][1][record["indices"][name]], labels):
             raise DataError(
                 f"the {_PART[name]} labels in {root} are not Fashion-MNIST's: they differ from the "
-                "shipped ones of the same images. Fetch the labels file again."
+                "labels that offramp ships for the same images. Fetch the labels file again."
             )

@@ -138,7 +138,10 @@ class ImageTable(PictureFiles):
         if self.value is None:
             wrong = "is not in `classes`"
             if self.classes is None:
-                wrong = "is not a class number, as others are (or list all names in `classes`)"
+                wrong = (
+                    "is not a class number, although other labels are; if the labels are names, "
+                    "list all of them in `classes`"
+                )
         for line, text, target in zip(rows.lines, texts, targets, strict=True):
             if text and target is None:
                 yield line, f"{text!r} {wrong}"

@@ -237,8 +237,8 @@ def _of_genre(folder: Path) -> dict[str, Path]:
     for path in (each for each in entries if each.suffix.lower() in SOUNDS.endings):
         if not re.fullmatch(rf"{folder.name}\.\d{{5}}", path.stem):
             raise DataError(
-                f"{path} is not named like {folder.name}.00000{path.suffix}, and names say which "
-                "track a clip is. Move it away, or give it back its name."
+                f"{path} is not named like {folder.name}.00000{path.suffix}, but a clip's name "
+                "says which track it is. Move it away, or restore its name."
             )
         if path.stem in found:
             raise DataError(
@@ -271,7 +271,7 @@ def _left_out(faults: Mapping[str, str], parts: Mapping[str, Samples]) -> list[s
         for name, part in parts.items()
     )
     return [
-        f"{_counted(len(faults), 'clip')} left out, which cannot be used:\n"
+        f"left out {_counted(len(faults), 'clip')} that cannot be used:\n"
         f"{_listed_faults(faults)}\nThis leaves {sizes}."
     ]
 
@@ -284,8 +284,9 @@ def _leaks(parts: Mapping[str, Samples]) -> list[str]:
     return [
         f"{len(tested & trained):,} of the {_counted(len(tested), 'track')} with test segments "
         "have other segments in training, since the split is drawn by segment, as in the paper. A "
-        "network can know the recording in place of the genre, so accuracies are too high for new "
-        "music. `split_by: track` uses the published split by track, in which none are shared."
+        "network can recognise the recording instead of the genre, so accuracies are higher than "
+        "on new music. `split_by: track` uses the published split by track, in which none are "
+        "shared."
     ]
 
 
