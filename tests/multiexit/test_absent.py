@@ -79,8 +79,7 @@ def test_exits_that_need_no_sound_answer_and_the_others_refuse(model: MultiExit)
         next(walk)
     assert str(caught.value) == (
         "'AV2', 'final' cannot answer without input 1 ('sound'), which is absent. Without it 'V1', "
-        "'AV1', 'V2' can: collect(data, without=[1]) gives their answers, and walk gives them "
-        "before this error."
+        "'AV1', 'V2' can: walk and collect(data, without=[1]) of the model give their answers."
     )
     whole = dict(model.walk(picture, sound))
     assert torch.equal(quiet["V1"], whole["V1"])
@@ -176,7 +175,7 @@ def test_data_that_lacks_a_sound_is_refused_and_answered_without(model: MultiExi
     assert str(caught.value).startswith(
         "sample 3 lacks input 1 ('sound'): 'AV2', 'final' cannot answer without input 1"
     )
-    assert "collect(data, without=[1]) gives their answers" in str(caught.value)
+    assert "collect(data, without=[1]) of the model give their answers" in str(caught.value)
     quiet = model.collect(Quiet(), without=["sound"], batch_size=4)
     assert np.isfinite(quiet.outputs).all()
 

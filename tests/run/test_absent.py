@@ -9,6 +9,7 @@ import torch
 from offramp.data import Splits, as_samples
 from offramp.errors import DataError
 from offramp.outputs import ExitOutputs
+from offramp.run.opened import open_run
 from offramp.run.plan import Plan
 from offramp.run.results import RunResult
 from offramp.run.steps import evaluate, train
@@ -86,6 +87,11 @@ def test_a_run_reports_its_exits_with_and_without_a_sound(network: str, tmp_path
     np.testing.assert_allclose(kept.outputs, alone.outputs, rtol=1e-5, atol=1e-6)
     assert "<h2>Where an input is absent</h2>" in (run / "report.html").read_text()
     check(load_result(run, network))
+    opened, picture = open_run(run, backbone_file=network), np.zeros((3, 9, 8), np.float32)
+    with pytest.raises(
+        DataError, match=r"'final' cannot answer without input 1 .* 'AV1' can: walk"
+    ):
+        opened.run((picture, None))
     check(evaluate(run, splits=splits("train"), backbone_file=network))
 
 

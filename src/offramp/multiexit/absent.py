@@ -26,7 +26,7 @@ def needed_inputs(inputs: Inputs, cut: str, spec: object) -> Numbers:
     return first if answers_without_sides(spec) else first.union(*sides)
 
 
-def absent_of(inputs: Sequence[Tensor | None]) -> Numbers:
+def absent_of(inputs: Sequence[object]) -> Numbers:
     """The inputs that are None."""
     return frozenset(place for place, each in enumerate(inputs) if each is None)
 
@@ -52,8 +52,8 @@ def refusal(
     which = frozenset().union(*refused.values())
     names, numbers = ", ".join(map(repr, refused)), ", ".join(map(str, sorted(which)))
     remedy = (
-        f"Without it {', '.join(map(repr, others))} can: collect(data, without=[{numbers}]) gives "
-        "their answers, and walk gives them before this error."
+        f"Without it {', '.join(map(repr, others))} can: walk and collect(data, "
+        f"without=[{numbers}]) of the model give their answers."
         if others
         else "No exit can. Train a branch whose map does not need it, with absent='token'."
     )

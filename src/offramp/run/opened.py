@@ -14,6 +14,7 @@ from offramp.arguments import as_items, as_path, check_kind
 from offramp.compute import torch_switches
 from offramp.data.layout import IMAGES, SOUNDS, sounds_beside
 from offramp.errors import DataError, ShapeError
+from offramp.multiexit.absent import absent_of, refusal, refusing
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.routing import Route, full_network, route, rows_are_apart
 from offramp.multiexit.saved import WEIGHTS
@@ -236,6 +237,7 @@ class OpenRun:
     def _prepared(self, sample: Sample) -> list[NDArray[Any]]:
         """The inputs of one sample, without batch axis."""
         parts = sample if isinstance(sample, tuple) else (sample,)
+        self._check_present(parts)
         shapes = self.model.backbone.input_shapes
         known = self.model.info.inputs or (None,) * len(parts)
         given = [self._input(*each) for each in zip(parts, known, strict=False)]
@@ -252,6 +254,15 @@ class OpenRun:
                     ". Prepare it like the samples that the model was trained with."
                 )
         return given
+
+    def _check_present(self, parts: Sequence[Any]) -> None:
+        """Refuse a sample with None for one of several inputs, which the final exit needs."""
+        model, absent = self.model, absent_of(parts)
+        if not absent or not 1 < len(parts) == len(model.backbone.input_shapes):
+            return
+        refused = refusing(model.backbone.inputs, model.chosen.values(), absent)
+        if refused:
+            raise refusal(model.backbone.inputs, refused, model.exits_without(absent))
 
     def _input(self, part: Any, preprocess: Preprocess | None) -> NDArray[Any]:
         """One input, prepared."""
