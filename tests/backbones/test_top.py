@@ -68,3 +68,9 @@ def test_a_network_may_say_which_layer_answers() -> None:
 def test_a_network_without_a_layer_inside_cannot_take_a_top(model: nn.Module) -> None:
     with pytest.raises(PlanError, match=r"Write `top: null`"):
         put_top(model, Top(), 3)
+
+
+def test_a_network_with_two_last_layers_cannot_take_a_top() -> None:
+    model = architecture("timm:deit_tiny_distilled_patch16_224")
+    with pytest.raises(PlanError, match="answers with 2 last layers together"):
+        put_top(model, Top(), 3)

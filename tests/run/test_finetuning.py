@@ -325,6 +325,15 @@ def test_a_network_that_counts_is_trained_in_two_stages(place: Path, tmp_path: P
     build("paper:audiocsrnet", weights=tmp_path / "a")
 
 
+@pytest.mark.gpu
+def test_a_gpu_trains_and_repeats_its_bits(place: Path, tmp_path: Path) -> None:
+    plan, file = FinetunePlan.model_validate(PLAN), f"{place / 'mine.py'}:network"
+    for name in ("a", "b"):
+        finetune(plan, tmp_path / name, splits=SPLITS, backbone_file=file, device="cuda")
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.slow
 def test_disco_trains_density_maps_and_then_counts(tmp_path: Path) -> None:
     pytest.importorskip("soundfile")

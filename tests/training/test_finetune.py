@@ -77,7 +77,7 @@ def test_progress_counts_the_samples_of_all_epochs(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 2))
     settings = FinetuneSettings(epochs=2, batch_size=6, lr=1e-3)
-    parts = parts_to_train(model, "all", "1")
+    parts = parts_to_train(model, "all")
     objective = Objective("classification", "mae")
     trained = Finetuner(model, parts, settings, objective, "classification")
     loader = Loader(as_samples((IMAGES, LABELS)), LABELS, CPU)

@@ -25,8 +25,7 @@ def network() -> nn.Sequential:
 
 def finetuner(model: nn.Module, trains: Any = "all", **settings: Any) -> Finetuner:
     chosen = FinetuneSettings(**{"epochs": 4, "lr": 1e-2, **settings})
-    top = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-1]
-    parts = parts_to_train(model, trains, top)
+    parts = parts_to_train(model, trains)
     return Finetuner(model, parts, chosen, CLASSES, "classification")
 
 
@@ -81,7 +80,7 @@ def test_batch_norm_alone_leaves_every_other_bit() -> None:
 
 def test_a_network_without_batch_norm_cannot_train_it_alone() -> None:
     with pytest.raises(PlanError, match="Sequential has no batch-norm layer"):
-        parts_to_train(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Linear(3, 4)), "batch_norm", "1")
+        parts_to_train(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Linear(3, 4)), "batch_norm")
 
 
 @pytest.mark.parametrize("trains", ["all", "batch_norm"])
@@ -145,7 +144,7 @@ def test_the_density_stage_trains_maps_by_their_sum_of_squares() -> None:
     with torch.no_grad():
         found = model.density(IMAGES)[:, 0]
     settings = FinetuneSettings(optimiser="adamw", lr=1e-2, lr_decay=0.99)
-    parts = parts_to_train(model, "all", "output")
+    parts = parts_to_train(model, "all")
     trained = Finetuner(model, parts, settings, DensityGoal(), "regression", "density")
     trained.begin_epoch()
     trained.judge((IMAGES,), maps)

@@ -63,13 +63,18 @@ def top_place(model: nn.Module) -> str:
     convolutional layer.
 
     Raises:
-        PlanError: There is no such layer.
+        PlanError: There is no such layer, or several answer together.
     """
     named = dict(model.named_modules())
     tops = [path for path, module in named.items() if isinstance(module, DenseTop)]
     layers = [path for path, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)]
     own = getattr(model, "get_classifier", None)
     classifier = own() if callable(own) else None
+    if isinstance(classifier, tuple | list):
+        raise PlanError(
+            f"{type(model).__name__} answers with {len(classifier)} last layers together, which a "
+            "single top cannot replace. Write `top: null`, and backbone.num_outputs for new ones."
+        )
     chosen = [path for path in layers if named[path] is classifier]
     found: str = ["", *layers, *chosen, *tops][-1]
     if not found:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.backbones.finetuned import Finetuned, weights_digest
-from offramp.backbones.top import put_top, top_place
+from offramp.backbones.top import put_top
 from offramp.backbones.zoo import build, settled_options
 from offramp.compute import rehearse, seeded
 from offramp.data import Splits
@@ -29,14 +29,12 @@ class Start:
 
     Attributes:
         network: On the CPU.
-        top: Path of its top, or of its last layer.
         num_outputs: Of the network.
         facts: What builds the network again, as `Finetuned` reads it, and where it is from.
         targets: Labels of each split, by its name.
     """
 
     network: nn.Module
-    top: str
     num_outputs: int
     splits: Splits
     facts: dict[str, Any]
@@ -74,7 +72,7 @@ def _started(plan: FinetunePlan, splits: Splits, outputs: int, backbone_file: st
         labels = targets["train"].numpy()
         warn_of(doubts_of_labels(labels, outputs, splits.target_names), stacklevel=4)
     facts = {**backbone_facts(plan.backbone, backbone_file), **_architecture(plan, outputs)}
-    return Start(network, top_place(network), outputs, splits, facts, targets or {})
+    return Start(network, outputs, splits, facts, targets or {})
 
 
 def _num_outputs(plan: FinetunePlan, splits: Splits) -> int:

@@ -184,7 +184,7 @@ class _Training:
         self, stage: Stage, settings: FinetuneSettings, initial: str, workers: Executor
     ) -> Finetuner:
         plan, start, maps = self.plan, self.start, stage == "density"
-        parts = parts_to_train(start.network, plan.trains, start.top)
+        parts = parts_to_train(start.network, plan.trains)
         goal = DensityGoal() if maps else Objective(plan.task, settings.regression_loss)
         finetuner = Finetuner(start.network, parts, settings, goal, plan.task, stage)
         keys = data_keys(start.splits)

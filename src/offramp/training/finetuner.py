@@ -9,6 +9,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from offramp.backbones.top import top_place
 from offramp.compute import seeded
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.multiexit.answers import columns
@@ -33,22 +34,21 @@ class Parts:
     still: tuple[nn.Module, ...] = ()
 
 
-def parts_to_train(network: nn.Module, trains: Trains, top: str) -> Parts:
+def parts_to_train(network: nn.Module, trains: Trains) -> Parts:
     """What of a network is trained; all its other parameters are frozen.
 
     Args:
         network: The network.
         trains: `all`, or `batch_norm`: scale, shift and running statistics of every batch-norm
-            layer, and all of the top.
-        top: Path of the top, or of the last layer.
+            layer, and all of the top, or of the last layer if there is no top.
 
     Raises:
-        PlanError: Batch norm is to be trained, and there is none.
+        PlanError: Batch norm is to be trained, and there is none, or no single last layer.
     """
     if trains == "all":
         network.requires_grad_(True)
         return Parts(tuple(network.parameters()))
-    own = set(network.get_submodule(top).modules())
+    own = set(network.get_submodule(top_place(network)).modules())
     norms = {module for module in network.modules() if isinstance(module, _BatchNorm)}
     if not norms - own:
         raise PlanError(
