@@ -182,7 +182,7 @@ def place(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         slow(change_the_plan, evaluate_again, "Delete it, then run `offramp eval", delete_the_plan),
         slow(change_the_plan, train_again, "another --out", choose_another_folder),
         slow(change_the_weights, train_again, "another --out", choose_another_folder),
-        row(change_the_weights, train_again, "or restore the file", restore_the_weights),
+        row(change_the_weights, train_again, "or restore them", restore_the_weights),
     ],
 )
 def test_advice_about_a_finished_run_works_when_followed(
