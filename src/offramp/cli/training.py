@@ -139,7 +139,7 @@ def finetune(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a whole backbone for new data; `train` then adds exits to it."""
+    """Train a whole backbone for new data; `train` then adds exits."""
     from offramp.run.finetune_plan import load_finetune_plan
 
     loaded = load_finetune_plan(plan, settings or ())
