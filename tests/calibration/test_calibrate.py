@@ -506,7 +506,7 @@ def test_temperatures_without_separate_rows_are_refused(pool: ExitOutputs) -> No
 def test_too_few_rows_for_temperatures_are_refused_with_that_reason(
     pool: ExitOutputs, rows: Make
 ) -> None:
-    with pytest.raises(DataError, match="gave none of these 1 samples that role"):
+    with pytest.raises(DataError, match="but none of these 1 was drawn"):
         calibrate(rows(pool, np.array([3])), max_drop=0.1, temperature=True)
 
 

@@ -94,9 +94,9 @@ class Finetuned:
         ]
         if faults:
             raise PlanError(
-                f"{self.folder} holds a finetuned network of another kind: {'; '.join(faults)}. "
-                "Leave out what the folder says itself (num_outputs, options, top), or name the "
-                "folder that was finetuned in this way."
+                f"{self.folder} holds a finetuned network that differs from the one asked for: "
+                f"{'; '.join(faults)}. Leave out num_outputs, options and top, which are read from "
+                "the folder, or name the folder of the network that you want."
             )
         return replace(
             given,

@@ -336,9 +336,9 @@ def _temperatures(outputs: ExitOutputs, rows: NDArray[np.int64], drawn: bool) ->
         return fit_temperatures(outputs, rows)
     if drawn:
         raise DataError(
-            "temperature=True fits temperatures on about 15 % of the samples, but the draw gave "
-            f"none of these {len(outputs.labels)} samples that role. Calibrate on more samples, "
-            "or without temperatures."
+            "temperature=True fits temperatures on about 15 % of the samples, drawn at random, "
+            f"but none of these {len(outputs.labels)} was drawn. Calibrate on more samples, or "
+            "without temperatures."
         )
     raise DataError(
         "temperature=True needs rows with the role 'temperature', but split has none. Add some, "

@@ -72,8 +72,8 @@ def calibrate(
         str | None,
         typer.Option(
             metavar="SCORE",
-            help="How confidence is measured: max_softmax, entropy, margin, patience, "
-            "agreement or given.",
+            help="How an exit's certainty is scored: max_softmax, entropy, margin, patience, "
+            "agreement, or given (scores stored with the answers).",
             show_default="max_softmax; for a regression given, or agreement without scores",
         ),
     ] = None,

@@ -38,7 +38,8 @@ DataFile = Annotated[
     typer.Option(
         "--data",
         metavar="FILE:FUNCTION",
-        help="Your Python file, and the function in it that returns the four splits.",
+        help="Your Python file, and the function in it that returns the splits train, "
+        "validation, calibration and test.",
     ),
 ]
 DataRoot = Annotated[

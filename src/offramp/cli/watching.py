@@ -39,8 +39,8 @@ def watch(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The answers, one per line: the exit's number. Append ,1 if the final exit was "
-            "also run and disagrees, ,0 if it agrees.",
+            help="The answers, one per line: the exit's number, from 0. Append ,1 if the final "
+            "exit was also run and disagrees, ,0 if it agrees.",
             show_default="standard input",
         ),
     ] = None,

@@ -14,7 +14,10 @@ def _named(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     if given not in CHAINS:
-        raise ValueError(f"there is no chain {given!r}. Use one of {[*CHAINS]}, or its settings")
+        raise ValueError(
+            f"there is no chain {given!r}. Use one of {[*CHAINS]}, or write spectrogram settings "
+            "of your own"
+        )
     return CHAINS[given]
 
 

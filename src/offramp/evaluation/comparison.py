@@ -319,8 +319,9 @@ def _notes(
             if len(seeds) == 1
             else "With few seeds they are somewhat too narrow if seeds differ a lot."
         ),
-        "FLOPs: a multiply-add is 2; own path, then including the branches of the same series at "
-        "earlier cuts. Acceleration: whole backbone / own path.",
+        "FLOPs: a multiply-add is 2. The first column counts an exit's own path; `with passed` "
+        "adds the branches of the same series at earlier cuts. Acceleration: whole backbone / own "
+        "path.",
         "Impractical: a cheaper exit of the same kind, or the final layer if cheaper, has an "
         "equal or better mean.",
     ]

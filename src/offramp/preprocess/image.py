@@ -107,7 +107,8 @@ class PixelSettings(Spec):
         if self.resize_to is not None and self.crop is not None:
             raise ValueError(
                 "resize_to and crop are two ways to choose what is kept of a picture. Give "
-                "resize_to for torchvision's two steps, or crop for one step"
+                "resize_to to resize and then cut out the centre, as torchvision does, or crop to "
+                "keep a centred share of the picture"
             )
         return self
 

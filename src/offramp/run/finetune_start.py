@@ -145,7 +145,8 @@ def _check_answer(plan: FinetunePlan, network: nn.Module, splits: Splits, output
     if found != outputs:
         raise PlanError(
             f"{plan.backbone.name} has {found} outputs, but the data has {outputs} classes. Leave "
-            "`top` out for a new top with as many, or give backbone.num_outputs."
+            f"`top` out for a new top with {outputs} outputs, or set backbone.num_outputs to "
+            f"{outputs}."
         )
 
 

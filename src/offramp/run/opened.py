@@ -122,7 +122,10 @@ class OpenRun:
             return name
         kinds = [each.kind for each in self.model.info.inputs]
         if kinds != ["image", "spectrogram"]:
-            raise DataError(f"{name} alone is not a sample: the model reads {' and '.join(kinds)}.")
+            raise DataError(
+                f"{name} alone is not a sample: the model reads {' and '.join(kinds)}. In Python, "
+                "give OpenRun.run a tuple with one of each."
+            )
         found = sounds_beside(Path(name))
         if len(found) != 1:
             beside = " and ".join(path.name for path in found) or "no sound file"
