@@ -66,7 +66,7 @@ def test_permuted_labels_are_recognised_with_the_numbers_that_fit() -> None:
     named = ExitOutputs(**{**vars(wrong), "source": source, "names": wrong.names})
     [doubt] = doubts_of_answers(named)
     assert "it answers ant for dog, bee for cow, cow for bee, dog for ant. So the labels" in doubt
-    assert 'by `classes: ["dog", "cow", "bee", "ant", "elk"]`.' in doubt
+    assert 'by `classes: ["dog", "cow", "bee", "ant", "elk"]` under' in doubt
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_side_inputs_are_dropped_only_where_a_token_replaces_them() -> None:
 
 @BOTH
 def test_a_token_at_a_cut_without_side_inputs_is_refused(spec: BranchSpec) -> None:
-    with pytest.raises(ShapeError, match="this cut has one tap, the map"):
+    with pytest.raises(ShapeError, match="its only tap is the map"):
         spec.build(MAP, 4)
 
 

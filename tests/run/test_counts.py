@@ -128,7 +128,7 @@ def test_policies_of_a_run_are_calibrated_simulated_and_used(run: Path) -> None:
     assert "RMSE (dots)" in text
     text = told("simulate", run, "--rate", "5", "--deadline-ms", "900", "--requests", "50")
     assert "MAE (dots)" in text
-    assert "counts as the median of the labels" in text
+    assert "counts as an answer with the median of the labels" in text
     picture, network = run.parent / "test0.png", f"{run.parent}/network.py:dots"
     text = told("run", run, picture, "--backbone", network)
     assert "answer (dots)" in text

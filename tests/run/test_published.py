@@ -72,7 +72,7 @@ def test_a_run_without_calibration_samples_has_everything_but_calibrated_policie
     assert str(load_result(run, place).comparison) == str(result.comparison)
     assert str(evaluate(run, backbone_file=place).comparison) == str(result.comparison)
     shown = CliRunner().invoke(app, ["calibrate", str(run), "--max-drop", "0.5"])
-    assert "its data has no calibration part" in str(shown.exception)
+    assert "its data has no calibration split" in str(shown.exception)
 
 
 def test_what_is_measured_on_stand_in_files_says_so(folder: Path) -> None:
