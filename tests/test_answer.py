@@ -35,7 +35,8 @@ def test_the_fields_of_an_answer_are_its_json() -> None:
 
 def test_an_answer_reads_as_one_line() -> None:
     assert str(answer()) == (
-        "owl (exit early, score 0.700; 4.2 ms; 3.0 MFLOPs, 75 % saved, under the policy's promise)"
+        "owl (exit early, score 0.700; 4.2 ms; 3.0 MFLOPs, 75 % saved, covered by the policy's "
+        "promise)"
     )
 
 

@@ -54,7 +54,7 @@ class Answer(Record):
     def __str__(self) -> str:
         score = "" if self.score is None else f", score {self.score:.3f}"
         ends = (", interrupted by the deadline" if self.interrupted else "") + (
-            ", under the policy's promise" if self.promised else ""
+            ", covered by the policy's promise" if self.promised else ""
         )
         return (
             f"{self.text} (exit {self.exit}{score}; {self.total_ms:.1f} ms; "

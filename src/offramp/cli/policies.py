@@ -45,7 +45,8 @@ def calibrate(
         list[float] | None,
         typer.Option(
             metavar="SHARE",
-            help="Largest drop in accuracy; 0.01 is one percentage point. Repeat for a menu.",
+            help="Largest drop in accuracy; 0.01 is one percentage point. Repeat "
+            "for a menu, one policy for each drop that can be certified.",
         ),
     ] = None,
     max_disagreement: Annotated[

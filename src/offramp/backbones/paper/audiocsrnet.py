@@ -140,7 +140,7 @@ def upsampled(density: Tensor, scale: int = 8) -> Tensor:
 def front_ends(folder: Path, model: nn.Module) -> dict[str, Tensor] | None:
     """A state dict with the weights that a folder holds for both front ends; the rest stays new.
 
-    Returns None where the path is no folder.
+    Returns None if the path is not a folder.
 
     Raises:
         BundleError: A file is missing, or is not of this network.
