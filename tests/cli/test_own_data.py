@@ -11,6 +11,8 @@ from typer.testing import CliRunner, Result
 
 from offramp.cli import app
 
+pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
+
 FILE = """
 import numpy as np
 from torch import nn

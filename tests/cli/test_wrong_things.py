@@ -17,7 +17,7 @@ from offramp.cli import app
 from offramp.cli.verb import FAILURES
 from offramp.errors import OfframpError
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 FULL = Path("/dev/full")
 VERBS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -15,6 +15,8 @@ from offramp.run.results import RunResult
 from offramp.run.steps import evaluate, train
 from offramp.run.stored import load_result
 
+pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
+
 NETWORK = """
 import torch
 from torch import nn

@@ -13,6 +13,8 @@ from offramp.cli import app
 from offramp.run.plan import load_plan
 from offramp.run.steps import train
 
+pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
+
 NETWORK = """
 import torch
 from torch import nn

@@ -20,6 +20,8 @@ from offramp.run.stored import load_result
 from offramp.storage.folder import changing
 from offramp.storage.manifest import RUN
 
+pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
+
 Go = Callable[..., RunResult]
 
 NETWORK = """

@@ -200,6 +200,7 @@ def exits(place: Path, **backbone: Any) -> Plan:
     )
 
 
+@pytest.mark.slow
 def test_a_plan_that_names_the_folder_trains_exits_on_the_finetuned_network(
     result: FinetuneResult, place: Path, tmp_path: Path
 ) -> None:

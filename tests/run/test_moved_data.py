@@ -19,6 +19,8 @@ from offramp.errors import DataError
 from offramp.run.plan import Plan, load_plan
 from offramp.run.steps import evaluate, train
 
+pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
+
 NETWORK = """
 from torch import nn
 

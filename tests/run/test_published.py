@@ -16,6 +16,8 @@ from offramp.run.plan import load_plan
 from offramp.run.steps import evaluate, train
 from offramp.run.stored import load_result
 
+pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
+
 NETWORK = """
 import torch
 from torch import nn

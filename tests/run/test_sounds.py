@@ -15,6 +15,8 @@ from offramp.run.opened import open_run
 from offramp.run.plan import load_plan
 from offramp.run.steps import train
 
+pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
+
 soundfile: Any = pytest.importorskip("soundfile")
 
 NETWORK = """

@@ -11,6 +11,8 @@ from offramp.outputs import ExitOutputs
 from offramp.run.plan import load_plan
 from offramp.run.steps import evaluate, train
 
+pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
+
 NETWORK = """
 import torch
 from torch import nn

@@ -44,6 +44,7 @@ class Scenes:
 
 
 @pytest.mark.parametrize("how", ["cached", "fused"])
+@pytest.mark.slow
 def test_audio_visual_branches_train_save_and_load(
     backbone: StagedBackbone, how: str, tmp_path: Path
 ) -> None:

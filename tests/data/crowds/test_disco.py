@@ -95,6 +95,7 @@ def test_hidden_files_and_other_splits_are_left_alone(crowds: Path) -> None:
     assert loaded(crowds).train.content_key == before
 
 
+@pytest.mark.slow
 def test_the_whole_data_set_has_the_papers_sizes(tmp_path: Path) -> None:
     pytest.importorskip("soundfile")
     for folder in ("imgs", "auds"):

@@ -157,6 +157,7 @@ def test_splits_are_drawn_by_seed_and_share_nothing(tmp_path: Path) -> None:
     assert loaded(validation=40) == three
 
 
+@pytest.mark.slow
 def test_a_whole_data_set_is_drawn_to_the_papers_sizes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     files = {}

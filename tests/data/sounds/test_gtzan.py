@@ -68,6 +68,7 @@ def whole_data_set(root: Path, ending: str = "wav") -> Path:
 TINY = {"rate": RATE, "num_samples": 1, "channels": [{"window": 1, "step": 1, "fft": 1}]}
 
 
+@pytest.mark.slow
 def test_the_whole_data_set_has_the_papers_sizes_and_tells_of_the_leak(tmp_path: Path) -> None:
     whole_data_set(tmp_path, "au")
     chain = {**TINY, "rate": 8 * RATE}
