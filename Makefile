@@ -7,6 +7,8 @@ STAMPS := $(VENV)/stamps
 # Tests use one torch thread each, so two processes keep two cores busy: make test WORKERS=8
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Continuous integration (.ci/run sets CI) also measures coverage, which takes a third longer.
+COVERAGE := $(if $(CI),--cov --cov-report= --cov-fail-under=0)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,11 +21,11 @@ demo: $(STAMPS)/train ## attach exits to the shipped backbone, train, compare: r
 	$(BIN)/offramp demo --out runs/demo
 
 test: $(STAMPS)/dev ## the default tests
-	$(PYTEST) --cov --cov-report= --cov-fail-under=0
+	$(PYTEST) $(COVERAGE)
 
-slow-ci: $(STAMPS)/dev ## the slow tests that continuous integration runs, then the coverage of both
-	$(PYTEST) -m 'slow and not gpu and not network' --cov --cov-append --cov-report= --cov-fail-under=0
-	$(BIN)/python -m coverage report --skip-covered
+slow-ci: $(STAMPS)/dev ## the slow tests that continuous integration runs; there the coverage of both
+	$(PYTEST) -m 'slow and not gpu and not network' $(COVERAGE) $(if $(CI),--cov-append)
+	$(if $(CI),$(BIN)/python -m coverage report --skip-covered)
 
 slow: $(STAMPS)/dev ## every slow test this machine can run, downloads included
 	$(BIN)/python -m pytest -m 'slow or gpu or network'
