@@ -77,6 +77,14 @@ def test_mel_filters_are_those_of_keras(
     assert np.allclose(mel_filters(bins, fft, rate), torch.as_tensor(expected).numpy(), atol=1e-4)
 
 
+def test_mel_filters_are_computed_once_and_cannot_be_changed() -> None:
+    found = mel_filters(MelBins(count=7), 64, 8_000)
+    assert mel_filters(MelBins(count=7), 64, 8_000) is found
+    assert not np.array_equal(mel_filters(MelBins(count=7, low_hz=90), 64, 8_000), found)
+    with pytest.raises(ValueError, match="read-only"):
+        found[1] = 0
+
+
 def test_speech_commands_are_124_frames_of_129_bins_resized_as_torch_does() -> None:
     [channel] = SPEECH_COMMANDS.channels
     sound = noise(16_000)
@@ -118,7 +126,7 @@ def test_gtzan_resizes_each_channel_as_torch_does() -> None:
         frames = torch.from_numpy(sound).unfold(0, channel.window, channel.step)
         values = torch.fft.rfft(frames * torch.hann_window(channel.window), channel.fft).abs()
         if channel.mel is not None:
-            filters = torch.from_numpy(mel_filters(channel.mel, channel.fft, GTZAN.rate)).float()
+            filters = torch.tensor(mel_filters(channel.mel, channel.fft, GTZAN.rate)).float()
             values = (values**2 @ filters + 1e-6).log()
         resized = torch.nn.functional.interpolate(
             values[None, None], (224, 224), mode="bilinear", align_corners=False

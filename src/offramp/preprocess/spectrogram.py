@@ -5,6 +5,7 @@ stored with the model.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -184,8 +185,9 @@ class SpectrogramPreprocess(Spec):
         return (rows @ values @ columns.T).astype(np.float32)
 
 
+@lru_cache(maxsize=16)  # computed for each sound, they took half of the time of GTZAN's chain
 def mel_filters(bins: MelBins, fft: int, rate: int) -> NDArray[np.float64]:
-    """Weights (fft // 2 + 1, count) of each frequency in each filter.
+    """Weights (fft // 2 + 1, count) of each frequency in each filter, read-only.
 
     The constant part of a sound (0 Hz) belongs to no filter, as in VGGish.
     """
@@ -197,6 +199,7 @@ def mel_filters(bins: MelBins, fft: int, rate: int) -> NDArray[np.float64]:
     falling = (upper - frequencies) / (upper - centre)
     weights: NDArray[np.float64] = np.maximum(0, np.minimum(rising, falling))
     weights[0] = 0
+    weights.flags.writeable = False  # all callers share it
     return weights
 
 
