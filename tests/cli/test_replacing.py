@@ -1,6 +1,7 @@
 """What stands in the place of a new policy: named, and never lost in silence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from offramp.errors import NoPolicyError, PlanError
 from offramp.policy import ExitPolicy, Score, load_policies
 
 PROMISE = "a policy with the promise that accuracy falls by at most 50 points"
+SIMULATED = ("--rate", "9", "--deadline-ms", "30")
 LOOSE, TIGHT, BUDGET = ("--max-drop", "0.5"), ("--max-drop", "0.000001"), ("--budget", "60")
 
 
@@ -29,11 +31,13 @@ def shown(result: Result) -> dict[str, object]:
     return found
 
 
-@pytest.fixture(params=["in the run", "in a file"])
+@pytest.fixture(params=["in the run", "named in the run", "in a file"])
 def where(request: pytest.FixtureRequest, run: Path, tmp_path: Path) -> tuple[Path, list[str]]:
     """The file of a policy, and the options that choose it."""
     if request.param == "in the run":
         return run / "policy.json", []
+    if request.param == "named in the run":
+        return run / "policy.json", ["--out", str(run / "policy.json")]
     return tmp_path / "mine.json", ["--out", str(tmp_path / "mine.json")]
 
 
@@ -122,3 +126,43 @@ def test_a_failed_request_names_the_policy_that_stays(
     assert shown(failed)["closest"] is not None
     assert shown(failed)["num_samples_needed"] is not None
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "spelling", ["{run}/policy.json", "{run}/../run/policy.json", "link/policy.json"]
+)
+def test_a_run_accepts_its_policy_however_out_spells_the_path(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to(run)
+    told(calibrate(run, *LOOSE, "--out", spelling.format(run=run)))
+    assert "policy of" in told(CliRunner().invoke(app, ["simulate", str(run), *SIMULATED]))
+
+
+@pytest.mark.parametrize("name", ["policy.json", "manifest.json", "outputs/test.npz"])
+@pytest.mark.parametrize("outputs", ["run/outputs/calibration.npz", "other"])
+def test_a_file_of_a_run_is_not_replaced_from_outside(
+    run: Path, tmp_path: Path, outputs: str, name: str
+) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    advice = rf"--out: `offramp calibrate {run}`.*choose another --out FILE"
+    with pytest.raises(PlanError, match=advice):
+        told(calibrate(tmp_path / outputs, *LOOSE, "--out", str(run / name)))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_without_out_a_run_is_not_changed_from_inside(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    with pytest.raises(PlanError, match=r"policy\.json is part of the run in"):
+        told(calibrate(Path("outputs/calibration.npz"), *LOOSE))
+    assert not Path("policy.json").exists()
+
+
+def test_policies_of_other_names_may_lie_in_a_run(run: Path) -> None:
+    told(calibrate(run, *LOOSE, "--out", str(run / "loose.json")))
+    words = ["simulate", str(run), *SIMULATED, "--policy", str(run / "loose.json")]
+    assert "loose.json" in told(CliRunner().invoke(app, words))

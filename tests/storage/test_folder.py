@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from offramp.errors import BundleError
-from offramp.storage.folder import changing, read_folder
-from offramp.storage.manifest import MANIFEST, RUN, FolderKind
+from offramp.storage.folder import changing, owner_of, read_folder
+from offramp.storage.manifest import BACKBONE, MANIFEST, RUN, FolderKind
 
 MomentsOf = Callable[[Path, Callable[[], object]], list[Path]]
 WATCHED = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
@@ -220,3 +220,25 @@ def test_a_run_that_cannot_be_written_is_still_read(old: Path) -> None:
     finally:
         old.chmod(0o700)
     assert hashlib.sha256((old / MANIFEST).read_bytes()).hexdigest() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "owned"),
+    [
+        *[(name, True) for name in ("a", "outputs/b", MANIFEST, "kept free")],
+        *[(name, False) for name in ("mine", "outputs/c", "../a", "a/b", ".")],
+    ],
+)
+def test_a_folder_owns_what_its_manifest_lists_and_what_is_reserved(
+    old: Path, monkeypatch: pytest.MonkeyPatch, name: str, owned: bool
+) -> None:
+    monkeypatch.chdir(old.parent)
+    expected = old if owned else None
+    assert owner_of(old / name, RUN, ["kept free"]) == expected
+    assert owner_of(Path("run") / name, RUN, ["kept free"]) == expected
+
+
+def test_a_folder_of_another_kind_owns_no_files(old: Path) -> None:
+    assert owner_of(old / "a", BACKBONE) is None
+    (old / MANIFEST).write_text('{"name": "my web page"}')
+    assert owner_of(old / "a", RUN, ["a"]) is None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from offramp.cli.choosing import named
-from offramp.cli.replacing import Saved, policy_file, save_policy, saying_what_stays
+from offramp.cli.replacing import Saved, Target, save_policy, saying_what_stays
 from offramp.cli.showing import (
     STARTS_OVER,
     AsJson,
@@ -126,14 +126,15 @@ def calibrate(
     request = Request.of(**{name: given[name] for name in Request.model_fields})
     rows, run = read_outputs(outputs, "calibration", _TEST)
     found: tuple[Calibration, ...] = ()
-    with saying_what_stays(policy_file(out, run)):
+    target = Target.of(out, run)
+    with saying_what_stays(target.file):
         if request.budget is not None:
             policies = [budgeted(rows, request.budget, score=request.score, cost=request.cost)]
         else:
             found = calibrations(rows, request)
             policies = [each.policy for each in found]
     menu = PolicyMenu.of(policies, request.limits) if request.is_menu else None
-    saved = save_policy(menu or policies[0], out, run, replace)
+    saved = save_policy(menu or policies[0], target, replace)
     declined = () if menu is None else menu.declined
     test, spent = _test_quality(run, policies), ""
     if request.budget is not None:

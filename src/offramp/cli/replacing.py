@@ -70,15 +70,46 @@ class Saved:
         return f"written: {self.file}{replaced}"
 
 
-def policy_file(out: Path | None, run: "Contents | None") -> Path:
-    """File for a policy: `out`, or else the one in the run that it is calibrated on."""
-    return out or (Path(POLICY) if run is None else run.folder / POLICY)
+@dataclass(frozen=True)
+class Target:
+    """Where a policy is saved.
+
+    Attributes:
+        file: The file.
+        run: The run that it becomes the policy of; None if it is a file of its own.
+    """
+
+    file: Path
+    run: "Contents | None"
+
+    @classmethod
+    def of(cls, out: Path | None, run: "Contents | None") -> "Target":
+        """`out`, or else the policy of the run that it is calibrated on.
+
+        Raises:
+            PlanError: The file is part of a run, and is not the policy of this one.
+        """
+        from offramp.storage.folder import owner_of
+        from offramp.storage.manifest import RUN
+
+        own = None if run is None else run.folder / POLICY
+        file = out or own or Path(POLICY)
+        folder = owner_of(file, RUN, [POLICY])
+        if own is not None and (
+            out is None or (own.parent.resolve(), POLICY) == (folder, out.name)
+        ):
+            return cls(file, run)
+        if folder is None:
+            return cls(file, None)
+        raise PlanError(
+            f"{file} is part of the run in {folder}, which refuses a file that it did not write. "
+            f"To give that run a policy, calibrate it without --out: `offramp calibrate {folder}`. "
+            "To keep a policy beside it, choose another --out FILE."
+        )
 
 
-def save_policy(
-    policy: "ExitPolicy | PolicyMenu", out: Path | None, run: "Contents | None", replace: bool
-) -> Saved:
-    """Save a policy to `policy_file(out, run)`.
+def save_policy(policy: "ExitPolicy | PolicyMenu", target: Target, replace: bool) -> Saved:
+    """Save a policy.
 
     Raises:
         PlanError: It has no promise, the one in that file has, and `replace` is false.
@@ -87,8 +118,8 @@ def save_policy(
     from offramp.storage.folder import changing
     from offramp.storage.manifest import RUN
 
-    file = policy_file(out, run)
-    if out is not None or run is None:
+    file, run = target.file, target.run
+    if run is None:
         earlier = _replaceable(file, policy, replace)
         policy.save(file)
     else:

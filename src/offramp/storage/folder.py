@@ -49,6 +49,23 @@ def is_stored(folder: Path) -> bool:
     return (folder / MANIFEST).exists() or (folder / READY / MANIFEST).exists()
 
 
+def owner_of(file: Path, kind: FolderKind, reserved: Collection[str] = ()) -> Path | None:
+    """The stored folder whose own file this is; None if the file is in none, or only lies in one.
+
+    Args:
+        file: May be missing.
+        kind: Kind of the folder. Damaged folders own nothing.
+        reserved: Names of files that belong to such a folder even before it has them.
+    """
+    place = file.parent.resolve() / file.name  # a link as the file itself would be replaced
+    for folder in place.parents:
+        names = _listed(folder, kind)
+        own = names is not None and {MANIFEST, *names, *reserved}
+        if own and place.relative_to(folder).as_posix() in own:
+            return folder
+    return None
+
+
 def check_free(folder: Path, names: Collection[str]) -> None:
     """Refuse a folder that has files of these names but no readable manifest.
 
