@@ -16,12 +16,13 @@ from offramp.data import Splits, as_samples
 from offramp.data.density import with_maps
 from offramp.errors import BundleError, DataError, OfframpError, PlanError, ShapeError
 from offramp.multiexit.model import MultiExit
-from offramp.run.finetune_plan import FinetunePlan
+from offramp.run.finetune_plan import FinetunePlan, load_finetune_plan
 from offramp.run.finetuning import FinetuneResult, finetune
 from offramp.run.listing import list_runs
 from offramp.run.plan import Plan
 from offramp.run.steps import evaluate, train
 from offramp.run.stored import load_result
+from offramp.training.settings import FinetuneSettings
 
 NETWORK = """
 import torch
@@ -389,6 +390,11 @@ def test_pictures_of_another_size_name_the_network_and_the_shape(
     [
         ({"density": {}, "task": "classification"}, "needs `task: regression`"),
         ({**CROWD, "density": {"augment": {"flip": True}}}, "and not their maps"),
+        (
+            {**CROWD, "density": {"regression_loss": "mae"}},
+            r"each map .* is train\.regression_loss",
+        ),
+        ({**CROWD, "density": FinetuneSettings()}, r"density: regression_loss has no effect here"),
         ({"backbone": {"name": "python", "top": {}}}, "beside `backbone`"),
         ({"train": {"lrr": 1}}, "no such setting, did you mean 'lr'"),
     ],
@@ -396,6 +402,12 @@ def test_pictures_of_another_size_name_the_network_and_the_shape(
 def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(OfframpError, match=text):
         FinetunePlan(**{**PLAN, **changes})
+
+
+def test_a_plan_with_two_stages_is_read_as_it_was_written(tmp_path: Path) -> None:
+    plan = FinetunePlan.model_validate({**PLAN, **CROWD})
+    (tmp_path / "plan.yaml").write_text(plan.to_yaml())
+    assert load_finetune_plan(tmp_path / "plan.yaml") == plan
 
 
 def test_density_needs_maps_and_a_network_that_gives_them(place: Path, tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
 """FinetunePlan: what finetuning a backbone does, as typed YAML."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from offramp.backbones.top import Top
 from offramp.run.plan import DataPlan, load_kind
 from offramp.training.finetuner import Trains
-from offramp.training.settings import FinetuneSettings
+from offramp.training.settings import FinetuneSettings, StageSettings
 
 
 class FinetunePlan(DataPlan):
@@ -27,8 +27,21 @@ class FinetunePlan(DataPlan):
 
     top: Top | None = Top()
     trains: Trains = "all"
-    density: FinetuneSettings | None = None
+    density: StageSettings | None = None
     train: FinetuneSettings = FinetuneSettings()
+
+    @field_validator("density", mode="before")
+    @classmethod
+    def _has_its_own_loss(cls, given: Any) -> Any:
+        if isinstance(given, FinetuneSettings) or (
+            isinstance(given, Mapping) and "regression_loss" in given
+        ):
+            raise ValueError(
+                "regression_loss has no effect here, since the first stage minimises the sum of "
+                "squares of each map (paper, section 4.2). Leave it out; the loss of the counts is "
+                "train.regression_loss"
+            )
+        return given
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -32,7 +32,7 @@ from offramp.training.checks import check_device
 from offramp.training.finetune import Loader, in_order, readers, run_epochs
 from offramp.training.finetuner import DensityGoal, Finetuner, Stage, parts_to_train
 from offramp.training.objective import Objective
-from offramp.training.settings import FinetuneSettings
+from offramp.training.settings import StageSettings
 from offramp.training.state import digest_of, path_for
 
 NAMES = (WEIGHTS, HISTORY, ENVIRONMENT)
@@ -181,11 +181,11 @@ class _Training:
         }
 
     def _stage(
-        self, stage: Stage, settings: FinetuneSettings, initial: str, workers: Executor
+        self, stage: Stage, settings: StageSettings, initial: str, workers: Executor
     ) -> Finetuner:
         plan, start, maps = self.plan, self.start, stage == "density"
         parts = parts_to_train(start.network, plan.trains)
-        goal = DensityGoal() if maps else Objective(plan.task, settings.regression_loss)
+        goal = DensityGoal() if maps else Objective(plan.task, plan.train.regression_loss)
         finetuner = Finetuner(start.network, parts, settings, goal, plan.task, stage)
         keys = data_keys(start.splits)
         content = [
@@ -198,7 +198,7 @@ class _Training:
             run_epochs(finetuner, train, validation, settings, state, workers, self.progress)
         return finetuner
 
-    def _loader(self, split: str, maps: bool, settings: FinetuneSettings | None = None) -> Loader:
+    def _loader(self, split: str, maps: bool, settings: StageSettings | None = None) -> Loader:
         targets = None if maps else self.start.targets[split]
         augment = None if settings is None else settings.augment
         samples = self.start.splits.named()[split]

@@ -18,7 +18,7 @@ from offramp.features import Executor
 from offramp.progress import Progress, silent
 from offramp.training.finetuner import Finetuner
 from offramp.training.lockstep import InTurn, Workers, epoch_order, slices
-from offramp.training.settings import FinetuneSettings
+from offramp.training.settings import StageSettings
 from offramp.training.state import load_state, save_state
 
 READERS = 4
@@ -88,7 +88,7 @@ def run_epochs(
     finetuner: Finetuner,
     train: Loader,
     validation: Loader,
-    settings: FinetuneSettings,
+    settings: StageSettings,
     state: Path,
     workers: Workers,
     progress: Progress = silent,

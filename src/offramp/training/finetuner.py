@@ -15,7 +15,7 @@ from offramp.errors import DataError, PlanError, ShapeError
 from offramp.multiexit.answers import columns
 from offramp.task import Task
 from offramp.training.course import LOST_DEVICE, Course, Goal, Plateau, is_out_of_memory
-from offramp.training.settings import FinetuneSettings
+from offramp.training.settings import StageSettings
 
 Trains = Literal["all", "batch_norm"]
 Stage = Literal["density", "train"]
@@ -105,7 +105,7 @@ class Finetuner(Course):
         self,
         network: nn.Module,
         parts: Parts,
-        settings: FinetuneSettings,
+        settings: StageSettings,
         goal: Goal,
         task: Task,
         stage: Stage = "train",

@@ -57,8 +57,6 @@ class Schedule(Spec):
             of the last epoch, which is Keras's default; the paper does not say.
         adam_epsilon: Added to the denominator of Adam's steps.
         data_seed: Seed of the order of the samples.
-        regression_loss: `mae`, the mean absolute error, as in the paper, or `mse`, the mean squared
-            error. Classification uses cross entropy.
         precision: Precision of the forward passes that are trained (bf16: autocast).
         augment: Random changes of the training images.
     """
@@ -73,7 +71,6 @@ class Schedule(Spec):
     keep: Keep = "best"
     adam_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
     data_seed: NonNegativeInt = 0
-    regression_loss: RegressionLoss = "mae"
     precision: Precision = "fp32"
     augment: Augment | None = None
 
@@ -97,6 +94,8 @@ class TrainSettings(Schedule):
             dropout only.
         lr: Initial learning rate of Adam, or several rates: every branch is trained with each
             rate and each seed. The paper uses 1e-4.
+        regression_loss: `mae`, the mean absolute error, as in the paper, or `mse`, the mean squared
+            error. Classification uses cross entropy.
         cache_dtype: Precision that taps are rounded to in both modes; float16 has a scale per
             channel.
         how: `cached` computes taps once and stores them on disk. `fused` runs each batch through
@@ -109,6 +108,7 @@ class TrainSettings(Schedule):
 
     seeds: tuple[NonNegativeInt, ...] = (0,)
     lr: Rate | tuple[Rate, ...] = 1e-4
+    regression_loss: RegressionLoss = "mae"
     cache_dtype: CacheDtype = "float16"
     how: How = "auto"
     disk_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -166,8 +166,8 @@ class TrainSettings(Schedule):
         return self.at(rate).model_dump(mode="json", exclude=_NOT_OF_A_TRIAL, exclude_defaults=True)
 
 
-class FinetuneSettings(Schedule):
-    """How a whole network is trained; the defaults are those of the paper (section 4.2).
+class StageSettings(Schedule):
+    """How a whole network is trained in one stage; defaults are the paper's (section 4.2).
 
     Attributes:
         optimiser: `adam`, or `adamw`, whose weight decay does not pass through the moments.
@@ -186,6 +186,17 @@ class FinetuneSettings(Schedule):
     lr_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: NonNegativeInt = 0
     deterministic: bool = True
+
+
+class FinetuneSettings(StageSettings):
+    """How a whole network is trained to give the targets of its task.
+
+    Attributes:
+        regression_loss: `mae`, the mean absolute error, as in the paper, or `mse`, the mean squared
+            error. Classification uses cross entropy.
+    """
+
+    regression_loss: RegressionLoss = "mae"
 
 
 class TrainOptions(TypedDict, total=False):
