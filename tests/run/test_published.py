@@ -88,6 +88,29 @@ def test_what_is_measured_on_stand_in_files_says_so(folder: Path) -> None:
     assert "stand-in files" in (folder / "run/report.html").read_text()
 
 
+def test_a_plan_trains_on_tiny_imagenet_and_tests_on_its_validation_pictures(folder: Path) -> None:
+    tiny_imagenet = pytest.importorskip("stand_ins.tiny_imagenet")
+    tiny_imagenet.write(folder / "tiny", 8, seed=0)
+    text = (folder / "plan.yaml").read_text().split("\n")
+    text[2] = f"data: {{kind: tiny_imagenet, root: {folder}/tiny, image_size: 12}}"
+    (folder / "plan.yaml").write_text("\n".join(text))
+    (folder / "network.py").write_text(NETWORK.replace("Linear(5, 10)", "Linear(5, 3)"))
+    place = f"{folder}/network.py:network"
+    train(load_plan(folder / "plan.yaml"), folder / "run", backbone_file=place)
+    outputs = {
+        name: ExitOutputs.load(folder / f"run/outputs/{name}.npz")
+        for name in ("validation", "calibration", "test")
+    }
+    assert {name: len(each.labels) for name, each in outputs.items()} == {
+        "validation": 6,
+        "calibration": 12,
+        "test": 6,
+    }
+    ids = outputs["test"].ids
+    assert ids is not None
+    assert all(str(name).startswith("val/images/") for name in ids)
+
+
 def test_a_leak_between_splits_stays_with_what_is_measured_on_them(folder: Path) -> None:
     pytest.importorskip("soundfile")
     from stand_ins.gtzan import write  # it needs soundfile

@@ -7,7 +7,7 @@ from pydantic import Field
 from offramp.data.crowds import Disco
 from offramp.data.drawing import HeldOut, RandomSplit
 from offramp.data.given import as_samples
-from offramp.data.images import Cifar, FashionMNIST, ImageFolder, ImageTable
+from offramp.data.images import Cifar, FashionMNIST, ImageFolder, ImageTable, TinyImageNet
 from offramp.data.python_file import PythonData
 from offramp.data.samples import Batch, Samples
 from offramp.data.sounds import Gtzan, SoundFolder, SpeechCommands
@@ -16,6 +16,7 @@ from offramp.data.splits import Splits
 DataSpec = Annotated[
     FashionMNIST
     | Cifar
+    | TinyImageNet
     | ImageFolder
     | ImageTable
     | SoundFolder
@@ -43,5 +44,6 @@ __all__ = [
     "SoundFolder",
     "SpeechCommands",
     "Splits",
+    "TinyImageNet",
     "as_samples",
 ]

@@ -108,6 +108,7 @@ class ListedFiles(Spec):
             task=files.task,
             origin=str(files.origin),
             skipped=skipped,
+            stand_in=files.stand_in,
         )
         if check and self.on_corrupt == "raise":
             found.check(progress)

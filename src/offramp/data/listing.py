@@ -30,6 +30,7 @@ class Listing:
         splits: (N,) the split each belongs to, or the shares to draw of all.
         groups: (N,) what each belongs to, such as a site.
         sources: (N,) what each was taken from, such as a film or a patient.
+        stand_in: Whether the files only stand in for a published data set.
     """
 
     origin: Path
@@ -40,6 +41,7 @@ class Listing:
     splits: NDArray[np.str_] | RandomSplit
     groups: NDArray[np.str_] | None = None
     sources: NDArray[np.str_] | None = None
+    stand_in: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)

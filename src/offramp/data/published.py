@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from offramp.data.drawing import drawn
 from offramp.errors import DataError
+from offramp.storage.text import decode_text
 
 MARK = "STAND_IN"
 """Name of the file that marks a folder of stand-in files."""
@@ -24,9 +25,13 @@ STAND_IN_DOUBT = (
 )
 
 
+_NAMED = 10  # parts of a data set that an error lists; it counts the others
+
+
 def is_stand_in(root: Path) -> bool:
-    """Whether a folder is marked as one of stand-in files."""
-    return (root / MARK).is_file()
+    """Whether a folder, or one that it lies in, is marked as one of stand-in files."""
+    place = root.absolute()
+    return any((folder / MARK).is_file() for folder in (place, *place.parents))
 
 
 def check_sizes(root: Path, found: Mapping[str, int], published: Mapping[str, int]) -> None:
@@ -43,12 +48,32 @@ def check_sizes(root: Path, found: Mapping[str, int], published: Mapping[str, in
     wrong = [name for name, count in published.items() if found.get(name, 0) != count]
     if wrong and not is_stand_in(root):
         listed = ", ".join(
-            f"{name} has {found.get(name, 0):,} instead of {published[name]:,}" for name in wrong
+            f"{name} has {found.get(name, 0):,} instead of {published[name]:,}"
+            for name in wrong[:_NAMED]
         )
+        if wrong[_NAMED:]:
+            listed += f", and {len(wrong) - _NAMED} more are not whole"
         raise DataError(
             f"{root} is not the whole data set: {listed}. Fetch and unpack it again. (A folder of "
             f"synthetic files for a trial needs a file named {MARK}.)"
         )
+
+
+def read_lines(path: Path, archive: str) -> list[str]:
+    """The lines of a text file of a data set, without blanks around them and without blank ones.
+
+    Args:
+        path: The file.
+        archive: Name of the archive that it comes from, for the error.
+
+    Raises:
+        DataError: It cannot be read, or is not text.
+    """
+    try:
+        lines = decode_text(path.read_bytes()).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Unpack {archive} again.") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def held_out(

@@ -7,6 +7,7 @@ from offramp.data.images.folder import ImageFolder
 from offramp.data.images.pictures import at_size, labelled_pictures
 from offramp.data.images.settings import PictureSettings
 from offramp.data.images.table import ImageTable
+from offramp.data.images.tiny_imagenet import TinyImageNet
 
 __all__ = [
     "Cifar",
@@ -15,6 +16,7 @@ __all__ = [
     "ImageTable",
     "PictureFiles",
     "PictureSettings",
+    "TinyImageNet",
     "at_size",
     "labelled_pictures",
 ]

@@ -1,4 +1,4 @@
-"""PictureFiles: picture files that some kind of data lists, alone or each with a sound."""
+"""Picture files that some kind of data lists, alone or each with a sound."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,17 @@ from offramp.preprocess import Preprocess
 
 
 class PictureFiles(PictureSettings, ListedFiles):
+    """How picture files are read, checked and divided."""
+
+    def as_source(self, listed: Listing, digests: NDArray[np.str_]) -> Source:
+        """See ListedFiles."""
+        return PictureSource(self._pictures(listed, digests), listed.targets, self.preprocess)
+
+    def _pictures(self, listed: Listing, digests: NDArray[np.str_]) -> ImageFiles:
+        return ImageFiles(tuple(listed.paths[:, 0]), digests[:, 0], self.exif)
+
+
+class SoundedPictureFiles(PictureFiles):
     """How picture files are read, checked and divided, and the sounds that belong to them.
 
     Attributes:
@@ -30,8 +41,8 @@ class PictureFiles(PictureSettings, ListedFiles):
 
     def as_source(self, listed: Listing, digests: NDArray[np.str_]) -> Source:
         """See ListedFiles."""
-        pictures = ImageFiles(tuple(listed.paths[:, 0]), digests[:, 0], self.exif)
         if self.sound is None:
-            return PictureSource(pictures, listed.targets, self.preprocess)
+            return super().as_source(listed, digests)
+        pictures = self._pictures(listed, digests)
         sounds = SoundFiles(tuple(listed.paths[:, 1]), digests[:, 1], self.sound.rate)
         return PreparedSource([pictures, sounds], listed.targets, self.inputs)

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.data.class_folders import ClassFolders
-from offramp.data.images.files import PictureFiles
+from offramp.data.images.files import SoundedPictureFiles
 from offramp.data.layout import IMAGES, SOUNDS, Medium, sounds_beside
 from offramp.data.splits import first_few
 from offramp.errors import DataError
 
 
-class ImageFolder(PictureFiles, ClassFolders):
+class ImageFolder(SoundedPictureFiles, ClassFolders):
     """Image files as root/SPLIT/CLASS/name.jpg, or root/CLASS/name.jpg with `split`.
 
     JPEG, PNG, BMP, WebP and TIFF files are read. With `sound`, each has a sound file of the same

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Discriminator, Tag, model_validator
 
 from offramp.data.drawing import RandomSplit
-from offramp.data.images.files import PictureFiles
+from offramp.data.images.files import SoundedPictureFiles
 from offramp.data.images.labels import names_of, numbers_of
 from offramp.data.listing import Listing, check_same_classes
 from offramp.data.rows import Fault, Rows, read_rows
@@ -32,7 +32,7 @@ ColumnOrShares = Annotated[
 """Where splits come from: the name of a column, or the shares to draw."""
 
 
-class ImageTable(PictureFiles):
+class ImageTable(SoundedPictureFiles):
     """Image files listed in a CSV or TSV file: one row for each, the first row names the columns.
 
     Labels are class names, numbered in the order of their names or of `classes`, or class numbers
@@ -78,7 +78,7 @@ class ImageTable(PictureFiles):
         return self
 
     def listing(self) -> Listing:
-        """See PictureFiles."""
+        """See ListedFiles."""
         rows = read_rows(self.file.expanduser())
         cells = self._cells(rows)
         root = (self.root or self.file.parent).expanduser().resolve()

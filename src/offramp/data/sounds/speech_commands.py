@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from offramp.data.chain import Chain
 from offramp.data.layout import visible_entries
 from offramp.data.prepared import PreparedSource, SoundFiles
-from offramp.data.published import check_sizes, held_out, is_stand_in
+from offramp.data.published import check_sizes, held_out, is_stand_in, read_lines
 from offramp.data.samples import Samples
 from offramp.data.sounds.segments import SoundSegments
 from offramp.data.splits import Splits, first_few, thinned
@@ -186,7 +186,7 @@ def _folder(root: Path, name: str) -> Path:
 
 def _words(main: Path) -> Iterator[_Clip]:
     """The words that train and validate; what the lists name is in the other splits."""
-    listed = {split: {*_lines(main / name)} for split, name in _LISTS.items()}
+    listed = {split: {*read_lines(main / name, f"{MAIN}.tar.gz")} for split, name in _LISTS.items()}
     for folder in visible_entries(main):
         if not folder.is_dir() or folder.name == NOISE:
             continue
@@ -207,13 +207,6 @@ def _test_clips(folder: Path) -> Iterator[_Clip]:
             clip = f"test/{name}/{path.name}"
             source = _speaker(path) if class_name != "silence" else clip
             yield _Clip(path, "test", class_name, clip, source)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Unpack {MAIN}.tar.gz again.") from error
 
 
 def _sounds(folder: Path) -> list[Path]:
