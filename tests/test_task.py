@@ -50,6 +50,8 @@ def test_the_error_of_a_regression_is_named_by_its_value() -> None:
     classes = measure_of("classification", ["ant"])
     assert (classes.head, classes.noun, classes.note) == ("accuracy %", "accuracy", "")
     assert classes.amount(0.912) == "91.2 %"
+    assert people.summary(3.25, 4.12) == "MAE (people) 3.250, RMSE (people) 4.120"
+    assert classes.summary(0.912, None) == "accuracy 91.2 %"
 
 
 def test_the_root_of_squared_errors_is_a_mean_over_seeds() -> None:

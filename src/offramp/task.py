@@ -115,6 +115,11 @@ class Measure(Record):
         """The value as sentences print it after `noun`: `91.2 %`, or `3.250`."""
         return f"{self.text(value)} {self.unit}" if self.higher_is_better else self.text(value)
 
+    def summary(self, value: float, root: float | None) -> str:
+        """`accuracy 91.2 %`, or `MAE (people) 3.250, RMSE (people) 4.120`."""
+        text = f"{self.noun} {self.amount(value)}"
+        return text if root is None else f"{text}, {self.root_head} {self.text(root)}"
+
     def difference_text(self, value: float) -> str:
         """A difference of two values as tables print it, with its sign and one decimal more."""
         digits = self.digits + 1

@@ -292,9 +292,26 @@ def test_a_network_of_two_inputs_is_finetuned_to_values(place: Path, tmp_path: P
     train = {"epochs": 9, "batch_size": 8, "lr": 1e-2}
     done = run(place, tmp_path / "a", splits, "two", task="regression", train=train)
     constant = float(np.abs(splits.test.targets - np.median(splits.test.targets)).mean())
-    assert (done.measure.name, done.num_outputs) == ("mae", 1)
+    assert (done.measure.head, done.num_outputs) == ("MAE (sum)", 1)
     assert 0 < done.test < 0.8 * constant
-    assert done.validation == -done.history["train"][done.epoch - 1]["validation_score"]
+    kept = done.history["train"][done.epoch - 1]
+    assert done.validation == -kept["validation_score"]
+    assert done.validation_rmse == kept["validation_rmse"]
+
+
+def test_errors_are_shown_with_their_unit_and_their_root(place: Path, tmp_path: Path) -> None:
+    splits = splits_of(values, target_names=("people",), task="regression")
+    plan = {"task": "regression", "train": {"epochs": 2, "batch_size": 8}}
+    done = run(place, tmp_path / "a", splits, "two", **plan)
+    network = build("python", weights=tmp_path / "a", backbone_file=f"{place / 'mine.py'}:two")
+    with torch.no_grad():
+        answers = network(*splits.test.read(range(31)).inputs)[:, 0].numpy()
+    errors = np.abs(answers - splits.test.targets)
+    mae, rmse = errors.mean(), np.sqrt((errors**2).mean())
+    assert f"test: MAE (people) {mae:.3f}, RMSE (people) {rmse:.3f}" in str(done)
+    assert done.measure.note in str(done)
+    assert str(run(place, tmp_path / "a", splits, "two", **plan)) == str(done)
+    assert f"MAE (people) {mae:.3g} at final" in str(list_runs(tmp_path))
 
 
 def counts(count: int, seed: int) -> Any:

@@ -11,6 +11,7 @@ from torch import nn
 from offramp.data import as_samples
 from offramp.data.augment import Augment, augmented
 from offramp.data.density import with_maps
+from offramp.task import ACCURACY
 from offramp.training.finetune import Loader, batch_rows, in_order, readers, run_epochs
 from offramp.training.finetuner import Finetuner, parts_to_train
 from offramp.training.lockstep import InTurn
@@ -79,11 +80,21 @@ def test_progress_counts_the_samples_of_all_epochs(tmp_path: Path) -> None:
     settings = FinetuneSettings(epochs=2, batch_size=6, lr=1e-3)
     parts = parts_to_train(model, "all")
     objective = Objective("classification", "mae")
-    trained = Finetuner(model, parts, settings, objective, "classification")
+    trained = Finetuner(model, parts, settings, objective)
     loader = Loader(as_samples((IMAGES, LABELS)), LABELS, CPU)
     state = tmp_path / "state.safetensors"
-    run_epochs(trained, loader, loader, settings, state, InTurn(), lambda *each: told.append(each))
-    assert [done for _, done, _ in told] == [0, 6, 11, 11, 17, 22, 22]
-    assert {total for *_, total in told} == {22}
+    run_epochs(
+        *(trained, loader, loader, settings, state, InTurn(), ACCURACY),
+        lambda *each: told.append(each),
+    )
+    counts = [each for each in told if each[2] != 1]
+    assert [done for _, done, _ in counts] == [0, 6, 11, 11, 17, 22, 22]
+    assert {total for *_, total in counts} == {22}
     assert told[0][0] == "finetuning: epoch 1/2"
     assert told[-1][0] == "finetuning"
+    shown = [what for what, _, total in told if total == 1]
+    scores = [100 * epoch.validation_score for epoch in trained.history]
+    assert shown == [
+        f"finetuning, epoch {number}/2: validation accuracy {score:.1f} %"
+        for number, score in enumerate(scores, 1)
+    ]

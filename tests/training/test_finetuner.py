@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def network() -> nn.Sequential:
 def finetuner(model: nn.Module, trains: Any = "all", **settings: Any) -> Finetuner:
     chosen = FinetuneSettings(**{"epochs": 4, "lr": 1e-2, **settings})
     parts = parts_to_train(model, trains)
-    return Finetuner(model, parts, chosen, CLASSES, "classification")
+    return Finetuner(model, parts, chosen, CLASSES)
 
 
 def train(trained: Finetuner, epochs: int, inputs: Sequence[Tensor] = (IMAGES,)) -> Finetuner:
@@ -124,7 +125,9 @@ def test_the_score_is_the_share_of_right_answers() -> None:
     with torch.no_grad():
         right = (trained.network.eval()(IMAGES).argmax(dim=1) == LABELS).float().mean()
     batches = [((IMAGES[:7],), LABELS[:7]), ((IMAGES[7:],), LABELS[7:])]
-    assert trained.scores(batches) == pytest.approx(float(right))
+    score, rmse = trained.test(batches)
+    assert score == pytest.approx(float(right))
+    assert rmse is None
 
 
 class Counter(nn.Module):
@@ -145,17 +148,31 @@ def test_the_density_stage_trains_maps_by_their_sum_of_squares() -> None:
         found = model.density(IMAGES)[:, 0]
     settings = FinetuneSettings(optimiser="adamw", lr=1e-2, lr_decay=0.99)
     parts = parts_to_train(model, "all")
-    trained = Finetuner(model, parts, settings, DensityGoal(), "regression", "density")
+    trained = Finetuner(model, parts, settings, DensityGoal(), "density")
     trained.begin_epoch()
     trained.judge((IMAGES,), maps)
     trained.learn((IMAGES,), maps, 0)
     trained.end_epoch()
     [epoch] = trained.history
     squares = ((found - maps) ** 2).sum(dim=(1, 2)).mean()
-    error = (found.sum(dim=(1, 2)) - maps.sum(dim=(1, 2))).abs().mean()
+    errors = (found - maps).sum(dim=(1, 2))
+    error = errors.abs().mean()
     assert epoch.train_loss == pytest.approx(float(squares))
     assert epoch.validation_loss == pytest.approx(float(error))
     assert epoch.validation_score == pytest.approx(-float(error))
+    assert epoch.validation_rmse == pytest.approx(float((errors**2).mean().sqrt()))
+
+
+def test_values_are_tested_by_the_mean_and_the_root_of_their_errors() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 1))
+    goal = Objective("regression", "mae")
+    trained = Finetuner(model, parts_to_train(model, "all"), FinetuneSettings(), goal)
+    with torch.no_grad():
+        errors = (model(IMAGES)[:, 0] - LABELS).numpy()
+    batches = [((IMAGES[:9],), LABELS[:9]), ((IMAGES[9:],), LABELS[9:])]
+    score, rmse = trained.test(batches)
+    assert score == pytest.approx(-np.abs(errors).mean(), rel=1e-5)
+    assert rmse == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-5)
 
 
 class Failing(nn.Module):

@@ -13,7 +13,7 @@ def test_classes_are_trained_by_cross_entropy_and_scored_by_right_answers() -> N
     loss = objective.loss(outputs, torch.tensor([2, 0]))
     expected = (math.log(3) + math.log(1 + 2 * math.exp(-5))) / 2
     assert float(loss) == pytest.approx(expected, rel=1e-6)
-    assert float(objective.score(outputs, torch.tensor([2, 0]))) == 1
+    assert objective.scores(outputs, torch.tensor([2, 0])).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(("measure", "loss"), [("mae", 2.0), ("mse", 5.0)])
@@ -23,7 +23,7 @@ def test_values_are_trained_by_the_given_error_and_scored_by_absolute_errors(
     outputs, targets = torch.tensor([[1.0], [5.0]]), torch.tensor([2.0, 2.0])
     objective = Objective("regression", measure)
     assert float(objective.loss(outputs, targets)) == loss
-    assert float(objective.score(outputs, targets)) == -4
+    assert objective.scores(outputs, targets).tolist() == [-1, -3]
 
 
 def test_a_predictor_learns_whether_the_answer_is_right_and_stopping_ignores_it() -> None:
@@ -34,7 +34,7 @@ def test_a_predictor_learns_whether_the_answer_is_right_and_stopping_ignores_it(
     log_losses = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
     assert float(objective.answer_loss(answers, targets)) == pytest.approx(float(plain))
     assert float(objective.loss(answers, targets) - plain) == pytest.approx(log_losses, rel=1e-6)
-    assert float(objective.score(answers, targets)) == 1
+    assert objective.scores(answers, targets).tolist() == [1, 0]
 
 
 def test_a_predictor_of_values_learns_the_absolute_error() -> None:

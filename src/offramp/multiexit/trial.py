@@ -22,6 +22,7 @@ class Epoch:
         validation_loss: Loss of the answers alone.
         validation_score: Accuracy, or minus the mean absolute error for regression.
         lr: Learning rate used in this epoch.
+        validation_rmse: Root mean squared error for regression; None for classification.
     """
 
     epoch: int
@@ -29,6 +30,7 @@ class Epoch:
     validation_loss: float
     validation_score: float
     lr: float
+    validation_rmse: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

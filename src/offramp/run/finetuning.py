@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class FinetuneResult(Record):
         epoch: The epoch whose weights were kept.
         validation: Of these weights.
         test: Of these weights.
+        validation_rmse: Root mean squared error of a regression; None for classification.
+        test_rmse: The same for the test samples.
         history: Epochs of each stage.
         seconds: Of training and testing, in the call that finished it.
         work_done: Sentence on what the call did.
@@ -65,6 +67,8 @@ class FinetuneResult(Record):
     epoch: int
     validation: float
     test: float
+    validation_rmse: float | None
+    test_rmse: float | None
     history: Mapping[str, Any]
     seconds: float
     work_done: str
@@ -72,14 +76,14 @@ class FinetuneResult(Record):
     def __str__(self) -> str:
         measure, epochs = self.measure, len(self.history["train"])
         layers = "all layers" if self.trains == "all" else "batch norm and the top"
-        values = [
-            f"{name} {measure.label} {measure.text(value)} {measure.unit}".rstrip()
-            for name, value in (("validation", self.validation), ("test", self.test))
-        ]
+        outputs = f"{self.num_outputs} output{'s' * (self.num_outputs != 1)}"
         return "\n".join(
             [
-                f"{self.backbone} with {self.num_outputs} outputs, {layers} finetuned",
-                f"epoch {self.epoch} of {epochs} kept: {', '.join(values)}",
+                f"{self.backbone} with {outputs}, {layers} finetuned",
+                f"epoch {self.epoch} of {epochs} kept",
+                f"validation: {measure.summary(self.validation, self.validation_rmse)}",
+                f"test: {measure.summary(self.test, self.test_rmse)}",
+                *[measure.note] * bool(measure.note),
                 "a plan names it as its backbone:",
                 f'  backbone: {{name: "{self.backbone}", weights: {self.folder}}}',
             ]
@@ -139,7 +143,8 @@ def finetune(
     facts["seconds"] = round(clock() - began, 1)
     _write(folder, plan, start, facts)
     shutil.rmtree(folder / WORK, ignore_errors=True)
-    return _result(folder, facts, f"finetuned in {facts['seconds']} s")
+    names = start.splits.target_names
+    return _result(folder, facts, names, f"finetuned in {facts['seconds']} s")
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,16 +171,17 @@ class _Training:
             history["train"] = [asdict(epoch) for epoch in last.history]
             test = self._loader("test", maps=False)
             used = torch.get_num_threads()
-            score = last.scores(in_order(test, self.plan.train.batch_size, workers))
-        sign = 1 if self.plan.task == "classification" else -1
+            score, rmse = last.test(in_order(test, self.plan.train.batch_size, workers))
         return {
             "network": self.start.facts["name"],
             "num_outputs": self.start.num_outputs,
             "trains": self.plan.trains,
             "task": self.plan.task,
             "epoch": last.kept_epoch.epoch,
-            "validation": sign * last.kept_epoch.validation_score,
-            "test": sign * score,
+            "validation": abs(last.kept_epoch.validation_score),
+            "test": abs(score),
+            "validation_rmse": last.kept_epoch.validation_rmse,
+            "test_rmse": rmse,
             "history": plain(history),
             "environment": environment(device_name(self.device), used),
         }
@@ -186,7 +192,7 @@ class _Training:
         plan, start, maps = self.plan, self.start, stage == "density"
         parts = parts_to_train(start.network, plan.trains)
         goal = DensityGoal() if maps else Objective(plan.task, plan.train.regression_loss)
-        finetuner = Finetuner(start.network, parts, settings, goal, plan.task, stage)
+        finetuner = Finetuner(start.network, parts, settings, goal, stage)
         keys = data_keys(start.splits)
         content = [
             *(stage, plan.without_paths("json"), initial, self.device),
@@ -194,8 +200,11 @@ class _Training:
         ]
         state = path_for(self.folder / WORK, content)
         train, validation = self._loader("train", maps, settings), self._loader("validation", maps)
+        measure = measure_of(plan.task, start.splits.target_names)
         with torch_switches(deterministic=settings.deterministic):
-            run_epochs(finetuner, train, validation, settings, state, workers, self.progress)
+            run_epochs(
+                finetuner, train, validation, settings, state, workers, measure, self.progress
+            )
         return finetuner
 
     def _loader(self, split: str, maps: bool, settings: StageSettings | None = None) -> Loader:
@@ -233,7 +242,8 @@ def _finished(folder: Path, plan: FinetunePlan, splits: Splits) -> FinetuneResul
             "changed since. Choose another --out to train again, or delete that folder."
         )
     facts = {**manifest["result"], "history": json.loads(stored.files[HISTORY])}
-    return _result(folder, facts, "nothing was trained: this backbone is already finished")
+    done = "nothing was trained: this backbone is already finished"
+    return _result(folder, facts, manifest["class_names"], done)
 
 
 def _write_plan(folder: Path, plan: FinetunePlan) -> None:
@@ -265,16 +275,20 @@ def _write(folder: Path, plan: FinetunePlan, start: Start, facts: dict[str, Any]
         write_bytes(staged / ENVIRONMENT, _json(facts["environment"]))
 
 
-def _result(folder: Path, facts: Mapping[str, Any], work_done: str) -> FinetuneResult:
+def _result(
+    folder: Path, facts: Mapping[str, Any], target_names: Sequence[str], work_done: str
+) -> FinetuneResult:
     return FinetuneResult(
         folder=str(folder),
         backbone=facts["network"],
         num_outputs=facts["num_outputs"],
         trains=facts["trains"],
-        measure=measure_of(facts["task"]),
+        measure=measure_of(facts["task"], target_names),
         epoch=facts["epoch"],
         validation=facts["validation"],
         test=facts["test"],
+        validation_rmse=facts["validation_rmse"],
+        test_rmse=facts["test_rmse"],
         history=facts["history"],
         seconds=facts["seconds"],
         work_done=work_done,

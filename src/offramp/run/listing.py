@@ -17,7 +17,7 @@ from offramp.spec import FINAL
 from offramp.storage.folder import READY, Contents, is_stored, read_folder
 from offramp.storage.manifest import BACKBONE, MANIFEST, RUN, FolderKind
 from offramp.table import Table, bytes_text
-from offramp.task import measure_of
+from offramp.task import Measure, measure_of
 
 DEPTH = 3
 """Depth to which a folder is searched for runs."""
@@ -195,7 +195,8 @@ def _finetuned(folder: Path) -> dict[str, Any]:
     facts = {"state": "backbone", **_named(manifest["plan"])}
     facts["backbone"] = manifest["backbone"].get("function", facts["backbone"])
     facts["data"] = manifest["data_function"] or facts["data"]
-    facts["best"] = BestExit(FINAL, measure_of(result["task"]).name, result["test"])
+    measure = measure_of(result["task"], manifest["class_names"])
+    facts["best"] = _best_of(FINAL, measure, result["test"])
     return facts
 
 
@@ -289,8 +290,11 @@ def _best(stored: Contents) -> BestExit | None:
     if not early:
         return None
     best = (max if measure.higher_is_better else min)(early, key=lambda point: point["value"])
-    unit = "" if measure.higher_is_better else measure.unit
-    return BestExit(best["name"], measure.name, best["value"], unit)
+    return _best_of(best["name"], measure, best["value"])
+
+
+def _best_of(name: str, measure: Measure, value: float) -> BestExit:
+    return BestExit(name, measure.name, value, "" if measure.higher_is_better else measure.unit)
 
 
 def _policies(stored: Contents) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.multiexit.trial import Epoch
+from offramp.task import Task
 from offramp.training.settings import Schedule
 
 Tensors = dict[str, Tensor]
@@ -20,7 +21,11 @@ _FULL = ("DefaultCPUAllocator", "out of memory")
 
 
 class Goal(Protocol):
-    """What a network is trained for: losses and score of its answers (B, ...)."""
+    """What a network is trained for: losses and scores of its answers (B, ...)."""
+
+    @property
+    def task(self) -> Task:
+        """Whether the answers are classes or values."""
 
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
         """The loss to minimise, a mean over the batch."""
@@ -28,8 +33,8 @@ class Goal(Protocol):
     def answer_loss(self, answers: Tensor, targets: Tensor) -> Tensor:
         """The loss that the learning rate and early stopping depend on, a mean over the batch."""
 
-    def score(self, answers: Tensor, targets: Tensor) -> Tensor:
-        """Sum over the batch, larger is better."""
+    def scores(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """Of each answer (B,), larger is better: 1 or 0 for a class, minus the error of a value."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +183,17 @@ class Course:
         self._validation.add(
             len(targets),
             self.goal.answer_loss(answers, targets) * len(targets),
-            self.goal.score(answers, targets),
+            *self._sums(answers, targets),
         )
+
+    def _sums(self, answers: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of the scores and of their squares."""
+        scores = self.goal.scores(answers, targets)
+        return scores.sum(), (scores**2).sum()
+
+    def _rmse(self, mean_square: float) -> float | None:
+        """The root mean squared error, from the mean of the squared scores of a regression."""
+        return math.sqrt(mean_square) if self.goal.task == "regression" else None
 
     def _answer(self, inputs: Iterable[Tensor]) -> Tensor:
         half = self._settings.precision == "bf16"
@@ -188,9 +202,10 @@ class Course:
         return outputs.float()
 
     def _end_epoch(self) -> None:
-        [train_loss], [loss, score] = self._train.means(), self._validation.means()
+        [train_loss], [loss, score, square] = self._train.means(), self._validation.means()
         lr, self.plateau = self.plateau.lr, self._next_plateau(loss)
-        self.history.append(Epoch(self.plateau.epoch, train_loss, loss, score, lr))
+        rmse = self._rmse(square)
+        self.history.append(Epoch(self.plateau.epoch, train_loss, loss, score, lr, rmse))
         if self.plateau.improved or self._keeps_last:
             self._kept = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         if self.plateau.best_epoch == 0 or (self._keeps_last and not math.isfinite(loss)):

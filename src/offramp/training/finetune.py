@@ -16,6 +16,7 @@ from offramp.data.density import maps_of
 from offramp.data.samples import Samples
 from offramp.features import Executor
 from offramp.progress import Progress, silent
+from offramp.task import Measure
 from offramp.training.finetuner import Finetuner
 from offramp.training.lockstep import InTurn, Workers, epoch_order, slices
 from offramp.training.settings import StageSettings
@@ -91,6 +92,7 @@ def run_epochs(
     settings: StageSettings,
     state: Path,
     workers: Workers,
+    measure: Measure,
     progress: Progress = silent,
 ) -> None:
     """Train until the end, from the saved state if there is one, and keep the best weights.
@@ -102,7 +104,8 @@ def run_epochs(
         settings: Those of the finetuner.
         state: File of the training state, written after each epoch.
         workers: Read samples.
-        progress: Called after each batch.
+        measure: Names the validation score.
+        progress: Called after each batch, and once after each epoch with its validation score.
 
     Raises:
         DataError: Training diverged, memory ran out, or the state cannot be written.
@@ -126,12 +129,19 @@ def run_epochs(
             finetuner.judge(inputs, targets)
         finetuner.end_epoch()
         save_state(state, finetuner)
+        progress(_epoch_text(finetuner, settings.epochs, measure), 1, 1)
     told = _counter(progress, _WORK[finetuner.name])
     told(total, total)
     finetuner.keep()
 
 
 _WORK = {"density": "finetuning the density maps", "train": "finetuning"}
+
+
+def _epoch_text(finetuner: Finetuner, epochs: int, measure: Measure) -> str:
+    last = finetuner.history[-1]
+    found = measure.summary(abs(last.validation_score), last.validation_rmse)
+    return f"{_WORK[finetuner.name]}, epoch {last.epoch}/{epochs}: validation {found}"
 
 
 def in_order(loader: Loader, size: int, workers: Workers) -> Iterator[LoadedBatch]:

@@ -14,7 +14,7 @@ from offramp.compute import seeded
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.multiexit.answers import columns
 from offramp.task import Task
-from offramp.training.course import LOST_DEVICE, Course, Goal, Plateau, is_out_of_memory
+from offramp.training.course import LOST_DEVICE, Average, Course, Goal, Plateau, is_out_of_memory
 from offramp.training.settings import StageSettings
 
 Trains = Literal["all", "batch_norm"]
@@ -73,9 +73,11 @@ def _has_buffers(module: nn.Module) -> bool:
 class DensityGoal:
     """Maps (B, H, W) that should equal target maps: paper, section 4.2, first stage.
 
-    The score, and the loss that chooses the epoch to keep, is the error of the count, which is
-    the sum of a map.
+    Scores, and the loss that chooses the epoch to keep, are errors of the count, which is the sum
+    of a map.
     """
+
+    task: Task = "regression"
 
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Sum of squares of each map, a mean over the batch."""
@@ -85,9 +87,9 @@ class DensityGoal:
         """Mean absolute error of the counts."""
         return _count_errors(answers, targets).mean()
 
-    def score(self, answers: Tensor, targets: Tensor) -> Tensor:
-        """Minus the sum of the absolute errors of the counts."""
-        return -_count_errors(answers, targets).sum()
+    def scores(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """Minus the absolute error of each count."""
+        return -_count_errors(answers, targets)
 
 
 def _count_errors(answers: Tensor, targets: Tensor) -> Tensor:
@@ -107,7 +109,6 @@ class Finetuner(Course):
         parts: Parts,
         settings: StageSettings,
         goal: Goal,
-        task: Task,
         stage: Stage = "train",
     ) -> None:
         device = next(network.parameters()).device
@@ -120,7 +121,7 @@ class Finetuner(Course):
             fused=device.type != "mps",
         )
         super().__init__(network, optimiser, settings, goal)
-        self.name, self._task = stage, task
+        self.name = stage
         self._parts, self._lr_decay, self._seed = parts, settings.lr_decay, settings.seed
 
     def learn(self, inputs: Sequence[Tensor], targets: Tensor, step: int) -> None:
@@ -162,14 +163,16 @@ class Finetuner(Course):
             )
 
     @torch.no_grad()
-    def scores(self, batches: Iterable[tuple[Sequence[Tensor], Tensor]]) -> float:
-        """Mean score over samples, with the weights that the network has."""
+    def test(
+        self, batches: Iterable[tuple[Sequence[Tensor], Tensor]]
+    ) -> tuple[float, float | None]:
+        """Mean score over samples, and the root mean squared error of values."""
         self.network.eval()
-        total, count = 0.0, 0
+        found = Average()
         for inputs, targets in batches:
-            total += float(self.goal.score(self._answer(inputs), targets))
-            count += len(targets)
-        return total / count
+            found.add(len(targets), *self._sums(self._answer(inputs), targets))
+        [score, square] = found.means()
+        return score, self._rmse(square)
 
     def _answer(self, inputs: Iterable[Tensor]) -> Tensor:
         half = self._settings.precision == "bf16"
@@ -178,7 +181,7 @@ class Finetuner(Course):
                 maps: Tensor = self.network.density(*inputs)  # type: ignore[operator]
                 return rearrange(maps.float(), "b 1 h w -> b h w")
             answer: Tensor = self.network(*inputs)
-        return columns(answer.float(), self._task)
+        return columns(answer.float(), self.goal.task)
 
     def _next_plateau(self, loss: float) -> Plateau:
         if self._lr_decay is None:

@@ -1,4 +1,4 @@
-"""Objective: the loss and the score of a branch, for each task."""
+"""Objective: the loss and the scores of a branch, for each task."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from offramp.training.settings import RegressionLoss
 
 @dataclass(frozen=True)
 class Objective:
-    """Loss and score of a branch's answers (B, K) against targets (B,).
+    """Loss and scores of a branch's answers (B, K) against targets (B,).
 
     Attributes:
         error_predictor: Whether answers have one more column, which predicts the branch's error.
@@ -58,9 +58,9 @@ class Objective:
         measure = F.l1_loss if self.regression_loss == "mae" else F.mse_loss
         return measure(values, targets)
 
-    def score(self, answers: Tensor, targets: Tensor) -> Tensor:
-        """Sum over the batch, larger is better: right answers, or minus the absolute errors."""
+    def scores(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """Of each answer, larger is better: 1 or 0 for a class, minus the error of a value."""
         outputs = self._outputs(answers)
         if self.task == "classification":
-            return (outputs.argmax(dim=1) == targets).float().sum()
-        return -(rearrange(outputs, "b 1 -> b") - targets).abs().sum()
+            return (outputs.argmax(dim=1) == targets).float()
+        return -(rearrange(outputs, "b 1 -> b") - targets).abs()

@@ -129,7 +129,8 @@ class Curves:
         figures = asdict(epoch)
         step = figures.pop("epoch")
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, step)
+            if value is not None:
+                self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def close(self) -> None:
