@@ -27,7 +27,7 @@ def test_the_fields_of_an_answer_are_its_json() -> None:
     found = json.loads(json.dumps(answer().as_json()))
     assert list(found) == [
         *("outputs", "probabilities", "label", "class_name", "exit", "score", "stage_ms"),
-        *("total_ms", "flops", "flops_saved", "promised", "interrupted"),
+        *("total_ms", "flops", "flops_saved", "promised", "interrupted", "absent"),
     ]
     assert found["outputs"] == [0.5, -1.0, 2.0]
     assert (found["class_name"], found["promised"], found["interrupted"]) == ("owl", True, False)
@@ -38,6 +38,8 @@ def test_an_answer_reads_as_one_line() -> None:
         "owl (exit early, score 0.700; 4.2 ms; 3.0 MFLOPs, 75 % saved, covered by the policy's "
         "promise)"
     )
+    assert str(answer(absent=("sound",))).startswith("owl (exit early, score 0.700, without sound;")
+    assert str(answer(absent=("sound",), promised=False)).endswith(", not covered by a promise)")
 
 
 def test_an_answer_is_named_by_class_by_number_or_by_value() -> None:

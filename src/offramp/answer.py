@@ -29,6 +29,7 @@ class Answer(Record):
             branches cost more than they saved.
         promised: Whether the answer is the policy's own and the policy carries a promise.
         interrupted: Whether a deadline cut it short.
+        absent: Names of the inputs that it was given without.
     """
 
     outputs: NDArray[np.float32]
@@ -43,6 +44,7 @@ class Answer(Record):
     flops_saved: float
     promised: bool
     interrupted: bool = False
+    absent: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -53,10 +55,13 @@ class Answer(Record):
 
     def __str__(self) -> str:
         score = "" if self.score is None else f", score {self.score:.3f}"
+        lacking = f", without {' and '.join(self.absent)}" if self.absent else ""
         ends = (", interrupted by the deadline" if self.interrupted else "") + (
             ", covered by the policy's promise" if self.promised else ""
         )
+        if self.absent and not self.promised:
+            ends += ", not covered by a promise"
         return (
-            f"{self.text} (exit {self.exit}{score}; {self.total_ms:.1f} ms; "
+            f"{self.text} (exit {self.exit}{score}{lacking}; {self.total_ms:.1f} ms; "
             f"{self.flops / 1e6:.1f} MFLOPs, {100 * self.flops_saved:.0f} % saved{ends})"
         )

@@ -214,3 +214,37 @@ def test_temperatures_that_are_not_positive_are_refused(temperature: float) -> N
             thresholds=(0.5,),
             temperatures=(temperature,),
         )
+
+
+def test_some_of_the_exits_keep_their_thresholds_and_the_last_of_them_answers_the_rest() -> None:
+    whole = replace(policy(0.3, 0.5, 0.7), temperatures=(1.0, 2.0, 3.0), promise=PROMISE)
+    some = whole.only(["exit 0", "exit 2"])
+    assert (some.names, some.thresholds) == (("exit 0", "exit 2"), (0.3,))
+    assert (some.temperatures, some.promise) == ((1.0,), None)
+    assert whole.only(["exit 1"]).thresholds == ()
+
+
+@pytest.mark.parametrize("names", [[], ["exit 1", "exit 0"], ["exit 7"], ["exit 0", "exit 0"]])
+def test_only_exits_of_the_policy_in_its_order_can_be_kept(names: list[str]) -> None:
+    with pytest.raises(ShapeError, match="must be some of the policy's exits"):
+        policy(0.3, 0.5, 0.7).only(names)
+
+
+def test_a_promise_with_all_inputs_is_dropped_without_one_and_the_other_way_round() -> None:
+    whole = replace(policy(0.3, 0.5, 0.7), promise=PROMISE, source=SOURCE)
+    lacking = {**SOURCE, "without": ["sound"]}
+    quiet = replace(whole, source=lacking)
+    assert (whole.without, quiet.without) == ((), ("sound",))
+    assert quiet.on(lacking) is quiet
+    with pytest.warns(PromiseWarning, match="they are without sound, certified with all inputs"):
+        assert whole.on(lacking).promise is None
+    with pytest.warns(PromiseWarning, match="they are with all inputs, certified without sound"):
+        assert quiet.on(SOURCE).promise is None
+    assert str(quiet).endswith("; for samples without sound, whose final exit is final")
+
+
+@pytest.mark.parametrize("without", ["sound", 7, [1]])
+def test_inputs_left_out_must_be_named_in_a_list(without: object) -> None:
+    wrong = replace(policy(0.3, 0.5, 0.7), promise=PROMISE, source={"without": without})
+    with pytest.raises(PlanError, match="must be a list of inputs' names"):
+        _ = wrong.without

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from offramp.cli import app
 from offramp.errors import DataError
+from offramp.outputs import ExitOutputs
+from offramp.policy import ExitPolicy, Promise, find_score
 from offramp.run.opened import open_run
 from offramp.run.plan import load_plan
 from offramp.run.steps import train
@@ -71,8 +73,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def trained(folder: Path, data: str, cut: str, function: str) -> tuple[Path, str]:
-    (folder / "plan.yaml").write_text(PLAN.replace("DATA", data).replace("CUT", cut))
+LEARNING = "cuts: {AV1: {taps: [look, hear]}}"
+"""A cut with a side input, which a branch of the plan learns to do without."""
+
+
+def trained(folder: Path, data: str, cut: str, function: str, cuts: str = "") -> tuple[Path, str]:
+    plan = PLAN.replace("DATA", data).replace("CUT", cut) + cuts
+    if cuts:
+        plan = plan.replace("kernel: 1", "kernel: 1, absent: token")
+    (folder / "plan.yaml").write_text(plan)
     run, place = folder / "run", f"{folder / 'network.py'}:{function}"
     train(load_plan(folder / "plan.yaml"), run, backbone_file=place)
     return run, place
@@ -110,3 +119,58 @@ def test_a_run_on_pictures_with_sounds_takes_the_sound_beside_a_picture(folder: 
     picture.with_suffix(".wav").unlink()
     (found,) = answers(run, picture, "--backbone", place)["answers"]
     assert "no sound file beside it, and the model also reads a sound" in found["reason"]
+
+
+def test_a_picture_whose_sound_is_missing_is_answered_if_asked_for(folder: Path) -> None:
+    data = (
+        f"{{kind: image_folder, root: {folder / 'data'}, image_size: 8, resize_to: 8, "
+        f"sound: {CHAIN}}}"
+    )
+    run, place = trained(folder, data, "AV1", "both", LEARNING)
+    backbone = ("--backbone", place)
+    pictures = sorted((folder / "data/test/low").glob("*.png"))
+    pictures[1].with_suffix(".wav").unlink()
+    pictures[2].with_suffix(".wav").write_bytes(b"no sound")
+    refused = answers(run, *pictures, *backbone)
+    assert "test1.wav" in refused["answers"][1]["reason"]
+    assert "let 'AV1' answer without it: --absent answer" in refused["answers"][1]["reason"]
+    found = answers(run, *pictures, *backbone, "--absent", "answer")
+    whole, quiet, damaged = found["answers"]
+    assert ([found["failed"], refused["failed"]], "error" in damaged) == ([1, 2], True)
+    assert (whole["exit"], whole["absent"]) == ("final", [])
+    assert (quiet["exit"], quiet["absent"], quiet["promised"]) == ("AV1", ["sound"], False)
+    opened = open_run(run, backbone_file=place)
+    assert quiet["outputs"] == pytest.approx(opened.run((pictures[1], None)).outputs.tolist())
+    words = ["run", str(run), *map(str, pictures), *backbone, "--absent", "answer"]
+    table = CliRunner().invoke(app, words).stdout
+    assert "1 answered without sound, by the exits that need none\n" in table
+    (line,) = [line for line in table.splitlines() if "test1.png" in line]
+    assert line.endswith("sound")
+
+
+def test_a_policy_calibrated_without_the_sound_answers_without_it(folder: Path) -> None:
+    data = (
+        f"{{kind: image_folder, root: {folder / 'data'}, image_size: 8, resize_to: 8, "
+        f"sound: {CHAIN}}}"
+    )
+    run, place = trained(folder, data, "AV1", "both", LEARNING)
+    rows = ExitOutputs.load(run / "outputs/test-without-1.npz")
+    promise = Promise(
+        goal="max_drop", limit=0.1, confidence=0.9, method="ltt", num_samples=9, estimate=0.0
+    )
+    policy = ExitPolicy(
+        score=find_score("margin"),
+        names=tuple(rows.names),
+        thresholds=(),
+        promise=promise,
+        source=rows.source,
+    )
+    policy.save(folder / "quiet.json")
+    pictures = sorted((folder / "data/test/low").glob("*.png"))
+    pictures[1].with_suffix(".wav").unlink()
+    words = [*map(str, pictures), "--backbone", place, "--policy", str(folder / "quiet.json")]
+    found = answers(run, *words)["answers"]
+    assert [(each["absent"], each["promised"]) for each in found] == [(["sound"], True)] * 3
+    table = CliRunner().invoke(app, ["run", str(run), *words]).stdout
+    assert "for samples without sound, whose final exit is AV1" in table
+    assert "not covered" not in table

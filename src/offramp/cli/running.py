@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,7 +28,7 @@ from offramp.errors import DataError, OfframpError
 if TYPE_CHECKING:
     from offramp.answer import Answer
     from offramp.policy import ExitPolicy
-    from offramp.run.opened import OpenRun
+    from offramp.run.opened import OpenRun, WhereAbsent
 
 
 def run(
@@ -42,6 +42,13 @@ def run(
             "of the same name beside each picture.",
         ),
     ],
+    absent: Annotated[
+        Literal["refuse", "answer"],
+        typer.Option(
+            help="Where the sound beside a picture is missing: refuse the picture, or answer by "
+            "the exits that need no sound."
+        ),
+    ] = "refuse",
     policy: PolicyFile = None,
     max_drop: MaxDrop = None,
     max_disagreement: MaxDisagreement = None,
@@ -69,7 +76,7 @@ def run(
         note(str(chosen))
     rows: list[Row] = []
     for name in _files(files, opened.file_endings):
-        row = _answered(opened, name, rule)
+        row = _answered(opened, name, rule, absent)
         if as_json_lines:
             show_line(row.as_json())
         rows.append(row.emptied() if as_json_lines else row)
@@ -98,6 +105,16 @@ class Row:
     def emptied(self) -> "Row":
         """The same without its answer, which has been shown already."""
         return Row(self.file, None, self.error)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Inputs that it was answered without."""
+        return () if self.answer is None else self.answer.absent
+
+    @property
+    def promised(self) -> bool:
+        """Whether a promise covers it."""
+        return self.answer is not None and self.answer.promised
 
     def cells(self) -> list[str]:
         """Cells of a table."""
@@ -144,21 +161,41 @@ class Rows:
         from offramp.table import Table
 
         head = ["file", self.head, "exit", "score", "ms", "MFLOPs", "saved %"]
-        table = Table(head, [row.cells() for row in self.rows], left=3)
+        cells = [row.cells() for row in self.rows]
+        if any(row.absent for row in self.rows):
+            head.append("without")
+            cells = [
+                [*own, " and ".join(row.absent)] for own, row in zip(cells, self.rows, strict=True)
+            ]
+        table = Table(head, cells, left=3)
         count = f"{len(self.rows)} file{'s' * (len(self.rows) != 1)}" + (
             f", {self.failed} not answered" * bool(self.failed)
         )
-        return f"{table}\n{count}; {self.chosen}\nbranches: {self.exits}"
+        return f"{table}\n{count}; {self.chosen}{self._lacking()}\nbranches: {self.exits}"
+
+    def _lacking(self) -> str:
+        """A line on the answers without an input that no promise covers, if there are any."""
+        some = [row.absent for row in self.rows if row.absent and not row.promised]
+        if not some:
+            return ""
+        names = " and ".join(sorted({name for absent in some for name in absent}))
+        promise = any(policy.promise for policy in self.chosen.policies)
+        return f"\n{len(some)} answered without {names}, by the exits that need none" + (
+            ", and not covered by the promise" * promise
+        )
 
 
-def _answered(opened: "OpenRun", name: str, rule: "ExitPolicy | None") -> Row:
+def _answered(
+    opened: "OpenRun", name: str, rule: "ExitPolicy | None", absent: "WhereAbsent"
+) -> Row:
     try:
         if Path(name).is_dir():
             raise DataError(
                 f"{name} holds no files of the kind that this run answers "
                 f"({', '.join(opened.file_endings)}). Name another folder, or the files."
             )
-        return Row(name, opened.run(opened.files_of(name), rule))
+        where = "answer" if rule is not None and rule.without else absent
+        return Row(name, opened.run(opened.files_of(name, where), rule))
     except OfframpError as error:
         return Row(name, error=error)
 

@@ -3,14 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from offramp.backbones.stage import Partly
 from offramp.branches.predictor import score_of, surest
 from offramp.compute.device import wait_for
+from offramp.multiexit.absent import taps_without
 from offramp.multiexit.answers import as_inputs, as_rows, columns, evaluating
 from offramp.multiexit.model import MultiExit
 from offramp.policy import ExitPolicy, find_score, leaving
@@ -25,7 +28,7 @@ class Route:
     """How one sample was answered.
 
     Attributes:
-        exit: Number of the exit that answered.
+        exit: Number of the exit that answered, among those of the policy.
         outputs: Answer of that exit, (K,).
         score: Confidence of the answer, by the policy's score.
         stage_ms: Milliseconds of each stage that ran, with its branch; samples that ran together
@@ -71,23 +74,25 @@ def _crossing(model: MultiExit, num: int) -> list[tuple[int, ...]]:
 
 def route(
     model: MultiExit,
-    inputs: tuple[Tensor, ...],
+    inputs: Partly,
     policy: ExitPolicy,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Route]:
-    """Answer samples (B, ...) by a policy for the exits of `model`; returns one entry for each.
+    """Answer samples (B, ...) by a policy for exits of `model`; returns one entry for each.
 
-    A stage runs only on samples that have not left, and not at all once all have left. A branch
-    runs only if the policy needs its answer.
+    None in place of an input means that all samples lack it; the policy then names only exits that
+    answer without it. A stage runs only on samples that have not left, and not at all once all have
+    left. A branch runs only if the policy needs its answer.
 
     Raises:
         ShapeError: The inputs are of other shapes than the model's.
         DataError: A score is NaN.
     """
-    walk = _Walk(model, policy, len(inputs[0]), clock)
-    with torch.inference_mode(), evaluating([trial.branch for trial in model.chosen.values()]):
+    num = next(len(each) for each in inputs if each is not None)
+    walk = _Walk(model, policy, num, clock)
+    with torch.inference_mode(), evaluating(walk.branches):
         live = as_inputs(model.backbone, inputs, model.device)
-        exits = {name: number for number, name in enumerate(model.names)}
+        exits = {name: number for number, name in enumerate(policy.names)}
         for name, stage in zip((*model.backbone.cuts, FINAL), model.backbone.stages, strict=True):
             live, taps = stage(live)
             exit = exits.get(name)
@@ -96,7 +101,7 @@ def route(
                 break
             if not staying.all():
                 rows = torch.from_numpy(staying).to(model.device)
-                live = tuple(tensor[rows] for tensor in live)
+                live = tuple(None if each is None else each[rows] for each in live)
     return walk.routes
 
 
@@ -107,7 +112,8 @@ class _Walk:
         self, model: MultiExit, policy: ExitPolicy, num: int, clock: Callable[[], float]
     ) -> None:
         self._model, self._policy, self._clock = model, policy, clock
-        self._runs, self._trials = policy.runs, tuple(model.chosen.values())
+        self._runs = policy.runs
+        self._trials = [model.chosen[name] for name in policy.names if name != FINAL]
         self._wait = wait_for(model.device)
         self._found: list[Route | None] = [None] * num
         self._rows: Ints = np.arange(num)
@@ -116,11 +122,16 @@ class _Walk:
         self._before = clock()
 
     @property
+    def branches(self) -> list[nn.Module]:
+        """The branches of the policy's exits."""
+        return [trial.branch for trial in self._trials]
+
+    @property
     def routes(self) -> list[Route]:
         """Routes of the samples, in order, after all have left."""
         return [found for found in self._found if found is not None]
 
-    def past(self, exit: int | None, taps: tuple[Tensor, ...]) -> NDArray[np.bool_]:
+    def past(self, exit: int | None, taps: Partly) -> NDArray[np.bool_]:
         """Let samples leave at the exit after a stage, if it has one; return which stay."""
         runs = exit is not None and self._runs[exit]
         if exit is None or not runs:
@@ -137,21 +148,22 @@ class _Walk:
         staying: NDArray[np.bool_] = ~left
         return staying
 
-    def _ask(self, exit: int, taps: tuple[Tensor, ...]) -> tuple[NDArray[np.float32], Floats]:
+    def _ask(self, exit: int, taps: Partly) -> tuple[NDArray[np.float32], Floats]:
         """Answers (B, K) of an exit, and its scores (B,)."""
         task, policy = self._model.task, self._policy
+        name, last = policy.names[exit], exit == len(policy.thresholds)
         own: Floats | None
-        if exit == len(policy.thresholds):
-            outputs = as_rows(columns(taps[0], task))
+        if name == FINAL:
+            outputs = as_rows(columns(cast(Tensor, taps[0]), task))
             predicted = bool(self._trials) and all(t.predicts_error for t in self._trials)
             own = np.full(len(outputs), surest(task)) if predicted else None
-            self._seen.append(outputs.astype(np.float64))
         else:
-            answer, prediction = self._trials[exit].answer(taps)
+            read = taps_without(self._model.backbone, name, taps)
+            answer, prediction = self._trials[exit].answer(read)
             outputs = as_rows(answer)
             own = None if prediction is None else as_rows(score_of(prediction, task)).astype(float)
-            self._seen.append(scaled(outputs, policy.temperatures, exit))
-        return outputs, policy.score.at_exit(policy.names[exit], Seen(self._seen, own))
+        self._seen.append(scaled(outputs, None if last else policy.temperatures, exit))
+        return outputs, policy.score.at_exit(name, Seen(self._seen, own))
 
     def _stop_clock(self) -> None:
         """Record the time of a stage for each of its samples."""

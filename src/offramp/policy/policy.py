@@ -50,7 +50,7 @@ class ExitPolicy:
         thresholds: One number per early exit; None if it is disabled.
         temperatures: One per early exit, dividing its logits; None for no scaling.
         promise: The promise it was certified for, or None.
-        source: Engine, precision and hashes for which the promise holds.
+        source: Engine, precision, hashes and absent inputs (`without`) for which the promise holds.
     """
 
     score: _StoredScore
@@ -89,6 +89,11 @@ class ExitPolicy:
                 f"temperatures must be {early} positive numbers, one per early exit; got "
                 f"{self.temperatures}."
             )
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """Inputs that were left out where it was calibrated, and are where it answers."""
+        return inputs_left_out(self.source)
 
     @property
     def enabled(self) -> NDArray[np.bool_]:
@@ -144,11 +149,35 @@ class ExitPolicy:
         """The same from what each stage and each branch costs, (E,) both."""
         return cost.with_passed(stages, branches, self.runs)
 
+    def only(self, names: Sequence[str]) -> Self:
+        """The policy for some of its exits, of which the last answers all that reaches it.
+
+        It has no promise, since it was certified for all exits.
+
+        Raises:
+            ShapeError: They are not exits of the policy in its order.
+        """
+        names = as_items(names, "names", "Give the names of exits.")
+        places = [place for place, name in enumerate(self.names) if name in names]
+        if not names or [self.names[place] for place in places] != [*names]:
+            raise ShapeError(
+                f"{list(names)} must be some of the policy's exits {list(self.names)}, in the same "
+                "order."
+            )
+        early = places[:-1]
+        return dataclasses.replace(
+            self,
+            names=tuple(names),
+            thresholds=tuple(self.thresholds[place] for place in early),
+            temperatures=self.temperatures and tuple(self.temperatures[place] for place in early),
+            promise=None,
+        )
+
     def on(self, source: Mapping[str, Any] | None) -> Self:
         """The policy for outputs from this source.
 
-        If engine, precision or the model's hash differ from those that the policy was certified
-        for, the promise is dropped with a PromiseWarning.
+        If engine, precision, the model's hash or the inputs left out differ from those that the
+        policy was certified for, the promise is dropped with a PromiseWarning.
         """
         if self.promise is None:
             return self
@@ -158,6 +187,8 @@ class ExitPolicy:
             for name in _CERTIFIED
             if here.get(name) != there.get(name)
         ]
+        if set(self.without) != set(inputs_left_out(source)):
+            different.append(f"they are {_with(source)}, certified {_with(self.source)}")
         if not different:
             return self
         warnings.warn(
@@ -226,7 +257,30 @@ class ExitPolicy:
             for name, threshold in zip(self.names, self.thresholds, strict=False)
         )
         promise = "no promise" if self.promise is None else str(self.promise)
-        return f"{self.score.name}: {fires}; {promise}"
+        return f"{self.score.name}: {fires}; {promise}{self._where()}"
+
+    def _where(self) -> str:
+        if not self.without:
+            return ""
+        lacking = " and ".join(self.without)
+        return f"; for samples without {lacking}, whose final exit is {self.names[-1]}"
+
+
+def inputs_left_out(source: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Names of the inputs that were left out, for the outputs of this source.
+
+    Raises:
+        PlanError: They are not a list of names.
+    """
+    found = (source or {}).get("without", ())
+    if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
+        raise PlanError(f"the source's `without` must be a list of inputs' names; got {found!r}.")
+    return tuple(found)
+
+
+def _with(source: Mapping[str, Any] | None) -> str:
+    names = inputs_left_out(source)
+    return f"without {' and '.join(names)}" if names else "with all inputs"
 
 
 @cache

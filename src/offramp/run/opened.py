@@ -3,36 +3,38 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from offramp.answer import Answer
 from offramp.arguments import as_items, as_path, check_kind
+from offramp.backbones.inputs import NONE, Numbers
+from offramp.backbones.stage import Partly
 from offramp.compute import torch_switches
 from offramp.data.layout import IMAGES, SOUNDS, sounds_beside
 from offramp.errors import DataError, ShapeError
 from offramp.multiexit.absent import absent_of, refusal, refusing
+from offramp.multiexit.costs import exit_flops
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.routing import Route, full_network, route, rows_are_apart
 from offramp.multiexit.saved import WEIGHTS
 from offramp.policy import ExitPolicy, Score, load_policies, policy_at
 from offramp.policy.policy import check_policy
 from offramp.policy.scores import scaled, softmax
-from offramp.preprocess import ImagePreprocess, Preprocess, SpectrogramPreprocess
+from offramp.preprocess import SpectrogramPreprocess
 from offramp.run.names import POLICY
+from offramp.run.sample import Prepared, Sample, no_files, prepare
 from offramp.run.stored_model import plan_and_model
+from offramp.spec import FINAL
 from offramp.storage.folder import read_folder
 from offramp.storage.manifest import RUN
 from offramp.training.checks import check_device
 
-Sample = Any
-"""A path, the bytes of a picture or sound file, pixels uint8 (H, W) or (H, W, C), a sound (N,) at
-the rate of the preprocessing, an input as the backbone reads it (without batch axis), or a tuple of
-these for several inputs."""
-
+WhereAbsent = Literal["refuse", "answer"]
+"""What a picture without its sound gets: an error, or an answer of the exits that need none."""
+_Costs = tuple[list[int], list[int]]
 _TOGETHER = 64
 
 
@@ -92,19 +94,14 @@ class OpenRun:
             check_policy(policy, f"policies[{place}]")
         self._threads, self._clock = threads, clock
         self._source = model.source()
-        self._costs = np.array(model.exit_stage_flops()), np.array(model.exit_branch_flops())
+        self._costs: dict[tuple[tuple[str, ...], Numbers], _Costs] = {}
+        self._whole_flops = sum(self._flops(model.names, NONE)[0])
         self._together: bool | None = None
 
     @property
     def no_files(self) -> str:
         """Reason why files cannot be answered; empty if they can."""
-        if self.model.info.inputs:
-            return ""
-        return (
-            "this model does not know how to prepare files: its samples were prepared by other "
-            "code. In Python, give OpenRun.run float32 arrays of shape "
-            f"{_listed(self.model.backbone.input_shapes)}, prepared by that code."
-        )
+        return no_files(self.model)
 
     @property
     def file_endings(self) -> tuple[str, ...]:
@@ -112,40 +109,64 @@ class OpenRun:
         first = self.model.info.inputs[0] if self.model.info.inputs else None
         return (SOUNDS if isinstance(first, SpectrogramPreprocess) else IMAGES).endings
 
-    def files_of(self, name: str) -> str | tuple[str | Path, ...]:
+    def files_of(
+        self, name: str, absent: WhereAbsent = "refuse"
+    ) -> str | tuple[str | Path | None, ...]:
         """The files of one sample: this one, and the sound beside it if the model also reads one.
 
+        Args:
+            name: The file.
+            absent: What happens where there is no sound: `answer` gives None in its place.
+
         Raises:
-            DataError: There is not one sound file of the same name, or the model reads other files.
+            DataError: There is no sound file of the same name, or several; the model reads other
+                files; or there is no sound, and no exit answers without.
         """
-        if len(self.model.info.inputs) < 2:
-            return name
+        if len(self.model.info.inputs) < 2 or not Path(name).exists():
+            return name  # whoever reads it says that it is missing
         kinds = [each.kind for each in self.model.info.inputs]
         if kinds != ["image", "spectrogram"]:
             raise DataError(
                 f"{name} alone is not a sample: the model reads {' and '.join(kinds)}. In Python, "
                 "give OpenRun.run a tuple with one of each."
             )
-        found = sounds_beside(Path(name))
-        if len(found) != 1:
-            beside = " and ".join(path.name for path in found) or "no sound file"
+        found, able = sounds_beside(Path(name)), self.model.exits_without(1)
+        if len(found) > 1:
             raise DataError(
-                f"{name} has {beside} beside it, and the model also reads a sound. Put one sound "
-                f"of the same name there ({', '.join(SOUNDS.endings)})."
+                f"{name} has {' and '.join(path.name for path in found)} beside it, and the model "
+                "reads one sound. Leave one of them there."
             )
-        return name, found[0]
+        if not found and (absent == "refuse" or not able):
+            first, *others = SOUNDS.endings
+            raise DataError(
+                f"{name} has no sound file beside it, and the model also reads a sound. Put "
+                f"{Path(name).with_suffix(first).name} there (or {', '.join(others)})"
+                + (
+                    f", or let {_named(able)} answer without it: --absent answer "
+                    "(in Python, absent='answer')."
+                    if able
+                    else ". No exit of this model answers without it."
+                )
+            )
+        return name, (found[0] if found else None)
 
     def run(self, sample: Sample, policy: ExitPolicy | float | None = None) -> Answer:
         """Answer one sample.
 
         Args:
             sample: A path, the bytes of a picture file, pixels uint8 (H, W) or (H, W, C), or an
-                input as the backbone reads it, without batch axis; a tuple for several inputs.
+                input as the backbone reads it, without batch axis; a tuple for several inputs, with
+                None for one that is absent. The exits that can do without it then answer, the last
+                of them where no threshold is reached before.
             policy: An ExitPolicy; a limit of the run's menu, such as 0.01; or None for the run's
-                own: the strictest of a menu, and the full network if there is no policy.
+                own: the strictest of a menu, and the full network if there is no policy. A policy
+                that was calibrated without an input leaves it out.
+
+        An answer without an input is `promised` only under a policy that was calibrated without it.
 
         Raises:
-            DataError: The sample cannot be read, or the run takes no files.
+            DataError: The sample cannot be read, the run takes no files, or no exit answers without
+                what is absent.
             ShapeError: It is not what the model reads, or the policy is for other exits.
             PlanError: No policy of the run promises that limit.
         """
@@ -184,9 +205,10 @@ class OpenRun:
             remedy = "Give an ExitPolicy, a limit of the run's menu such as 0.01, or None."
             check_kind(policy, (float, int), "policy", remedy)
             policy = policy_at(self.policies, policy)
-        policy.check_exits(self.model.names)
+        without = policy.without
+        policy.check_exits(self.model.exits_without(without) if without else self.model.names)
         policy.score.check_task(self.model.task)
-        return policy.on(self._source)
+        return policy.on({**self._source, "without": without})
 
     def _may_run_together(self) -> bool:
         if self._together is None:
@@ -197,23 +219,44 @@ class OpenRun:
         self, samples: Sequence[Sample], policy: ExitPolicy | None, first: int | None = None
     ) -> list[Answer]:
         """Answer samples together. Errors name a sample by its number, counted from `first`."""
+        whole = policy or full_network(self.model)
+        without = self.model.backbone.inputs.numbers(whole.without)
         prepared, taken = [], []
+        alike: dict[Numbers, list[int]] = {}
         for place, sample in enumerate(samples):
             before = self._clock()
             try:
-                prepared.append(self._prepared(sample))
+                prepared.append(prepare(self.model, sample, without))
+                absent = absent_of(prepared[-1])
+                self._check_answered(absent)
             except (DataError, ShapeError) as error:
                 if first is None:
                     raise
                 raise type(error)(f"sample {first + place}: {error}") from error
             taken.append(1000 * (self._clock() - before))
-        inputs = tuple(torch.from_numpy(np.stack(column)) for column in zip(*prepared, strict=True))
-        rule = policy or full_network(self.model)
-        with torch_switches(threads=self._threads):
-            routes = route(self.model, inputs, rule, self._clock)
-        return [self._as_answer(each, rule, ms) for each, ms in zip(routes, taken, strict=True)]
+            alike.setdefault(absent, []).append(place)
+        found: dict[int, Answer] = {}
+        for absent, places in alike.items():
+            rule = whole if absent == without else self._without(whole, absent)
+            with torch_switches(threads=self._threads):
+                some = _stacked([prepared[place] for place in places])
+                routes = route(self.model, some, rule, self._clock)
+            for place, each in zip(places, routes, strict=True):
+                found[place] = self._as_answer(each, rule, taken[place], absent)
+        return [found[place] for place in range(len(samples))]
 
-    def _as_answer(self, found: Route, policy: ExitPolicy, ms: float) -> Answer:
+    def _check_answered(self, absent: Numbers) -> None:
+        """Refuse a sample that no exit answers."""
+        if absent and not self.model.exits_without(absent):
+            inputs = self.model.backbone.inputs
+            raise refusal(inputs, refusing(inputs, self.model.chosen.values(), absent), ())
+
+    def _without(self, policy: ExitPolicy, absent: Numbers) -> ExitPolicy:
+        """The part of a policy for the exits that answer without some inputs, not promised."""
+        able = self.model.exits_without(absent)
+        return policy.only([name for name in policy.names if name in able])
+
+    def _as_answer(self, found: Route, policy: ExitPolicy, ms: float, absent: Numbers) -> Answer:
         probabilities, label, name = None, None, None
         if self.model.task == "classification":
             last = found.exit == len(policy.thresholds)
@@ -222,7 +265,7 @@ class OpenRun:
             label = int(found.outputs.argmax())
             names = self.model.info.class_names
             name = names[label] if label < len(names) else None
-        spent = float(policy.path_cost(*self._costs)[found.exit])
+        spent = float(policy.path_cost(*self._flops(policy.names, absent))[found.exit])
         return Answer(
             outputs=found.outputs,
             probabilities=probabilities,
@@ -233,72 +276,26 @@ class OpenRun:
             stage_ms=found.stage_ms,
             total_ms=ms + sum(found.stage_ms),
             flops=int(spent),
-            flops_saved=1 - spent / float(self._costs[0].sum()),
+            flops_saved=1 - spent / self._whole_flops,
             promised=policy.promise is not None,
+            absent=tuple(self.model.backbone.inputs.names[each] for each in sorted(absent)),
         )
 
-    def _prepared(self, sample: Sample) -> list[NDArray[Any]]:
-        """The inputs of one sample, without batch axis."""
-        parts = sample if isinstance(sample, tuple) else (sample,)
-        self._check_present(parts)
-        shapes = self.model.backbone.input_shapes
-        known = self.model.info.inputs or (None,) * len(parts)
-        given = [self._input(*each) for each in zip(parts, known, strict=False)]
-        if tuple(each.shape for each in given) != shapes:
-            raise ShapeError(
-                f"the input has shape {_listed(each.shape for each in given)}, and the model reads "
-                f"{_listed(shapes)} (without the batch axis). Prepare it like the samples that the "
-                "model was trained with."
-            )
-        for each, dtype in zip(given, self.model.backbone.input_dtypes, strict=True):
-            if dtype.is_floating_point != (each.dtype.kind == "f"):
-                raise ShapeError(
-                    f"the input is {each.dtype}, and the model reads {str(dtype).partition('.')[2]}"
-                    ". Prepare it like the samples that the model was trained with."
-                )
-        return given
-
-    def _check_present(self, parts: Sequence[Any]) -> None:
-        """Refuse a sample with None for one of several inputs, which the final exit needs."""
-        model, absent = self.model, absent_of(parts)
-        if not absent or not 1 < len(parts) == len(model.backbone.input_shapes):
-            return
-        refused = refusing(model.backbone.inputs, model.chosen.values(), absent)
-        if refused:
-            raise refusal(model.backbone.inputs, refused, model.exits_without(absent))
-
-    def _input(self, part: Any, preprocess: Preprocess | None) -> NDArray[Any]:
-        """One input, prepared."""
-        if isinstance(part, str | Path | bytes):
-            return self._decoded(part, preprocess)
-        if not isinstance(part, np.ndarray):
-            raise DataError(
-                f"a sample cannot be a {type(part).__name__}. Give a path, the bytes of a picture "
-                "file, or a numpy array (a tuple of these for several inputs)."
-            )
-        if part.dtype == np.uint8 and isinstance(preprocess, ImagePreprocess):
-            return preprocess(part)
-        if part.ndim == 1 and isinstance(preprocess, SpectrogramPreprocess):
-            return preprocess(part)
-        if part.dtype.kind != "f":
-            return part
-        if not np.isfinite(part).all():
-            raise DataError("the input has values that are not finite. Give finite numbers.")
-        return part if part.dtype == np.float64 else part.astype(np.float32)
-
-    def _decoded(
-        self, part: str | Path | bytes, preprocess: Preprocess | None
-    ) -> NDArray[np.float32]:
-        if preprocess is None:
-            raise DataError(self.no_files)
-        kind = "sound" if isinstance(preprocess, SpectrogramPreprocess) else "picture"
-        what = f"the {kind}" if isinstance(part, bytes) else str(part)
-        try:
-            return preprocess(part if isinstance(part, bytes) else Path(part).read_bytes())
-        except Exception as error:  # pillow's decoders raise many kinds
-            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-            raise DataError(f"{what} cannot be read: {reason}.") from error
+    def _flops(self, names: tuple[str, ...], absent: Numbers) -> _Costs:
+        """FLOPs between these exits, and of their branches, without some inputs."""
+        if (names, absent) not in self._costs:
+            trials = [self.model.chosen[name] for name in names if name != FINAL]
+            self._costs[names, absent] = exit_flops(self.model.backbone, trials, absent)
+        return self._costs[names, absent]
 
 
-def _listed(shapes: Iterable[tuple[int, ...]]) -> str:
-    return ", ".join(map(str, shapes))
+def _stacked(samples: Sequence[Prepared]) -> Partly:
+    """The inputs of samples that lack the same ones, with a batch axis."""
+    columns = zip(*samples, strict=True)
+    return tuple(
+        None if column[0] is None else torch.from_numpy(np.stack(column)) for column in columns
+    )
+
+
+def _named(exits: Sequence[str]) -> str:
+    return " or ".join(map(repr, exits))

@@ -1,0 +1,105 @@
+"""A new sample, prepared as the backbone reads it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.backbones.inputs import Numbers
+from offramp.errors import DataError, ShapeError
+from offramp.multiexit.absent import absent_of
+from offramp.multiexit.model import MultiExit
+from offramp.preprocess import ImagePreprocess, Preprocess, SpectrogramPreprocess
+
+Sample = Any
+"""A path, the bytes of a picture or sound file, pixels uint8 (H, W) or (H, W, C), a sound (N,) at
+the rate of the preprocessing, an input as the backbone reads it (without batch axis), or a tuple of
+these for several inputs, with None for one that is absent."""
+
+Prepared = tuple[NDArray[Any] | None, ...]
+"""The inputs of one sample, without batch axis; None for one that is absent."""
+
+
+def no_files(model: MultiExit) -> str:
+    """Reason why files cannot be answered; empty if they can."""
+    if model.info.inputs:
+        return ""
+    return (
+        "this model does not know how to prepare files: its samples were prepared by other "
+        "code. In Python, give OpenRun.run float32 arrays of shape "
+        f"{_listed(model.backbone.input_shapes)}, prepared by that code."
+    )
+
+
+def prepare(model: MultiExit, sample: Sample, without: Numbers) -> Prepared:
+    """Prepare the inputs of one sample, but for those `without` which it is answered.
+
+    Raises:
+        DataError: The sample cannot be read, or the model does not know how to prepare files.
+        ShapeError: It is not what the model reads.
+    """
+    shapes, dtypes = model.backbone.input_shapes, model.backbone.input_dtypes
+    parts = sample if isinstance(sample, tuple) else (sample,)
+    absent: Numbers = frozenset()
+    if 1 < len(parts) == len(shapes):
+        absent = absent_of(parts) | without
+    known = model.info.inputs or (None,) * len(parts)
+    given = tuple(
+        None if number in absent else _input(model, part, preprocess)
+        for number, (part, preprocess) in enumerate(zip(parts, known, strict=False))
+    )
+    found = [None if each is None else each.shape for each in given]
+    wanted = [None if number in absent else shape for number, shape in enumerate(shapes)]
+    if found != wanted:
+        raise ShapeError(
+            f"the input has shape {_listed(found)}, and the model reads "
+            f"{_listed(shapes)} (without the batch axis). Prepare it like the samples that the "
+            "model was trained with."
+        )
+    for each, dtype in zip(given, dtypes, strict=True):
+        if each is not None and dtype.is_floating_point != (each.dtype.kind == "f"):
+            raise ShapeError(
+                f"the input is {each.dtype}, and the model reads {str(dtype).partition('.')[2]}"
+                ". Prepare it like the samples that the model was trained with."
+            )
+    return given
+
+
+def _input(model: MultiExit, part: Any, preprocess: Preprocess | None) -> NDArray[Any]:
+    """One input, prepared."""
+    if isinstance(part, str | Path | bytes):
+        return _decoded(model, part, preprocess)
+    if not isinstance(part, np.ndarray):
+        raise DataError(
+            f"a sample cannot be a {type(part).__name__}. Give a path, the bytes of a picture "
+            "file, or a numpy array (a tuple of these for several inputs)."
+        )
+    if part.dtype == np.uint8 and isinstance(preprocess, ImagePreprocess):
+        return preprocess(part)
+    if part.ndim == 1 and isinstance(preprocess, SpectrogramPreprocess):
+        return preprocess(part)
+    if part.dtype.kind != "f":
+        return part
+    if not np.isfinite(part).all():
+        raise DataError("the input has values that are not finite. Give finite numbers.")
+    return part if part.dtype == np.float64 else part.astype(np.float32)
+
+
+def _decoded(
+    model: MultiExit, part: str | Path | bytes, preprocess: Preprocess | None
+) -> NDArray[np.float32]:
+    if preprocess is None:
+        raise DataError(no_files(model))
+    kind = "sound" if isinstance(preprocess, SpectrogramPreprocess) else "picture"
+    what = f"the {kind}" if isinstance(part, bytes) else str(part)
+    try:
+        return preprocess(part if isinstance(part, bytes) else Path(part).read_bytes())
+    except Exception as error:  # pillow's decoders raise many kinds
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise DataError(f"{what} cannot be read: {reason}.") from error
+
+
+def _listed(shapes: Iterable[tuple[int, ...] | None]) -> str:
+    return ", ".join(map(str, shapes))
