@@ -7,7 +7,15 @@ from pydantic import Field
 from offramp.data.crowds import Disco
 from offramp.data.drawing import HeldOut, RandomSplit
 from offramp.data.given import as_samples
-from offramp.data.images import Cifar, FashionMNIST, ImageFolder, ImageTable, TinyImageNet
+from offramp.data.images import (
+    Cifar,
+    FashionMNIST,
+    ForeignFolder,
+    ForeignPictures,
+    ImageFolder,
+    ImageTable,
+    TinyImageNet,
+)
 from offramp.data.python_file import PythonData
 from offramp.data.samples import Batch, Samples
 from offramp.data.sounds import Gtzan, SoundFolder, SpeechCommands
@@ -34,6 +42,8 @@ __all__ = [
     "DataSpec",
     "Disco",
     "FashionMNIST",
+    "ForeignFolder",
+    "ForeignPictures",
     "Gtzan",
     "HeldOut",
     "ImageFolder",
