@@ -48,6 +48,13 @@ def test_the_result_names_the_folder_as_a_plan_does(place: Path) -> None:
     assert (place / "runs/plan/model.safetensors").exists()
 
 
+def test_a_file_that_gives_network_and_data_is_executed_once(place: Path) -> None:
+    counting = 'with open("executions", "a") as file:\n    file.write("x")\n'
+    (place / "mine.py").write_text(FILE + counting)
+    assert offramp("finetune", "plan.yaml", *FLAGS, "--set", "train.epochs=1").exit_code == 0
+    assert (place / "executions").read_text() == "x"
+
+
 def test_json_is_one_document_and_quiet_says_nothing_else() -> None:
     done = offramp("finetune", "plan.yaml", *FLAGS, "--set", "train.epochs=1", "--json", "--quiet")
     content = json.loads(done.stdout)

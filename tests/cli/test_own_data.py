@@ -43,6 +43,10 @@ def pictures():
     splits = ImageFolder(root="photos", image_size=(8, 7)).load()
     return splits.named() | {"target_names": splits.target_names}
 """
+COUNTING = """
+with open("executions", "a") as file:
+    file.write("x")
+"""
 PLAN = """
 backbone: {name: python}
 data: {kind: python}
@@ -110,6 +114,25 @@ def test_a_dry_run_reads_the_data_and_writes_nothing(place: Path) -> None:
     result = offramp("train", "plan.yaml", "--out", "new", "--dry-run", "--json", data="arrays")
     assert json.loads(result.stdout)["samples"]["calibration"] == 12
     assert not (place / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "executions"),
+    [
+        (TRAIN, 1),
+        (EVALUATE, 1),
+        (("train", "plan.yaml", "--out", "new", "--dry-run"), 1),
+        (("train", "plan.yaml", "--out", "new"), 1),
+        ((*TRAIN, "--set", "train.seeds=[0,1]"), 2),  # the network of the run, and the new one
+    ],
+    ids=["finished", "evaluate", "dry run", "train", "extend"],
+)
+def test_a_file_that_gives_network_and_data_is_executed_once(
+    place: Path, words: tuple[str, ...], executions: int
+) -> None:
+    (place / "mine.py").write_text(FILE + COUNTING)
+    assert offramp(*words, data="arrays").exit_code == 0
+    assert (place / "executions").read_text() == "x" * executions
 
 
 @EITHER

@@ -17,6 +17,7 @@ from offramp.data import Splits
 from offramp.data.density import map_shape
 from offramp.doubts import doubts_of_labels, warn_of
 from offramp.errors import OfframpError, PlanError, ShapeError
+from offramp.python_function import executed_once
 from offramp.run.data import RunData
 from offramp.run.finetune_plan import FinetunePlan
 from offramp.run.prepare import Mistakes, backbone_facts
@@ -50,14 +51,15 @@ class Start:
             OfframpError: A single mistake is raised as it is, several as one PlanError.
         """
         mistakes = Mistakes()
-        splits = mistakes.attempt("data", lambda: data.splits)
-        if splits is None:  # without data the outputs of the network are not known
-            mistakes.attempt("backbone", lambda: weights_digest(plan.backbone.weights))
+        with executed_once():
+            splits = mistakes.attempt("data", lambda: data.splits)
+            if splits is None:  # without data the outputs of the network are not known
+                mistakes.attempt("backbone", lambda: weights_digest(plan.backbone.weights))
+                mistakes.raise_if_any()
+                raise PlanError("the plan gave neither data nor an error; report this as a bug")
+            outputs = mistakes.attempt("backbone", lambda: _num_outputs(plan, splits))
             mistakes.raise_if_any()
-            raise PlanError("the plan gave neither data nor an error; report this as a bug")
-        outputs = mistakes.attempt("backbone", lambda: _num_outputs(plan, splits))
-        mistakes.raise_if_any()
-        return _started(plan, splits, outputs or 0, backbone_file)
+            return _started(plan, splits, outputs or 0, backbone_file)
 
 
 def _started(plan: FinetunePlan, splits: Splits, outputs: int, backbone_file: str | None) -> Start:

@@ -12,6 +12,7 @@ from offramp.machine import peak_memory
 from offramp.multiexit.answers import answer_samples
 from offramp.multiexit.trial import Failed, Trial
 from offramp.progress import Progress, silent
+from offramp.python_function import executed_once
 from offramp.record import Record
 from offramp.run.data import RunData
 from offramp.run.extension import earlier_run, is_finished, kept_trials
@@ -160,8 +161,9 @@ def forecast_run(
     check_device(device)
     folder, memory_free = Path(out), available_memory()
     data = RunData(plan, splits, data_file, data_root)
-    earlier = earlier_run(folder, data, backbone_file)
-    prepared = prepare_run(plan, backbone_file, data)
+    with executed_once():
+        earlier = earlier_run(folder, data, backbone_file)
+        prepared = prepare_run(plan, backbone_file, data)
     trials = sum(map(len, plan.branches.values())) * plan.train.num_trials
     about: dict[str, Any] = {
         "folder": str(folder),

@@ -16,6 +16,7 @@ from offramp.errors import OfframpError, PlanError
 from offramp.machine import environment
 from offramp.multiexit.model import MultiExit
 from offramp.progress import Progress, silent
+from offramp.python_function import executed_once
 from offramp.run.data import CHECKED, RunData, check_files, data_keys
 from offramp.run.extension import (
     NOTHING_TRAINED,
@@ -83,14 +84,15 @@ def train(
     folder = make_folder(as_path(out, "out"))
     data = RunData(plan, splits, data_file, data_root)
     plan = data.plan
-    earlier = earlier_run(folder, data, backbone_file)
-    if earlier is not None and is_finished(earlier, plan):
-        _keep_plan(folder, plan)
-        earlier.model.to(device)
-        return replace(earlier, plan=plan, work_done=NOTHING_TRAINED)
-    if earlier is not None:
-        _keep_plan(folder, earlier.plan)
-    prepared = prepare_run(plan, backbone_file, data)
+    with executed_once():
+        earlier = earlier_run(folder, data, backbone_file)
+        if earlier is not None and is_finished(earlier, plan):
+            _keep_plan(folder, plan)
+            earlier.model.to(device)
+            return replace(earlier, plan=plan, work_done=NOTHING_TRAINED)
+        if earlier is not None:
+            _keep_plan(folder, earlier.plan)
+        prepared = prepare_run(plan, backbone_file, data)
     known = () if earlier is None else kept_trials(earlier, plan, prepared.backbone)
     check_files(prepared.splits, folder / WORK, progress)
     started, had_policy = clock(), (folder / POLICY).exists()
@@ -141,9 +143,10 @@ def evaluate(
     """
     check_device(device)
     folder = as_path(folder, "folder")
-    run = load_run(folder, backbone_file)
-    data = RunData(run.plan, splits, data_file, data_root)
-    check_same_data(folder, run.data_keys, data.splits)
+    with executed_once():
+        run = load_run(folder, backbone_file)
+        data = RunData(run.plan, splits, data_file, data_root)
+        check_same_data(folder, run.data_keys, data.splits)
     _keep_plan(folder, run.plan)
     context = RunContext(device, progress, clock)
     with torch_switches(threads=threads):
