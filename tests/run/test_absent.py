@@ -85,6 +85,8 @@ def test_a_run_reports_its_exits_with_and_without_a_sound(network: str, tmp_path
     trained = train(PLAN, run, splits=splits("train"), backbone_file=network)
     check(trained)
     kept = ExitOutputs.load(run / "outputs/test-without-1.npz")
+    calibration = ExitOutputs.load(run / "outputs/calibration-without-1.npz")
+    assert (calibration.names, len(calibration.labels)) == (("AV1",), COUNTS["calibration"])
     alone = trained.model.collect(splits().test, without="sound", split="test, no sound")
     np.testing.assert_allclose(kept.outputs, alone.outputs, rtol=1e-5, atol=1e-6)
     assert "<h2>Where an input is absent</h2>" in (run / "report.html").read_text()

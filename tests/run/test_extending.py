@@ -202,16 +202,20 @@ def test_a_stopped_extension_leaves_the_old_run_and_the_same_call_resumes(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "names", [["policy.json", "policy-without-0.json"], ["policy-without-0.json"]]
+)
 def test_a_policy_stays_only_while_the_exits_are_those_it_was_calibrated_for(
-    go: Go, folder: Path, network: str, splits: Splits
+    go: Go, folder: Path, network: str, splits: Splits, names: list[str]
 ) -> None:
     with changing(folder, RUN) as staged:
-        (staged / "policy.json").write_text("{}")
+        for name in names:
+            (staged / name).write_text("{}")
     evaluate(folder, splits=splits, backbone_file=network)
-    assert (folder / "policy.json").exists()
+    assert all((folder / name).exists() for name in names)
     with pytest.warns(OfframpWarning, match="was calibrated for exits that the run no longer has"):
         go(plan(branches=BIGGER["branches"]), folder)
-    assert not (folder / "policy.json").exists()
+    assert not any((folder / name).exists() for name in names)
 
 
 def test_a_finished_run_says_that_nothing_was_trained(go: Go, finished: Path) -> None:

@@ -145,12 +145,54 @@ def test_a_policy_calibrated_without_a_sound_leaves_it_out_and_is_promised(
     rows = collected(model, without="sound")
     policy = promising(rows)
     assert policy.without == ("sound",)
-    opened = OpenRun(model, [policy])
-    unread = Path("none.wav")
+    opened, unread = OpenRun(model), Path("none.wav")
     for sounds in ([None] * COUNT, [unread] * COUNT):
-        found = opened.run_batch(list(zip(arrays()[0], sounds, strict=True)))
+        found = opened.run_batch(list(zip(arrays()[0], sounds, strict=True)), policy)
         assert [answer.exit for answer in found] == [QUIET[e] for e in policy.choose(rows)]
         assert all(answer.promised and answer.absent == ("sound",) for answer in found)
+
+
+def limited(policy: ExitPolicy, limit: float, goal: str = "max_drop") -> ExitPolicy:
+    assert policy.promise is not None
+    changes = {"limit": limit, "goal": goal}
+    return dataclasses.replace(policy, promise=policy.promise.model_copy(update=changes))
+
+
+def test_each_sample_is_answered_by_the_policy_for_the_inputs_that_it_has(
+    model: MultiExit,
+) -> None:
+    whole, lacking = promising(collected(model)), promising(collected(model, without="sound"))
+    policies = [limited(each, limit) for each in (whole, lacking) for limit in (0.01, 0.03)]
+    opened = OpenRun(model, policies)
+    assert opened.policies == (policies[0], policies[1])
+    assert opened.policies_without == {("sound",): (policies[2], policies[3])}
+    assert [opened.chosen(limit) for limit in (None, 0.02, 0.03)] == [
+        *policies[:1] * 2,
+        policies[1],
+    ]
+    chosen = [opened.chosen(limit, ["sound"]) for limit in (None, 0.02, 0.03)]
+    assert chosen == [policies[2], policies[2], policies[3]]
+    pair = [next(iter(zip(*arrays(), strict=True))), quiet()[0]]
+    assert [answer.promised for answer in opened.run_batch(pair)] == [True, True]
+    assert not OpenRun(model, policies[:2]).run(pair[1]).promised
+
+
+def test_a_limit_that_is_not_promised_without_a_sound_gives_an_answer_without_a_promise(
+    model: MultiExit,
+) -> None:
+    whole, lacking = promising(collected(model)), promising(collected(model, without="sound"))
+    for other in (limited(lacking, 0.05), limited(lacking, 0.01, "max_disagreement")):
+        chosen = OpenRun(model, [limited(whole, 0.02), other]).chosen(0.02, ["sound"])
+        assert chosen is not None
+        assert (chosen.names, chosen.promise) == (QUIET, None)
+
+
+def test_a_policy_for_samples_without_a_sound_is_not_used_for_others(model: MultiExit) -> None:
+    opened = OpenRun(model, [promising(collected(model, without="sound"))])
+    assert opened.policies == ()
+    whole = opened.run(next(iter(zip(*arrays(), strict=True))))
+    assert (whole.exit, whole.absent, whole.promised) == ("final", (), False)
+    assert opened.run(quiet()[0]).promised
 
 
 def test_an_exit_that_refuses_in_between_is_left_out() -> None:
@@ -187,7 +229,7 @@ def test_what_is_there_is_checked_where_the_sound_is_absent(model: MultiExit) ->
 def test_a_policy_without_an_input_must_be_for_the_exits_that_need_none(model: MultiExit) -> None:
     policy = promising(collected(model, without="sound"))
     with pytest.raises(ShapeError, match=r"for exits \['V1', 'AV1', 'V2'\], but here they are"):
-        OpenRun(made(V1=SPEC, AV1=SPEC, V2=SPEC), [policy]).run(quiet()[0])
+        OpenRun(made(V1=SPEC, AV1=SPEC, V2=SPEC)).run(quiet()[0], policy)
     with pytest.raises(PlanError, match="no input 'audio'"):
         OpenRun(model).run(quiet()[0], dataclasses.replace(policy, source={"without": ["audio"]}))
 

@@ -16,6 +16,8 @@ from offramp.policy import ExitPolicy, Promise, find_score
 from offramp.run.opened import open_run
 from offramp.run.plan import load_plan
 from offramp.run.steps import train
+from offramp.storage.folder import changing
+from offramp.storage.manifest import RUN
 
 pytestmark = pytest.mark.slow  # whole runs, which take some seconds each
 
@@ -174,3 +176,14 @@ def test_a_policy_calibrated_without_the_sound_answers_without_it(folder: Path) 
     table = CliRunner().invoke(app, ["run", str(run), *words]).stdout
     assert "for samples without sound, whose final exit is AV1" in table
     assert "not covered" not in table
+    with changing(run, RUN) as staged:
+        policy.save(staged / "policy-without-1.json")
+    found = answers(run, *words[:-2], "--absent", "answer")
+    assert [each["absent"] for each in found["answers"]] == [[], ["sound"], []]
+    assert [each["promised"] for each in found["answers"]] == [False, True, False]
+    (used,) = found["policies_without"]
+    assert used["file"] == str(run / "policy-without-1.json")
+    assert used["policies"] == [policy.as_json()]
+    result = CliRunner().invoke(app, ["run", str(run), *words[:-2], "--absent", "answer"])
+    assert f"policy of {run / 'policy-without-1.json'}: margin: " in result.stdout
+    assert "no policy: the full network answers" in result.stdout

@@ -13,9 +13,9 @@ from offramp.calibration.candidates import Candidate, Inputs, candidates_of, str
 from offramp.calibration.procedure import Certified, certified, no_policy
 from offramp.calibration.request import Request
 from offramp.calibration.risks import losses_of
-from offramp.calibration.roles import roles_of, use_of
+from offramp.calibration.roles import check_early_exits, roles_of, use_of
 from offramp.calibration.temperature import fit_temperatures
-from offramp.errors import DataError, PlanError, ShapeError
+from offramp.errors import DataError, PlanError
 from offramp.outputs import CostUnit, ExitOutputs, check_outputs
 from offramp.policy.decision import Thresholds
 from offramp.policy.menu import PolicyMenu
@@ -255,8 +255,7 @@ def calibrations(
         raise PlanError(
             "a budget comes without a promise, so there is no evidence to return. Use `calibrate`."
         )
-    if len(outputs.names) < 2:
-        raise ShapeError("these outputs have no early exit to calibrate. Train a branch first.")
+    check_early_exits(outputs)
     roles = roles_of(outputs, split, request.seed, temperature=request.temperature)
     score = score_for(outputs, request.score)
     temperatures = (

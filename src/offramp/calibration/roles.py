@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from offramp.errors import DataError, PlanError
+from offramp.errors import DataError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
+from offramp.policy.policy import inputs_left_out
 
 ROLES = ("stopping", "temperature", "order", "test")
 """What a row is used for. Rows with the role `stopping` are ignored in calibration."""
@@ -172,4 +173,21 @@ def use_of(num_samples: Mapping[str, int]) -> str:
     return (
         f"Of the calibration samples, {', '.join(parts[:-1])} and {parts[-1]}; the promise rests "
         f"on these {num_samples['test']}."
+    )
+
+
+def check_early_exits(outputs: ExitOutputs) -> None:
+    """Refuse outputs of a single exit, which leave nothing to calibrate.
+
+    Raises:
+        ShapeError: There is no early exit.
+    """
+    if len(outputs.names) > 1:
+        return
+    absent = " and ".join(inputs_left_out(outputs.source))
+    raise ShapeError(
+        f"without {absent} only the exit {outputs.names[0]!r} answers, so it answers every sample "
+        "and there is nothing to calibrate. Train more branches that can do without."
+        if absent
+        else "these outputs have no early exit to calibrate. Train a branch first."
     )

@@ -10,12 +10,14 @@ import typer
 from offramp.cli.choosing import named
 from offramp.cli.replacing import Saved, Target, save_policy, saying_what_stays
 from offramp.cli.showing import (
+    POLICY,
     STARTS_OVER,
     AsJson,
     CalibrationOutputs,
     Outputs,
     Seed,
     read_outputs,
+    read_without,
     show,
     stopping,
 )
@@ -95,13 +97,22 @@ def calibrate(
             metavar="ERROR", help="With --max-rise: clip each sample's rise in error at this."
         ),
     ] = None,
+    without: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INPUT",
+            help="For samples that lack this input of the network, such as sound: calibrate the "
+            "exits that can do without it.",
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Where to write the policy.",
-            show_default="policy.json, in the run if RUN is one",
+            show_default="policy.json, in the run if RUN is one; policy-without-N.json for input "
+            "number N",
         ),
     ] = None,
     replace: Annotated[
@@ -120,13 +131,19 @@ def calibrate(
     from offramp.calibration import Request, calibrations
     from offramp.calibration.budget import budgeted
     from offramp.policy import PolicyMenu
+    from offramp.run.names import lacking
 
     limits = tuple(max_drop or ()) or None
     given["max_drop"] = limits[0] if limits and len(limits) == 1 else limits
     request = Request.of(**{name: given[name] for name in Request.model_fields})
-    rows, run = read_outputs(outputs, "calibration", _TEST)
+    if without is None:
+        rows, run = read_outputs(outputs, "calibration", _TEST)
+        name, tested = POLICY, _TEST
+    else:
+        rows, run, number = read_without(outputs, without)
+        name, tested = lacking(POLICY, number), lacking(_TEST, number)
     found: tuple[Calibration, ...] = ()
-    target = Target.of(out, run)
+    target = Target.of(out, run, name)
     with saying_what_stays(target.file):
         if request.budget is not None:
             policies = [budgeted(rows, request.budget, score=request.score, cost=request.cost)]
@@ -136,7 +153,7 @@ def calibrate(
     menu = PolicyMenu.of(policies, request.limits) if request.is_menu else None
     saved = save_policy(menu or policies[0], target, replace)
     declined = () if menu is None else menu.declined
-    test, spent = _test_quality(run, policies), ""
+    test, spent = _test_quality(run, tested, policies), ""
     if request.budget is not None:
         spent = _spent(request.budget, policies[0], rows, test, request.cost)
     show(Fitted(found, tuple(policies), saved, test, declined, spent), as_json)
@@ -203,12 +220,14 @@ def _spent(
     return f"mean cost per sample in {unit}: {' and '.join(where)}, of a budget of {texts[0]}"
 
 
-def _test_quality(run: "Contents | None", policies: "Sequence[ExitPolicy]") -> "Quality | None":
+def _test_quality(
+    run: "Contents | None", tested: str, policies: "Sequence[ExitPolicy]"
+) -> "Quality | None":
     """Quality of policies on the test split of a run, with the names of its classes."""
     from offramp.evaluation.quality import quality
     from offramp.outputs import ExitOutputs
 
     if run is None:
         return None
-    rows = ExitOutputs.load(run.files[_TEST])
+    rows = ExitOutputs.load(run.files[tested])
     return quality(rows, named(policies), class_names=run.manifest["class_names"])

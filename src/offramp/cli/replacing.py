@@ -83,8 +83,8 @@ class Target:
     run: "Contents | None"
 
     @classmethod
-    def of(cls, out: Path | None, run: "Contents | None") -> "Target":
-        """`out`, or else the policy of the run that it is calibrated on.
+    def of(cls, out: Path | None, run: "Contents | None", name: str = POLICY) -> "Target":
+        """`out`, or else the policy of this name in the run that it is calibrated on.
 
         Raises:
             PlanError: The file is part of a run, and is not the policy of this one.
@@ -92,12 +92,10 @@ class Target:
         from offramp.storage.folder import owner_of
         from offramp.storage.manifest import RUN
 
-        own = None if run is None else run.folder / POLICY
-        file = out or own or Path(POLICY)
-        folder = owner_of(file, RUN, [POLICY])
-        if own is not None and (
-            out is None or (own.parent.resolve(), POLICY) == (folder, out.name)
-        ):
+        own = None if run is None else run.folder / name
+        file = out or own or Path(name)
+        folder = owner_of(file, RUN, [POLICY, name])
+        if own is not None and (out is None or (own.parent.resolve(), name) == (folder, out.name)):
             return cls(file, run)
         if folder is None:
             return cls(file, None)
@@ -125,7 +123,7 @@ def save_policy(policy: "ExitPolicy | PolicyMenu", target: Target, replace: bool
     else:
         with changing(run.folder, RUN, since=run) as staged:
             earlier = _replaceable(file, policy, replace)
-            policy.save(staged / POLICY)
+            policy.save(staged / file.name)
     return Saved(file, earlier)
 
 

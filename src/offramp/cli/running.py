@@ -28,7 +28,8 @@ from offramp.errors import DataError, OfframpError
 if TYPE_CHECKING:
     from offramp.answer import Answer
     from offramp.policy import ExitPolicy
-    from offramp.run.opened import OpenRun, WhereAbsent
+    from offramp.run.opened import OpenRun
+    from offramp.run.sample import WhereAbsent
 
 
 def run(
@@ -60,30 +61,29 @@ def run(
     as_json_lines: AsJsonLines = False,
 ) -> None:
     """Get answers for pictures or sounds from a run and its policy."""
-    from offramp.policy import load_policies
     from offramp.run.opened import open_run
 
     opened = open_run(folder, backbone_file=backbone_file, device=device, threads=threads)
     if opened.no_files:
         raise DataError(opened.no_files)
-    policies = opened.policies if policy is None else load_policies(policy)
-    rules = picked(
-        policies, max_drop=max_drop, max_disagreement=max_disagreement, max_rise=max_rise
+    given = _given(
+        opened, policy, max_drop=max_drop, max_disagreement=max_disagreement, max_rise=max_rise
     )
-    rule = opened.chosen(rules[0]) if rules else None
+    rule = opened.chosen(given)
     chosen = Chosen((rule,), policy or folder / POLICY) if rule else Chosen((), None)
+    lacking = _of_lacking(folder, opened, given) if absent == "answer" else ()
     if as_json_lines:
-        note(str(chosen))
+        note("\n".join(map(str, [chosen, *lacking])))
     rows: list[Row] = []
     for name in _files(files, opened.file_endings):
-        row = _answered(opened, name, rule, absent)
+        row = _answered(opened, name, given, absent)
         if as_json_lines:
             show_line(row.as_json())
         rows.append(row.emptied() if as_json_lines else row)
     if not as_json_lines:
         unit = opened.model.value_name
         head = f"answer ({unit})" if unit else "answer"
-        show(Rows(tuple(rows), chosen, opened.model.exits_text, head), as_json)
+        show(Rows(tuple(rows), chosen, lacking, opened.model.exits_text, head), as_json)
     if any(row.error for row in rows):
         raise typer.Exit(1)
 
@@ -135,10 +135,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """Result of `offramp run`; `head` is that of the column of answers."""
+    """Result of `offramp run`.
+
+    Attributes:
+        rows: The files.
+        chosen: The policy.
+        lacking: The policies for samples that lack an input.
+        exits: Which branch answers at each cut.
+        head: That of the column of answers.
+    """
 
     rows: tuple[Row, ...]
     chosen: Chosen
+    lacking: tuple[Chosen, ...]
     exits: str
     head: str
 
@@ -152,6 +161,7 @@ class Rows:
         answers = [row.as_json() for row in self.rows]
         return {
             "policy": self.chosen.as_json(),
+            "policies_without": [each.as_json() for each in self.lacking],
             "branches": self.exits,
             "answers": answers,
             "failed": self.failed,
@@ -171,31 +181,66 @@ class Rows:
         count = f"{len(self.rows)} file{'s' * (len(self.rows) != 1)}" + (
             f", {self.failed} not answered" * bool(self.failed)
         )
-        return f"{table}\n{count}; {self.chosen}{self._lacking()}\nbranches: {self.exits}"
+        lines = [f"{count}; {self.chosen}", *map(str, self.lacking), *self._uncovered()]
+        return "\n".join([str(table), *lines, f"branches: {self.exits}"])
 
-    def _lacking(self) -> str:
+    def _uncovered(self) -> list[str]:
         """A line on the answers without an input that no promise covers, if there are any."""
         some = [row.absent for row in self.rows if row.absent and not row.promised]
         if not some:
-            return ""
+            return []
         names = " and ".join(sorted({name for absent in some for name in absent}))
-        promise = any(policy.promise for policy in self.chosen.policies)
-        return f"\n{len(some)} answered without {names}, by the exits that need none" + (
-            ", and not covered by the promise" * promise
-        )
+        text = f"{len(some)} answered without {names}, by the exits that need none"
+        every = (self.chosen, *self.lacking)
+        promises = any(policy.promise for each in every for policy in each.policies)
+        return [f"{text}, and not covered by a promise" if promises else text]
+
+
+def _given(
+    opened: "OpenRun", file: Path | None, **limits: float | None
+) -> "ExitPolicy | float | None":
+    """The policy of a file that fits the limit, or else the limit that picks one of the run's."""
+    from offramp.policy import load_policies
+
+    picks = picked(opened.policies if file is None else load_policies(file), **limits)
+    if file is not None:
+        return picks[0]
+    return next((limit for limit in limits.values() if limit is not None), None)
+
+
+def _of_lacking(
+    folder: Path, opened: "OpenRun", given: "ExitPolicy | float | None"
+) -> tuple[Chosen, ...]:
+    """The run's policies for samples that lack an input, unless one was given for all samples."""
+    from offramp.policy import ExitPolicy
+    from offramp.run.names import lacking
+
+    if isinstance(given, ExitPolicy):
+        return ()
+    found = []
+    for names in opened.policies_without:
+        policy = opened.chosen(given, names)
+        if policy is not None and policy.without:
+            number = opened.model.backbone.inputs.names.index(names[0])
+            found.append(Chosen((policy,), folder / lacking(POLICY, number)))
+    return tuple(found)
 
 
 def _answered(
-    opened: "OpenRun", name: str, rule: "ExitPolicy | None", absent: "WhereAbsent"
+    opened: "OpenRun", name: str, given: "ExitPolicy | float | None", absent: "WhereAbsent"
 ) -> Row:
+    from offramp.policy import ExitPolicy
+
     try:
         if Path(name).is_dir():
             raise DataError(
                 f"{name} holds no files of the kind that this run answers "
                 f"({', '.join(opened.file_endings)}). Name another folder, or the files."
             )
-        where = "answer" if rule is not None and rule.without else absent
-        return Row(name, opened.run(opened.files_of(name, where), rule))
+        leaves_out = isinstance(given, ExitPolicy) and given.without
+        return Row(
+            name, opened.run(opened.files_of(name, "answer" if leaves_out else absent), given)
+        )
     except OfframpError as error:
         return Row(name, error=error)
 

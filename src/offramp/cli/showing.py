@@ -1,5 +1,6 @@
 """Options and functions that verbs share: reading outputs, showing values, progress."""
 
+import fnmatch
 import json
 import re
 from collections.abc import Iterator
@@ -94,6 +95,49 @@ def read_outputs(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs,
             "to samples that are used neither to train nor to test the run."
         )
     return ExitOutputs.load(run.files[name]), run
+
+
+def read_without(run: Path, absent: str) -> "tuple[ExitOutputs, Contents, int]":
+    """Outputs of a run's calibration split without an input, what was read, the input's number.
+
+    Args:
+        run: The run folder.
+        absent: The input, by its name or its number.
+
+    Raises:
+        PlanError: `run` is not a folder.
+        BundleError: The run has no such outputs.
+    """
+    from offramp.errors import BundleError, PlanError
+    from offramp.outputs import ExitOutputs
+    from offramp.policy.policy import inputs_left_out
+    from offramp.run.names import lacking, outputs_of
+    from offramp.storage.folder import read_folder
+    from offramp.storage.manifest import RUN
+
+    if not run.is_dir():
+        raise PlanError(
+            f"--without is for a run, and {run} is not a folder. A file of outputs knows which "
+            "inputs it was collected without; leave out --without."
+        )
+    files = [lacking(outputs_of(split), "*") for split in ("calibration", "test")]
+    contents = read_folder(run, RUN, optional=files)
+    names: dict[int, str] = {}
+    for file in fnmatch.filter(contents.files, files[0]):
+        rows, number = ExitOutputs.load(contents.files[file]), int(file[:-4].rpartition("-")[2])
+        [names[number]] = inputs_left_out(rows.source)
+        if absent in (names[number], str(number)):
+            return rows, contents, number
+    if names:
+        raise BundleError(
+            f"{run} has answers to calibration samples without {' or '.join(names.values())}, but "
+            f"not without {absent!r}. Name one of these inputs."
+        )
+    raise BundleError(
+        f"{run} has no answers to calibration samples that lack an input. A run has them if its "
+        "data has a calibration split and some of its exits, but not all, can do without the "
+        "input. To a run of an earlier version `offramp evaluate` adds them."
+    )
 
 
 def check_usage(option: str, text: str, pattern: str, example: str) -> None:

@@ -206,9 +206,13 @@ class ExitPolicy:
             ShapeError: With both lists of names.
         """
         if tuple(names) != self.names:
+            remedy = "Calibrate on outputs of the same model."
+            if self.without:
+                remedy = f"It is for samples without {' and '.join(self.without)}: use outputs of "
+                remedy += "the same model that were collected without."
             raise ShapeError(
                 f"the policy is for exits {list(self.names)}, but here they are {list(names)}. "
-                "Calibrate on outputs of the same model."
+                f"{remedy}"
             )
 
     def as_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 
 from offramp.errors import BundleError, OfframpError
 from offramp.record import Record
-from offramp.run.names import EXTENSION, METRICS, PLAN, POLICY, WORK
+from offramp.run.names import EXTENSION, METRICS, PLAN, POLICY, WORK, lacking
 from offramp.spec import FINAL
 from offramp.storage.folder import READY, Contents, is_stored, read_folder
 from offramp.storage.manifest import BACKBONE, MANIFEST, RUN, FolderKind
@@ -158,7 +158,7 @@ def _listed(folder: Path, name: str) -> ListedRun:
 def _finished(folder: Path) -> dict[str, Any]:
     if _is_backbone(folder):
         return _finetuned(folder)
-    stored = read_folder(folder, RUN, [], [METRICS, POLICY])
+    stored = read_folder(folder, RUN, [], [METRICS, POLICY, lacking(POLICY, "*")])
     _check_files(stored, RUN)
     manifest = stored.manifest
     facts = {
@@ -298,11 +298,18 @@ def _best_of(name: str, measure: Measure, value: float) -> BestExit:
 
 
 def _policies(stored: Contents) -> tuple[str, ...]:
-    if POLICY not in stored.files:
-        return ()
-    content = json.loads(stored.files[POLICY])
-    promises = [each.get("promise") for each in content.get("policies", [content])]
-    return tuple("no promise" if p is None else f"{p['goal']} {p['limit']:g}" for p in promises)
+    every = []
+    names = sorted(set(stored.files) - {METRICS}, key=lambda name: (name != POLICY, name))
+    for file in names:
+        content = json.loads(stored.files[file])
+        every += content.get("policies", [content])
+    return tuple(map(_policy_text, every))
+
+
+def _policy_text(policy: Mapping[str, Any]) -> str:
+    promise, absent = policy.get("promise"), (policy.get("source") or {}).get("without", ())
+    text = "no promise" if promise is None else f"{promise['goal']} {promise['limit']:g}"
+    return f"{text} without {' and '.join(absent)}" if absent else text
 
 
 def _best_text(best: BestExit | None) -> str:

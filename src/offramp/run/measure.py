@@ -108,7 +108,7 @@ class Measured:
         timings: Times of stages and branches, if they were measured.
         notes: What was left out, and why.
         doubts: Warnings about training labels and test answers that look like a mistake.
-        quiet: Outputs on the test samples without an input, by its name, for each input that some
+        quiet: Outputs without an input, by split and name of the input, for each input that some
             of the chosen branches can do without.
     """
 
@@ -118,7 +118,7 @@ class Measured:
     timings: ModelTimings | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
-    quiet: Mapping[str, ExitOutputs] = field(default_factory=dict)
+    quiet: Mapping[tuple[str, str], ExitOutputs] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def measure_splits(
 ) -> Measured:
     """Move a model to the device, time it, and collect answers of its exits, trials and rivals.
 
-    Each split goes through the backbone once, and the test split once more for each input that some
-    exits can do without, as far as these exits need.
+    Each split goes through the backbone once, calibration and test samples once more for each input
+    that some exits can do without, as far as these exits need.
     """
     model.to(context.device)
     timings = _timings(model, wanted, context)
@@ -182,20 +182,26 @@ def measure_splits(
             *_doubts_of_training(model, splits.train),
             *doubts_of_answers(outputs["test"]),
         ),
-        _without_inputs(model, splits.test, progress),
+        _without_inputs(model, splits, progress),
     )
 
 
-def _without_inputs(model: MultiExit, test: Samples, progress: Progress) -> dict[str, ExitOutputs]:
+def _without_inputs(
+    model: MultiExit, splits: Splits, progress: Progress
+) -> dict[tuple[str, str], ExitOutputs]:
     """Outputs without each input that some exits, but not all, can do without."""
-    names = model.backbone.inputs.names
+    names, found = model.backbone.inputs.names, {}
     some = [name for name in names if 0 < len(model.exits_without(name)) < len(model.names)]
-    return {
-        name: model.collect(
-            test, without=name, batch_size=BATCH_SIZE, split=f"test, no {name}", progress=progress
-        )
-        for name in some
-    }
+    for split, samples in answered(splits).items():
+        for name in some if split != "validation" else ():
+            found[split, name] = model.collect(
+                samples,
+                without=name,
+                batch_size=BATCH_SIZE,
+                split=f"{split}, no {name}",
+                progress=progress,
+            )
+    return found
 
 
 def doubts_before_training(model: MultiExit, validation: Samples) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
 """OpenRun: a finished run with its preprocessing, policy and class names, for new samples."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from offramp.arguments import as_items, as_path, check_kind
 from offramp.backbones.inputs import NONE, Numbers
 from offramp.backbones.stage import Partly
 from offramp.compute import torch_switches
-from offramp.data.layout import IMAGES, SOUNDS, sounds_beside
+from offramp.data.layout import IMAGES, SOUNDS
 from offramp.errors import DataError, ShapeError
 from offramp.multiexit.absent import absent_of, refusal, refusing
 from offramp.multiexit.costs import exit_flops
@@ -24,16 +23,14 @@ from offramp.policy import ExitPolicy, Score, load_policies, policy_at
 from offramp.policy.policy import check_policy
 from offramp.policy.scores import scaled, softmax
 from offramp.preprocess import SpectrogramPreprocess
-from offramp.run.names import POLICY
-from offramp.run.sample import Prepared, Sample, no_files, prepare
+from offramp.run.names import POLICY, lacking
+from offramp.run.sample import Prepared, Sample, WhereAbsent, files_of, no_files, prepare
 from offramp.run.stored_model import plan_and_model
 from offramp.spec import FINAL
 from offramp.storage.folder import read_folder
 from offramp.storage.manifest import RUN
 from offramp.training.checks import check_device
 
-WhereAbsent = Literal["refuse", "answer"]
-"""What a picture without its sound gets: an error, or an answer of the exits that need none."""
 _Costs = tuple[list[int], list[int]]
 _TOGETHER = 64
 
@@ -50,7 +47,7 @@ def open_run(
     """Open a finished run to answer new samples.
 
     Args:
-        folder: A run folder of `offramp train`; its policy is used if it has one.
+        folder: A run folder of `offramp train`; its policies are used if it has some.
         backbone_file: `file.py:function`, for a run whose backbone is `python`.
         device: cpu, cuda or mps.
         threads: CPU threads; None leaves torch's number.
@@ -62,10 +59,11 @@ def open_run(
         PlanError: The device is not available.
     """
     check_device(device)
-    stored = read_folder(as_path(folder, "folder"), RUN, [WEIGHTS], [POLICY])
+    files = [POLICY, lacking(POLICY, "*")]
+    stored = read_folder(as_path(folder, "folder"), RUN, [WEIGHTS], files)
     _, model = plan_and_model(stored, backbone_file)
-    own = stored.files.get(POLICY)
-    policies = () if own is None else load_policies(own, scores)
+    own = [content for name, content in stored.files.items() if name != WEIGHTS]
+    policies = [policy for content in own for policy in load_policies(content, scores)]
     return OpenRun(model.to(device), policies, threads=threads, clock=clock)
 
 
@@ -74,9 +72,10 @@ class OpenRun:
 
     `model` may also come from elsewhere, such as `fit_branches`.
 
+    Each policy is for samples that have all inputs but those that it was calibrated without.
+
     Attributes:
         model: Backbone and branches.
-        policies: One policy, the policies of a menu from the strictest on, or none.
     """
 
     def __init__(
@@ -89,14 +88,28 @@ class OpenRun:
     ) -> None:
         check_kind(model, MultiExit, "model", "Give a MultiExit, or open a run with open_run.")
         self.model = model
-        self.policies = as_items(policies, "policies", "Give a list of policies, or none.")
-        for place, policy in enumerate(self.policies):
+        self._pools: dict[Numbers, list[ExitPolicy]] = {}
+        every = as_items(policies, "policies", "Give a list of policies, or none.")
+        for place, policy in enumerate(every):
             check_policy(policy, f"policies[{place}]")
+            absent = model.backbone.inputs.numbers(policy.without)
+            self._pools.setdefault(absent, []).append(policy)
         self._threads, self._clock = threads, clock
         self._source = model.source()
         self._costs: dict[tuple[tuple[str, ...], Numbers], _Costs] = {}
         self._whole_flops = sum(self._flops(model.names, NONE)[0])
         self._together: bool | None = None
+
+    @property
+    def policies(self) -> tuple[ExitPolicy, ...]:
+        """One policy, the policies of a menu from the strictest on, or none."""
+        return tuple(self._pools.get(NONE, ()))
+
+    @property
+    def policies_without(self) -> Mapping[tuple[str, ...], tuple[ExitPolicy, ...]]:
+        """The same for samples that lack inputs, by the names of these."""
+        found = [(self._names(absent), pool) for absent, pool in self._pools.items() if absent]
+        return {names: tuple(pool) for names, pool in found}
 
     @property
     def no_files(self) -> str:
@@ -122,33 +135,7 @@ class OpenRun:
             DataError: There is no sound file of the same name, or several; the model reads other
                 files; or there is no sound, and no exit answers without.
         """
-        if len(self.model.info.inputs) < 2 or not Path(name).exists():
-            return name  # whoever reads it says that it is missing
-        kinds = [each.kind for each in self.model.info.inputs]
-        if kinds != ["image", "spectrogram"]:
-            raise DataError(
-                f"{name} alone is not a sample: the model reads {' and '.join(kinds)}. In Python, "
-                "give OpenRun.run a tuple with one of each."
-            )
-        found, able = sounds_beside(Path(name)), self.model.exits_without(1)
-        if len(found) > 1:
-            raise DataError(
-                f"{name} has {' and '.join(path.name for path in found)} beside it, and the model "
-                "reads one sound. Leave one of them there."
-            )
-        if not found and (absent == "refuse" or not able):
-            first, *others = SOUNDS.endings
-            raise DataError(
-                f"{name} has no sound file beside it, and the model also reads a sound. Put "
-                f"{Path(name).with_suffix(first).name} there (or {', '.join(others)})"
-                + (
-                    f", or let {_named(able)} answer without it: --absent answer "
-                    "(in Python, absent='answer')."
-                    if able
-                    else ". No exit of this model answers without it."
-                )
-            )
-        return name, (found[0] if found else None)
+        return files_of(self.model, name, absent)
 
     def run(self, sample: Sample, policy: ExitPolicy | float | None = None) -> Answer:
         """Answer one sample.
@@ -159,8 +146,9 @@ class OpenRun:
                 None for one that is absent. The exits that can do without it then answer, the last
                 of them where no threshold is reached before.
             policy: An ExitPolicy; a limit of the run's menu, such as 0.01; or None for the run's
-                own: the strictest of a menu, and the full network if there is no policy. A policy
-                that was calibrated without an input leaves it out.
+                own: the strictest of a menu, and the full network if there is no policy. Where
+                inputs are absent the run's policies for such samples are meant, if there are some.
+                An ExitPolicy that was calibrated without an input leaves it out of any sample.
 
         An answer without an input is `promised` only under a policy that was calibrated without it.
 
@@ -170,7 +158,7 @@ class OpenRun:
             ShapeError: It is not what the model reads, or the policy is for other exits.
             PlanError: No policy of the run promises that limit.
         """
-        return self._answer([sample], self.chosen(policy))[0]
+        return self._answer([sample], policy)[0]
 
     def run_batch(
         self, samples: Iterable[Sample], policy: ExitPolicy | float | None = None
@@ -180,15 +168,23 @@ class OpenRun:
         Arguments and errors are those of `run`; an error names the sample by its number.
         """
         every = as_items(samples, "samples", "Give a list of samples.")
-        chosen = self.chosen(policy)
         step = _TOGETHER if len(every) > 1 and self._may_run_together() else 1
         found: list[Answer] = []
         for first in range(0, len(every), step):
-            found += self._answer(every[first : first + step], chosen, first)
+            found += self._answer(every[first : first + step], policy, first)
         return found
 
-    def chosen(self, policy: ExitPolicy | float | None = None) -> ExitPolicy | None:
+    def chosen(
+        self, policy: ExitPolicy | float | None = None, absent: Iterable[str] = ()
+    ) -> ExitPolicy | None:
         """The policy that `run` uses, with its promise if that holds here.
+
+        Args:
+            policy: As for `run`.
+            absent: Inputs that the samples lack.
+
+        Returns:
+            None where the full network answers, or the last exit that can do without.
 
         Warns:
             PromiseWarning: It was certified for another engine, precision or model.
@@ -197,18 +193,40 @@ class OpenRun:
             ShapeError: It is for other exits.
             PlanError: No policy of the run promises that limit, or its score does not fit.
         """
-        if policy is None and not self.policies:
+        lacking = self.model.backbone.inputs.numbers(absent)
+        self._check_answered(lacking)
+        found = self._found(policy, lacking)
+        if found is None:
             return None
+        without = self.model.backbone.inputs.numbers(found.without)
+        found.check_exits(self.model.exits_without(without))
+        found.score.check_task(self.model.task)
+        found = found.on({**self._source, "without": found.without})
+        return found if lacking <= without else self._only(found, lacking | without)
+
+    def _found(self, policy: ExitPolicy | float | None, lacking: Numbers) -> ExitPolicy | None:
+        """The policy given, or else the one for such samples, or else that for all inputs."""
+        if isinstance(policy, ExitPolicy):
+            return policy
+        whole, own = self.policies, self._pools.get(lacking, [])
         if policy is None:
-            policy = self.policies[0]
-        if not isinstance(policy, ExitPolicy):
-            remedy = "Give an ExitPolicy, a limit of the run's menu such as 0.01, or None."
-            check_kind(policy, (float, int), "policy", remedy)
-            policy = policy_at(self.policies, policy)
-        without = policy.without
-        policy.check_exits(self.model.exits_without(without) if without else self.model.names)
-        policy.score.check_task(self.model.task)
-        return policy.on({**self._source, "without": without})
+            return next(iter((*own, *whole)), None)
+        remedy = "Give an ExitPolicy, a limit of the run's menu such as 0.01, or None."
+        check_kind(policy, (float, int), "policy", remedy)
+        goals = {each.promise.goal for each in whole if each.promise is not None}
+        fitting = [
+            each
+            for each in own
+            if each.promise is not None
+            and each.promise.limit <= policy
+            and (not goals or each.promise.goal in goals)
+        ]
+        return fitting[-1] if fitting else policy_at(whole, policy)
+
+    def _only(self, policy: ExitPolicy, absent: Numbers) -> ExitPolicy:
+        """The part of a policy for the exits that answer without some inputs, not promised."""
+        able = self.model.exits_without(absent)
+        return policy.only([name for name in policy.names if name in able])
 
     def _may_run_together(self) -> bool:
         if self._together is None:
@@ -216,11 +234,14 @@ class OpenRun:
         return self._together
 
     def _answer(
-        self, samples: Sequence[Sample], policy: ExitPolicy | None, first: int | None = None
+        self,
+        samples: Sequence[Sample],
+        policy: ExitPolicy | float | None,
+        first: int | None = None,
     ) -> list[Answer]:
         """Answer samples together. Errors name a sample by its number, counted from `first`."""
-        whole = policy or full_network(self.model)
-        without = self.model.backbone.inputs.numbers(whole.without)
+        given = policy.without if isinstance(policy, ExitPolicy) else ()
+        without = self.model.backbone.inputs.numbers(given)
         prepared, taken = [], []
         alike: dict[Numbers, list[int]] = {}
         for place, sample in enumerate(samples):
@@ -237,7 +258,8 @@ class OpenRun:
             alike.setdefault(absent, []).append(place)
         found: dict[int, Answer] = {}
         for absent, places in alike.items():
-            rule = whole if absent == without else self._without(whole, absent)
+            rule = self.chosen(policy, self._names(absent))
+            rule = rule or self._only(full_network(self.model), absent)
             with torch_switches(threads=self._threads):
                 some = _stacked([prepared[place] for place in places])
                 routes = route(self.model, some, rule, self._clock)
@@ -251,10 +273,8 @@ class OpenRun:
             inputs = self.model.backbone.inputs
             raise refusal(inputs, refusing(inputs, self.model.chosen.values(), absent), ())
 
-    def _without(self, policy: ExitPolicy, absent: Numbers) -> ExitPolicy:
-        """The part of a policy for the exits that answer without some inputs, not promised."""
-        able = self.model.exits_without(absent)
-        return policy.only([name for name in policy.names if name in able])
+    def _names(self, inputs: Numbers) -> tuple[str, ...]:
+        return tuple(self.model.backbone.inputs.names[number] for number in sorted(inputs))
 
     def _as_answer(self, found: Route, policy: ExitPolicy, ms: float, absent: Numbers) -> Answer:
         probabilities, label, name = None, None, None
@@ -278,7 +298,7 @@ class OpenRun:
             flops=int(spent),
             flops_saved=1 - spent / self._whole_flops,
             promised=policy.promise is not None,
-            absent=tuple(self.model.backbone.inputs.names[each] for each in sorted(absent)),
+            absent=self._names(absent),
         )
 
     def _flops(self, names: tuple[str, ...], absent: Numbers) -> _Costs:
@@ -295,7 +315,3 @@ def _stacked(samples: Sequence[Prepared]) -> Partly:
     return tuple(
         None if column[0] is None else torch.from_numpy(np.stack(column)) for column in columns
     )
-
-
-def _named(exits: Sequence[str]) -> str:
-    return " or ".join(map(repr, exits))

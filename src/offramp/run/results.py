@@ -85,6 +85,7 @@ class RunResult:
             seed=wanted.bootstrap_seed,
         )
         test = seen.outputs["test"]
+        quiet = {absent: rows for (split, absent), rows in seen.quiet.items() if split == "test"}
         judged = _quality(seen, wanted.threshold, model.info.class_names)
         return cls(
             folder,
@@ -96,7 +97,7 @@ class RunResult:
             data_keys,
             seen.notes,
             seen.doubts,
-            compare_absence(test, seen.quiet) if seen.quiet else None,
+            compare_absence(test, quiet) if quiet else None,
         )
 
     def as_json(self) -> dict[str, Any]:

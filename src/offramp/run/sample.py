@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp.backbones.inputs import Numbers
+from offramp.data.layout import SOUNDS, sounds_beside
 from offramp.errors import DataError, ShapeError
 from offramp.multiexit.absent import absent_of
 from offramp.multiexit.model import MultiExit
@@ -21,6 +22,9 @@ these for several inputs, with None for one that is absent."""
 Prepared = tuple[NDArray[Any] | None, ...]
 """The inputs of one sample, without batch axis; None for one that is absent."""
 
+WhereAbsent = Literal["refuse", "answer"]
+"""What a picture without its sound gets: an error, or an answer of the exits that need none."""
+
 
 def no_files(model: MultiExit) -> str:
     """Reason why files cannot be answered; empty if they can."""
@@ -31,6 +35,39 @@ def no_files(model: MultiExit) -> str:
         "code. In Python, give OpenRun.run float32 arrays of shape "
         f"{_listed(model.backbone.input_shapes)}, prepared by that code."
     )
+
+
+def files_of(
+    model: MultiExit, name: str, absent: WhereAbsent
+) -> str | tuple[str | Path | None, ...]:
+    """The files of one sample, arguments and errors as for `OpenRun.files_of`."""
+    if len(model.info.inputs) < 2 or not Path(name).exists():
+        return name  # whoever reads it says that it is missing
+    kinds = [each.kind for each in model.info.inputs]
+    if kinds != ["image", "spectrogram"]:
+        raise DataError(
+            f"{name} alone is not a sample: the model reads {' and '.join(kinds)}. In Python, "
+            "give OpenRun.run a tuple with one of each."
+        )
+    found, able = sounds_beside(Path(name)), model.exits_without(1)
+    if len(found) > 1:
+        raise DataError(
+            f"{name} has {' and '.join(path.name for path in found)} beside it, and the model "
+            "reads one sound. Leave one of them there."
+        )
+    if not found and (absent == "refuse" or not able):
+        first, *others = SOUNDS.endings
+        raise DataError(
+            f"{name} has no sound file beside it, and the model also reads a sound. Put "
+            f"{Path(name).with_suffix(first).name} there (or {', '.join(others)})"
+            + (
+                f", or let {' or '.join(map(repr, able))} answer without it: --absent answer "
+                "(in Python, absent='answer')."
+                if able
+                else ". No exit of this model answers without it."
+            )
+        )
+    return name, (found[0] if found else None)
 
 
 def prepare(model: MultiExit, sample: Sample, without: Numbers) -> Prepared:

@@ -29,7 +29,7 @@ from offramp.run.extension import (
     work_done,
 )
 from offramp.run.measure import RunContext, doubts_before_training, measure_splits
-from offramp.run.names import PLAN, POLICY, WORK
+from offramp.run.names import PLAN, POLICY, WORK, lacking
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
 from offramp.run.results import RunResult
@@ -95,7 +95,8 @@ def train(
         prepared = prepare_run(plan, backbone_file, data)
     known = () if earlier is None else kept_trials(earlier, plan, prepared.backbone)
     check_files(prepared.splits, folder / WORK, progress)
-    started, had_policy = clock(), (folder / POLICY).exists()
+    started = clock()
+    had_policy = (folder / POLICY).exists() or any(folder.glob(lacking(POLICY, "*")))
     claim = _claim(folder, plan) if earlier is None else extending(folder / WORK, plan)
     with torch_switches(threads=threads), claim:
         whole = MultiExit(prepared.backbone, {}, task=plan.task, info=prepared.info)

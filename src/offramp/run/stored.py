@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from offramp.outputs import ExitOutputs
 from offramp.report import write_report
 from offramp.run.data import data_keys
 from offramp.run.measure import ANSWERED, Measured
-from offramp.run.names import ENVIRONMENT, METRICS, PLAN, POLICY
+from offramp.run.names import ENVIRONMENT, METRICS, PLAN, POLICY, lacking, outputs_of
 from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult, report_inputs
 from offramp.run.stored_model import plan_and_model
@@ -26,8 +27,6 @@ from offramp.storage.folder import Contents, changing, is_stored, read_folder
 from offramp.storage.manifest import RUN
 
 _TRIALS, _RIVALS = "outputs/trials.npz", "outputs/rivals.npz"
-_WITHOUT = "outputs/test-without-"
-"""Start of the files of outputs without an input, which go on with its number."""
 RUN_NAMES = (
     *(WEIGHTS, METRICS, ENVIRONMENT, POLICY, "outputs"),
     *("report.html", "tradeoff.png", "tradeoff.svg"),
@@ -56,15 +55,16 @@ def write_result(
         "seconds": facts["seconds"],
     }
     same_exits = _model_digest(result.folder) == content["model_digest"]
-    with changing(result.folder, RUN, content, keep=[PLAN, *[POLICY] * same_exits]) as staged:
+    inputs = result.model.backbone.inputs.names
+    policies = [POLICY, *(lacking(POLICY, number) for number in range(len(inputs)))]
+    with changing(result.folder, RUN, content, keep=[PLAN, *policies * same_exits]) as staged:
         if load_plan(result.folder / PLAN) != result.plan:
             write_bytes(staged / PLAN, result.plan.to_yaml().encode())
         write_weights(parts, staged)
         for name, answers in seen.outputs.items():
             answers.save(staged / outputs_of(name))
-        for name, answers in seen.quiet.items():
-            number = result.model.backbone.inputs.names.index(name)
-            answers.save(staged / f"{_WITHOUT}{number}.npz")
+        for (split, absent), answers in seen.quiet.items():
+            answers.save(staged / lacking(outputs_of(split), inputs.index(absent)))
         seen.trials.save(staged / _TRIALS)
         rivals = {rival.name: np.asarray(rival.values) for rival in seen.rivals}
         write_arrays(staged / _RIVALS, _RIVALS_SCHEMA, rivals)
@@ -102,7 +102,8 @@ def load_result(folder: str | Path, backbone_file: str | None = None) -> RunResu
     folder = Path(folder)
     outputs = {split: outputs_of(split) for split in ANSWERED}
     names = (WEIGHTS, outputs_of("test"), _TRIALS, _RIVALS, METRICS)
-    stored = read_folder(folder, RUN, names, optional=[*outputs.values(), f"{_WITHOUT}*.npz"])
+    quiet = lacking(outputs_of("test"), "*")
+    stored = read_folder(folder, RUN, names, optional=[*outputs.values(), quiet])
     plan, model = plan_and_model(stored, backbone_file)
     metrics = json.loads(stored.files[METRICS])
     seen = Measured(
@@ -148,15 +149,11 @@ def load_run(folder: Path, backbone_file: str | None = None) -> StoredRun:
     return StoredRun(plan, model, stored.manifest["data"], stored.manifest["seconds"]["training"])
 
 
-def outputs_of(split: str) -> str:
-    """File of the outputs of a split, in a run folder."""
-    return f"outputs/{split}.npz"
-
-
-def _stored_without(stored: Contents) -> dict[str, ExitOutputs]:
-    files = sorted(name for name in stored.files if name.startswith(_WITHOUT))
+def _stored_without(stored: Contents) -> dict[tuple[str, str], ExitOutputs]:
+    pattern = lacking(outputs_of("test"), "*")
+    files = sorted(name for name in stored.files if fnmatchcase(name, pattern))
     found = [ExitOutputs.load(stored.files[name]) for name in files]
-    return {(each.source or {})["without"][0]: each for each in found}
+    return {("test", (each.source or {})["without"][0]): each for each in found}
 
 
 def _stored_rivals(stored: Contents) -> list[Rival]:

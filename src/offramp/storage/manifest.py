@@ -51,6 +51,10 @@ RUN = FolderKind(
     ),
     remedies=(
         ("policy.json", "Run `offramp calibrate` on this folder to write it again."),
+        (
+            "policy-without-*.json",
+            "Run `offramp calibrate --without INPUT` on this folder to write it again.",
+        ),
         ("outputs/*", _EVALUATE),
         ("metrics.json", _EVALUATE),
         ("environment.json", _EVALUATE),
