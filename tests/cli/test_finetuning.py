@@ -48,6 +48,16 @@ def test_the_result_names_the_folder_as_a_plan_does(place: Path) -> None:
     assert (place / "runs/plan/model.safetensors").exists()
 
 
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(place: Path) -> None:
+    words = ("finetune", "plan.yaml", *FLAGS, "--dry-run")
+    told = offramp(*words)
+    assert "3 of 3 layers" in told.stdout  # a new top of two in place of the last
+    assert "nothing was trained or written" in told.stderr
+    content = json.loads(offramp(*words, "--json", "--quiet").stdout)
+    assert content["samples"] == {"train": 20, "validation": 11, "calibration": 12, "test": 13}
+    assert {path.name for path in place.iterdir()} == {"mine.py", "plan.yaml"}
+
+
 def test_a_file_that_gives_network_and_data_is_executed_once(place: Path) -> None:
     counting = 'with open("executions", "a") as file:\n    file.write("x")\n'
     (place / "mine.py").write_text(FILE + counting)
@@ -73,7 +83,7 @@ def test_ctrl_c_says_that_it_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("offramp.run.finetuning.run_epochs", stop)
+    monkeypatch.setattr("offramp.run.finetune_stages.run_epochs", stop)
     done = offramp("finetune", "plan.yaml", *FLAGS)
     assert done.exit_code == 130
     assert "repeat the same command and it resumes" in done.stderr

@@ -61,6 +61,7 @@ _EXAMPLES = {
     "finetune": (
         "offramp finetune finetune.yaml --out runs/backbone --device cuda",
         "offramp finetune finetune.yaml --set train.lr=3e-5 --set trains=batch_norm",
+        "offramp finetune finetune.yaml --dry-run",
     ),
     "train": (
         "offramp train plan.yaml --device cuda",

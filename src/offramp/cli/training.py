@@ -135,6 +135,7 @@ def finetune(
     backbone_file: BackboneFile = None,
     data_file: DataFile = None,
     data_root: DataRoot = None,
+    dry_run: DryRun = False,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -144,10 +145,14 @@ def finetune(
 
     loaded = load_finetune_plan(plan, settings or ())
     from offramp.run import finetuning  # after the plan, so that a mistake is reported at once
+    from offramp.run.finetune_forecast import FinetuneForecast, forecast_finetuning
 
     keep_freed_memory()
+    work: Callable[..., FinetuneForecast | finetuning.FinetuneResult] = (
+        forecast_finetuning if dry_run else finetuning.finetune
+    )
     with progress_bars() as progress:
-        result = finetuning.finetune(
+        result = work(
             loaded,
             out or Path("runs") / plan.stem,
             backbone_file=backbone_file,

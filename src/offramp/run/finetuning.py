@@ -16,12 +16,12 @@ from offramp.backbones.finetuned import WEIGHTS, weights_digest
 from offramp.compute import device_name, torch_switches
 from offramp.data import Splits
 from offramp.errors import DataError, PlanError
-from offramp.features import Executor
 from offramp.machine import environment
 from offramp.progress import Progress, silent
 from offramp.record import Record, plain
 from offramp.run.data import RunData, check_files, data_keys
 from offramp.run.finetune_plan import FinetunePlan, load_finetune_plan
+from offramp.run.finetune_stages import loader, stages_of
 from offramp.run.finetune_start import Start
 from offramp.run.names import ENVIRONMENT, HISTORY, PLAN, WORK
 from offramp.storage.atomic import make_folder, write_bytes
@@ -29,11 +29,7 @@ from offramp.storage.folder import changing, check_free, is_stored, read_folder
 from offramp.storage.manifest import BACKBONE
 from offramp.task import Measure, measure_of
 from offramp.training.checks import check_device
-from offramp.training.finetune import Loader, in_order, readers, run_epochs
-from offramp.training.finetuner import DensityGoal, Finetuner, Stage, parts_to_train
-from offramp.training.objective import Objective
-from offramp.training.settings import StageSettings
-from offramp.training.state import digest_of, path_for
+from offramp.training.finetune import in_order, readers
 
 NAMES = (WEIGHTS, HISTORY, ENVIRONMENT)
 """Files of a backbone folder, besides its manifest and plan."""
@@ -129,17 +125,15 @@ def finetune(
     folder = make_folder(as_path(out, "out"))
     data = RunData(plan, splits, data_file, data_root)
     plan = data.plan
-    _check_same_plan(folder, plan)
-    if is_stored(folder):
-        result = _finished(folder, plan, data.splits)
+    earlier = finished_result(folder, data)
+    if earlier is not None:
         shutil.rmtree(folder / WORK, ignore_errors=True)  # a kill may have left it
-        return result
-    check_free(folder, NAMES)
+        return earlier
     start = Start.of(plan, data, backbone_file)
     _write_plan(folder, plan)
     check_files(start.splits, folder / WORK, progress)
     began = clock()
-    facts = _Training(folder, plan, start, device, threads, progress).run()
+    facts = _trained(folder, plan, start, device, threads, progress)
     facts["seconds"] = round(clock() - began, 1)
     _write(folder, plan, start, facts)
     shutil.rmtree(folder / WORK, ignore_errors=True)
@@ -147,71 +141,53 @@ def finetune(
     return _result(folder, facts, names, f"finetuned in {facts['seconds']} s")
 
 
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """The stages of a plan on a network."""
+def _trained(
+    folder: Path,
+    plan: FinetunePlan,
+    start: Start,
+    device: str,
+    threads: int | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train all stages and measure the weights that were kept."""
+    measure = measure_of(plan.task, start.splits.target_names)
+    history: dict[str, Any] = {}
+    with torch_switches(threads=threads), readers() as workers:
+        for stage in stages_of(plan, start, folder / WORK, device):
+            stage.run(workers, measure, progress)
+            history[stage.name] = [asdict(epoch) for epoch in stage.finetuner.history]
+        test = loader(start, "test", device)
+        used = torch.get_num_threads()
+        score, rmse = stage.finetuner.test(in_order(test, plan.train.batch_size, workers))
+    kept = stage.finetuner.kept_epoch
+    return {
+        "network": start.facts["name"],
+        "num_outputs": start.num_outputs,
+        "trains": plan.trains,
+        "task": plan.task,
+        "epoch": kept.epoch,
+        "validation": abs(kept.validation_score),
+        "test": abs(score),
+        "validation_rmse": kept.validation_rmse,
+        "test_rmse": rmse,
+        "history": plain(history),
+        "environment": environment(device_name(device), used),
+    }
 
-    folder: Path
-    plan: FinetunePlan
-    start: Start
-    device: str
-    threads: int | None
-    progress: Progress
 
-    def run(self) -> dict[str, Any]:
-        """Train all stages and measure the weights that were kept."""
-        initial = digest_of(self.start.network.state_dict())
-        self.start.network.to(self.device)
-        history: dict[str, Any] = {}
-        with torch_switches(threads=self.threads), readers() as workers:
-            if self.plan.density is not None:
-                first = self._stage("density", self.plan.density, initial, workers)
-                history["density"] = [asdict(epoch) for epoch in first.history]
-            last = self._stage("train", self.plan.train, initial, workers)
-            history["train"] = [asdict(epoch) for epoch in last.history]
-            test = self._loader("test", maps=False)
-            used = torch.get_num_threads()
-            score, rmse = last.test(in_order(test, self.plan.train.batch_size, workers))
-        return {
-            "network": self.start.facts["name"],
-            "num_outputs": self.start.num_outputs,
-            "trains": self.plan.trains,
-            "task": self.plan.task,
-            "epoch": last.kept_epoch.epoch,
-            "validation": abs(last.kept_epoch.validation_score),
-            "test": abs(score),
-            "validation_rmse": last.kept_epoch.validation_rmse,
-            "test_rmse": rmse,
-            "history": plain(history),
-            "environment": environment(device_name(self.device), used),
-        }
+def finished_result(folder: Path, data: RunData[FinetunePlan]) -> FinetuneResult | None:
+    """The finished finetuning of this plan in a folder, or None; the folder may be missing.
 
-    def _stage(
-        self, stage: Stage, settings: StageSettings, initial: str, workers: Executor
-    ) -> Finetuner:
-        plan, start, maps = self.plan, self.start, stage == "density"
-        parts = parts_to_train(start.network, plan.trains)
-        goal = DensityGoal() if maps else Objective(plan.task, plan.train.regression_loss)
-        finetuner = Finetuner(start.network, parts, settings, goal, stage)
-        keys = data_keys(start.splits)
-        content = [
-            *(stage, plan.without_paths("json"), initial, self.device),
-            *(keys["train"], keys["validation"]),
-        ]
-        state = path_for(self.folder / WORK, content)
-        train, validation = self._loader("train", maps, settings), self._loader("validation", maps)
-        measure = measure_of(plan.task, start.splits.target_names)
-        with torch_switches(deterministic=settings.deterministic):
-            run_epochs(
-                finetuner, train, validation, settings, state, workers, measure, self.progress
-            )
-        return finetuner
-
-    def _loader(self, split: str, maps: bool, settings: StageSettings | None = None) -> Loader:
-        targets = None if maps else self.start.targets[split]
-        augment = None if settings is None else settings.augment
-        samples = self.start.splits.named()[split]
-        return Loader(samples, targets, torch.device(self.device), augment)
+    Raises:
+        PlanError: The folder holds another plan's backbone.
+        DataError: The data or the first weights have changed since.
+        BundleError: The folder has files of the names that finetuning writes, but no backbone.
+    """
+    _check_same_plan(folder, data.plan)
+    if is_stored(folder):
+        return _finished(folder, data.plan, data.splits)
+    check_free(folder, NAMES)
+    return None
 
 
 def _check_same_plan(folder: Path, plan: FinetunePlan) -> None:

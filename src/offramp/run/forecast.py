@@ -110,12 +110,11 @@ class Forecast(Record):
 
     def _needs_texts(self, seconds: Mapping[str, float]) -> dict[str, str]:
         missing = bytes_text(self.tap_bytes_missing)
-        memory = "" if self.memory_bytes is None else f"about {bytes_text(self.memory_bytes)}; "
         at_once = f"{self.workers} {'branch' if self.workers == 1 else 'branches'}"
         each = {
-            "taps": f"taps {_duration(seconds['taps'])}",
-            "training": f"training at most {_duration(seconds['training'])}",
-            "evaluation": f"evaluation {_duration(seconds['evaluation'])}",
+            "taps": f"taps {duration_text(seconds['taps'])}",
+            "training": f"training at most {duration_text(seconds['training'])}",
+            "evaluation": f"evaluation {duration_text(seconds['evaluation'])}",
         }
         return {
             "how": f"{self.how}: {self.why}",
@@ -127,11 +126,11 @@ class Forecast(Record):
             ),
             "disk": (
                 f"at most {bytes_text(self.run_bytes)} besides the taps; "
-                f"{bytes_text(self.run_free)} free" + ("" if self.enough_disk else " -- NOT ENOUGH")
+                f"{free_text(self.run_free, self.enough_disk)}"
             ),
-            "memory": f"{memory}{bytes_text(self.memory_free)} free",
+            "memory": memory_text(self.memory_bytes, self.memory_free),
             "time": (
-                f"about {_duration(sum(seconds.values()))} ({', '.join(each.values())})\n"
+                f"about {duration_text(sum(seconds.values()))} ({', '.join(each.values())})\n"
                 f"{'':<8} estimated from a few batches, {at_once} at once on {self.device}; "
                 "less where branches stop early;\n"
                 f"{'':<8} static rivals and timing are not included"
@@ -277,7 +276,19 @@ def _memory(job: Job, training: TrainingForecast) -> int | None:
     return held + more + 4 * _trial_values(job)
 
 
-def _duration(seconds: float) -> str:
+def free_text(num_bytes: int, enough: bool) -> str:
+    """Free bytes of a disk, and whether they are enough."""
+    return f"{bytes_text(num_bytes)} free" + ("" if enough else " -- NOT ENOUGH")
+
+
+def memory_text(needed: int | None, free: int) -> str:
+    """Bytes of memory that are needed, if known, and free ones."""
+    about = "" if needed is None else f"about {bytes_text(needed)}; "
+    return f"{about}{bytes_text(free)} free"
+
+
+def duration_text(seconds: float) -> str:
+    """A rough duration in seconds, minutes or hours."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 90:
         return f"{seconds:.0f} s"
