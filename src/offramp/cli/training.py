@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 import typer
 
@@ -20,6 +20,7 @@ from offramp.cli.showing import (
     Device,
     RunFolder,
     Settings,
+    Shown,
     Threads,
     check_usage,
     progress_bars,
@@ -54,13 +55,9 @@ def demo(
     from offramp.run.forecast import Forecast, forecast_run
     from offramp.run.results import RunResult
 
-    keep_freed_memory()
     plan = story.demo_plan(settings or ())
     work: Callable[..., Forecast | RunResult] = forecast_run if dry_run else steps.train
-    with progress_bars() as progress:
-        result = work(plan, out, device=device, threads=threads, progress=progress)
-    show(result, as_json=False)
-    note(result.work_done)
+    result = _carried_out(work, plan, out, as_json=False, device=device, threads=threads)
     if not isinstance(result, RunResult):
         return
     put("\nThresholds with a certified accuracy, as `offramp calibrate` finds them:\n")
@@ -145,25 +142,19 @@ def finetune(
 
     loaded = load_finetune_plan(plan, settings or ())
     from offramp.run import finetuning  # after the plan, so that a mistake is reported at once
-    from offramp.run.finetune_forecast import FinetuneForecast, forecast_finetuning
+    from offramp.run.finetune_forecast import forecast_finetuning
 
-    keep_freed_memory()
-    work: Callable[..., FinetuneForecast | finetuning.FinetuneResult] = (
-        forecast_finetuning if dry_run else finetuning.finetune
+    _carried_out(
+        forecast_finetuning if dry_run else finetuning.finetune,
+        loaded,
+        out or Path("runs") / plan.stem,
+        as_json,
+        backbone_file=backbone_file,
+        data_file=data_file,
+        data_root=data_root,
+        device=device,
+        threads=threads,
     )
-    with progress_bars() as progress:
-        result = work(
-            loaded,
-            out or Path("runs") / plan.stem,
-            backbone_file=backbone_file,
-            data_file=data_file,
-            data_root=data_root,
-            device=device,
-            threads=threads,
-            progress=progress,
-        )
-    show(result, as_json)
-    note(result.work_done)
 
 
 @stopping(RESUMES)
@@ -201,25 +192,43 @@ def train(
 
     loaded = load_plan(plan, settings or ())
     from offramp.run import steps  # after the plan, so that a mistake in it is reported at once
-    from offramp.run.forecast import Forecast, forecast_run
-    from offramp.run.results import RunResult
+    from offramp.run.forecast import forecast_run
 
+    _carried_out(
+        forecast_run if dry_run else steps.train,
+        loaded,
+        out or Path("runs") / plan.stem,
+        as_json,
+        backbone_file=backbone_file,
+        data_file=data_file,
+        data_root=data_root,
+        cache=cache,
+        device=device,
+        threads=threads,
+    )
+
+
+class _Done(Shown, Protocol):
+    """A result, or a forecast."""
+
+    @property
+    def work_done(self) -> str:
+        """Sentence on what was done."""
+
+
+_Result = TypeVar("_Result", bound=_Done)
+
+
+def _carried_out(
+    work: Callable[..., _Result], plan: object, out: Path, as_json: bool, **options: object
+) -> _Result:
+    """Do what a plan says, or foresee it, and show the result."""
     keep_freed_memory()
-    work: Callable[..., Forecast | RunResult] = forecast_run if dry_run else steps.train
     with progress_bars() as progress:
-        result = work(
-            loaded,
-            out or Path("runs") / plan.stem,
-            backbone_file=backbone_file,
-            data_file=data_file,
-            data_root=data_root,
-            cache=cache,
-            device=device,
-            threads=threads,
-            progress=progress,
-        )
+        result = work(plan, out, progress=progress, **options)
     show(result, as_json)
     note(result.work_done)
+    return result
 
 
 @stopping(STARTS_OVER)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.data.drawing import drawn
+from offramp.data.samples import Samples
 from offramp.errors import DataError
 from offramp.storage.text import decode_text
 
@@ -112,3 +113,23 @@ def held_out(
         )
     shares = {name: count / number for name, count in {**taken, "train": left}.items()}
     return drawn(shares, seed, digests, labels, sources)
+
+
+def with_calibration(
+    splits: NDArray[np.str_], count: int, samples: Samples, seed: int, *, stand_in: bool
+) -> NDArray[np.str_]:
+    """Splits (N,) of samples, with `count` of the training samples drawn for calibration.
+
+    Samples of one cluster stay together; otherwise as `held_out`.
+
+    Raises:
+        DataError: Nothing would be left to train on.
+    """
+    rows = np.flatnonzero(splits == "train")
+    if not count or not rows.size:
+        return splits
+    facts = samples.digests[rows], samples.targets[rows], seed
+    sources = np.asarray(samples.clusters)[rows]
+    found = splits.astype("U11")  # room for "calibration"
+    found[rows] = held_out({"calibration": count}, *facts, stand_in=stand_in, sources=sources)
+    return found

@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from offramp.data.chain import Chain
 from offramp.data.layout import SOUNDS, visible_entries
 from offramp.data.prepared import PreparedSource, SoundFiles
-from offramp.data.published import check_sizes, held_out, is_stand_in
+from offramp.data.published import check_sizes, held_out, is_stand_in, with_calibration
 from offramp.data.samples import Samples
 from offramp.data.sounds.segments import SoundSegments
 from offramp.data.splits import Splits, first_few, thinned
@@ -188,17 +188,10 @@ class Gtzan(Spec):
 
     def _by_track(self, samples: Samples, stand_in: bool) -> NDArray[np.str_]:
         of_track, tracks = published_split(), np.asarray(samples.clusters)
-        names = np.array([of_track.get(track, "") for track in tracks.tolist()], "U11")
-        if self.calibration and (rows := np.flatnonzero(names == "train")).size:
-            names[rows] = held_out(
-                {"calibration": self.calibration},
-                samples.digests[rows],
-                samples.targets[rows],
-                self.split_seed,
-                stand_in=stand_in,
-                sources=tracks[rows],
-            )
-        return names
+        names = np.array([of_track.get(track, "") for track in tracks.tolist()])
+        return with_calibration(
+            names, self.calibration, samples, self.split_seed, stand_in=stand_in
+        )
 
 
 def published_split() -> dict[str, str]:

@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from offramp.data.chain import Chain
 from offramp.data.layout import visible_entries
 from offramp.data.prepared import PreparedSource, SoundFiles
-from offramp.data.published import check_sizes, held_out, is_stand_in, read_lines
+from offramp.data.published import check_sizes, is_stand_in, read_lines, with_calibration
 from offramp.data.samples import Samples
 from offramp.data.sounds.segments import SoundSegments
 from offramp.data.splits import Splits, first_few, thinned
@@ -158,17 +158,11 @@ class SpeechCommands(Spec):
     def _divided(
         self, clips: Sequence[_Clip], samples: Samples, *, stand_in: bool
     ) -> dict[str, Samples]:
-        names = np.array([clip.split for clip in clips], "U11")
-        if self.calibration:
-            rows = np.flatnonzero(names == "train")
-            names[rows] = held_out(
-                {"calibration": self.calibration},
-                samples.digests[rows],
-                samples.targets[rows],
-                self.split_seed,
-                stand_in=stand_in,
-                sources=np.asarray(samples.clusters)[rows],
-            )
+        names = with_calibration(
+            np.array([clip.split for clip in clips]),
+            *(self.calibration, samples, self.split_seed),
+            stand_in=stand_in,
+        )
         return {str(name): samples.subset(np.flatnonzero(names == name)) for name in {*names}}
 
 
