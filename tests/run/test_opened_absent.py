@@ -83,9 +83,11 @@ def collected(model: MultiExit, **settings: Any) -> ExitOutputs:
     return model.collect((tensors, np.arange(COUNT) % CLASSES), **settings)
 
 
-def promising(rows: ExitOutputs, temperatures: tuple[float, ...] | None = None) -> ExitPolicy:
+def promising(
+    rows: ExitOutputs, temperatures: tuple[float, ...] | None = None, name: str = "max_softmax"
+) -> ExitPolicy:
     """A policy with a promise under which about a third of the rows leaves at each early exit."""
-    score = find_score("max_softmax")
+    score = find_score(name)
     return ExitPolicy(
         score=score,
         names=tuple(rows.names),
@@ -110,7 +112,7 @@ def test_without_a_policy_the_last_exit_that_needs_no_sound_answers(model: Multi
 
 
 @pytest.mark.parametrize("temperatures", [None, (0.5, 2.0, 3.0, 0.7)])
-def test_a_policy_for_all_inputs_goes_on_with_the_exits_that_need_no_sound_unpromised(
+def test_a_policy_for_all_inputs_uses_the_exits_that_need_no_sound_without_its_promise(
     model: MultiExit, temperatures: tuple[float, ...] | None
 ) -> None:
     policy, rows = promising(collected(model), temperatures), collected(model, without="sound")
@@ -121,6 +123,19 @@ def test_a_policy_for_all_inputs_goes_on_with_the_exits_that_need_no_sound_unpro
     np.testing.assert_array_equal([answer.flops for answer in found], rest.cost(rows))
     assert not any(answer.promised for answer in found)
     assert opened.run(next(iter(zip(*arrays(), strict=True)))).promised
+
+
+@pytest.mark.parametrize("score", ["margin", "patience", "given"])
+def test_any_score_chooses_without_a_sound_as_on_outputs_collected_without_it(score: str) -> None:
+    specs = {"V1": SPEC, "AV1": HEARING, "V2": SPEC, "AV2": SPEC}
+    predicting = {"error_predictor": score == "given"}
+    model = made(**{at: spec.model_copy(update=predicting) for at, spec in specs.items()})
+    rows = collected(model, without="sound")
+    whole, lacking = promising(collected(model), name=score), promising(rows, name=score)
+    for policy, rule in ((whole, whole.only(QUIET)), (lacking, lacking)):
+        found = OpenRun(model).run_batch(quiet(), policy)
+        assert [answer.exit for answer in found] == [QUIET[e] for e in rule.choose(rows)]
+        np.testing.assert_array_equal([answer.flops for answer in found], rule.cost(rows))
 
 
 def test_samples_with_and_without_a_sound_together_get_the_answers_they_get_alone(

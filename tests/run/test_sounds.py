@@ -187,3 +187,6 @@ def test_a_policy_calibrated_without_the_sound_answers_without_it(folder: Path) 
     result = CliRunner().invoke(app, ["run", str(run), *words[:-2], "--absent", "answer"])
     assert f"policy of {run / 'policy-without-1.json'}: margin: " in result.stdout
     assert "no policy: the full network answers" in result.stdout
+    lines = CliRunner().invoke(app, ["run", str(run), *words[:-2], "--absent", "answer", "--jsonl"])
+    assert f"policy of {run / 'policy-without-1.json'}: margin: " in lines.stderr
+    assert [json.loads(line)["absent"] for line in lines.stdout.splitlines()][1] == ["sound"]
