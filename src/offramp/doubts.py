@@ -68,8 +68,8 @@ def doubts_of_labels(
     return (
         f"{len(missing):,} of the network's {num_classes:,} classes have no training sample "
         f"({named}{_and_more(len(missing) - _SHOWN)}), so branches cannot learn them. Samples by "
-        f"class: {class_counts(labels, class_names)}. If these {len(present)} are all classes of "
-        "your task, use a network that was trained for them and ends in as many outputs; "
+        f"class: {class_counts(labels, class_names)}. If these {len(present)} are all the classes "
+        "of your task, use a network that was trained for them and ends in as many outputs; "
         "otherwise add samples of the others.",
     )
 

@@ -95,9 +95,9 @@ class Survey:
             if not left:
                 raise PlanError(
                     f"{self.backbone} has only {len(chosen)} suitable places for {len(shares)} "
-                    "shares: each share needs a place of its own, at which the FLOPs differ from "
-                    "the others' and SL-ViT patches divide the map. Ask for fewer, or give a "
-                    "larger input."
+                    "shares: each share needs a place of its own, with FLOPs unlike the others' "
+                    "and a feature map that some SL-ViT patch size divides evenly. Ask for fewer, "
+                    "or give a larger input."
                 )
             best = _nearest(left, share, [each for each in shares if each != share])
             left = [cut for cut in left if cut.place.flops != best.place.flops]

@@ -242,7 +242,7 @@ def test_every_must_be_a_positive_whole_number(make_watch: Make, every: Any) -> 
 def test_one_reference_sample_is_used_per_id(make_reference: Any, make_policy: Any) -> None:
     reference = make_reference([1000, 1500])
     fivefold = replace(reference, ids=np.arange(2500) // 5)
-    with pytest.warns(DependenceWarning, match="uses only 500 of them, at most one per unit"):
+    with pytest.warns(DependenceWarning, match="uses only 500 of them, at most one of each"):
         watched = watch(fivefold, make_policy(reference))
     mix = watched.reference.mix
     assert np.add(mix.placing, mix.ranked).tolist() == [200, 300]

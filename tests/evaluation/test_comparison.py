@@ -311,7 +311,7 @@ def test_the_text_has_one_line_per_row_difference_and_rival(trials: TrialOutputs
     assert ["final", "backbone", "90.0", "100,000", "1.00x"] in lines
     assert ["9", "px", "as", "is", "90.0", "33,000"] in lines
     assert any(line[:5] == ["first", "slvit", "minus", "conv", "+10.00"] for line in lines)
-    assert "Data order is one stream shared by all seeds" in text
+    assert "All seeds see the data in the same order" in text
 
 
 def test_samples_of_a_cluster_count_as_one_unit(trials: TrialOutputs) -> None:

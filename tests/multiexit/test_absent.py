@@ -78,7 +78,7 @@ def test_exits_that_need_no_sound_answer_and_the_others_refuse(model: MultiExit)
     with pytest.raises(DataError) as caught:
         next(walk)
     assert str(caught.value) == (
-        "'AV2', 'final' cannot answer without input 1 ('sound'), which is absent. Without it 'V1', "
+        "'AV2', 'final' cannot answer without input 1 ('sound'), which is absent. 'V1', "
         "'AV1', 'V2' can: walk and collect(data, without=[1]) of the model give their answers."
     )
     whole = dict(model.walk(picture, sound))
@@ -196,5 +196,5 @@ def test_what_cannot_be_collected_without_an_input_is_refused(
     with pytest.raises(PlanError, match="no input 'audio'"):
         model.collect(pair, without="audio")
     timings = ExitTimings((1.0,) * 5, (1.0,) * 4 + (0.0,))
-    with pytest.raises(PlanError, match="timings hold for all inputs"):
+    with pytest.raises(PlanError, match="timings are measured with all inputs"):
         model.collect(pair, without=1, timings=timings)

@@ -168,7 +168,7 @@ def test_a_plan_that_lacks_or_changes_something_is_refused_with_the_key(
     go: Go, finished: Path, changes: dict[str, Any], keys: str
 ) -> None:
     before = contents(finished)
-    with pytest.raises(PlanError, match=f"they differ in {re.escape(keys)}\\."):
+    with pytest.raises(PlanError, match=f"the two plans differ in {re.escape(keys)}\\."):
         go(plan(**changes), finished)
     assert contents(finished) == before
 

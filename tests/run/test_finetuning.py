@@ -437,7 +437,7 @@ def test_density_needs_maps_and_a_network_that_gives_them(place: Path, tmp_path:
 def test_a_plan_of_its_own_stays_in_a_folder(
     result: FinetuneResult, place: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(PlanError, match=r"another plan; they differ in train\.lr"):
+    with pytest.raises(PlanError, match=r"another plan; the two plans differ in train\.lr"):
         run(place, place / "backbone", train={**PLAN["train"], "lr": 1e-3})
     other = splits_of(lambda count, seed: pictures(count, seed + 7), target_names=CLASSES)
     with pytest.raises(

@@ -123,7 +123,7 @@ def test_a_run_of_which_only_plan_and_work_are_left_comes_to_the_same_model(
 def test_another_plan_does_not_touch_the_run(result: RunResult, plan: Plan) -> None:
     other = plan.model_copy(update={"train": plan.train.model_copy(update={"epochs": 2})})
     before = {path: path.read_bytes() for path in result.folder.iterdir() if path.is_file()}
-    with pytest.raises(PlanError, match=r"another plan; they differ in train\.epochs\."):
+    with pytest.raises(PlanError, match=r"another plan; the two plans differ in train\.epochs\."):
         train(other, result.folder)
     assert before == {path: path.read_bytes() for path in before}
 

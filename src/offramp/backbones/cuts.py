@@ -73,7 +73,7 @@ def check_names(cuts: Sequence[Cut]) -> None:
     if FINAL in names:
         raise CutError(
             f"No cut can be called {FINAL!r}, which is the name of the backbone's own exit. Give "
-            f"it another name, such as Cut('before_{FINAL}', after=({FINAL!r},))."
+            f"it another name, such as Cut('my_{FINAL}', after=({FINAL!r},))."
         )
     if not cuts:
         raise CutError("after is empty. Give at least one place to cut after.")

@@ -75,7 +75,10 @@ class Expected:
             try:
                 self._compare(stages, self.group, self.group_answer)
             except ShapeError as error:
-                raise CutError(f"The model works for one batch size only. {error}") from error
+                raise CutError(
+                    f"The model works for one batch size only: {error} Write its forward for any "
+                    "batch size, such as x.flatten(1) for x.view(8, -1)."
+                ) from error
 
     def _compare(self, stages: nn.Module, inputs: Sequence[Tensor], answer: Tensor | None) -> None:
         given = run_alone(stages, inputs, seed=2)

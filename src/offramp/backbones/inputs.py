@@ -49,7 +49,8 @@ class Inputs:
         Raises:
             PlanError: There is no such input.
         """
-        remedy = f"Name inputs, {' or '.join(map(repr, self.names))}, or count them from 0."
+        known_names = " or ".join(map(repr, self.names))
+        remedy = f"Give names of inputs ({known_names}) or their positions, counted from 0."
         check_kind(given, (int, str, Iterable), "the inputs", remedy)
         found = set()
         for each in [given] if isinstance(given, int | str) else given:

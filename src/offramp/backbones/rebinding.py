@@ -135,6 +135,7 @@ def _refuse_globals(function: FunctionType, memo: Memo, where: str) -> None:
         if isinstance(value := function.__globals__.get(name), nn.Module) and id(value) in memo:
             raise CutError(
                 f"{where} was replaced by {function.__qualname__}, which reads your model through "
-                f"the global variable {name!r}: the stages would run its modules, not their "
-                "frozen copies. Pass what it needs as an argument, or write the change as a module."
+                f"the global variable {name!r}: the stages would run your model's own "
+                "modules, not their frozen copies. Give the function what it needs as an argument, "
+                "or write it as a module."
             )

@@ -73,7 +73,8 @@ def top_place(model: nn.Module) -> str:
     if isinstance(classifier, tuple | list):
         raise PlanError(
             f"{type(model).__name__} answers with {len(classifier)} last layers together, which a "
-            "single top cannot replace. Write `top: null`, and backbone.num_outputs for new ones."
+            "single top cannot replace. Write `top: null`; to get new last layers, also set "
+            "backbone.num_outputs."
         )
     chosen = [path for path in layers if named[path] is classifier]
     found: str = ["", *layers, *chosen, *tops][-1]

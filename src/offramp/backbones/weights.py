@@ -79,7 +79,7 @@ def load_weights(
             f"{len(names)} {kind}: {_few(names)}" for kind, names in faults.items() if names
         )
         raise BundleError(
-            f"{source} does not fit this {type(model).__name__} with {len(wanted)} tensors. "
+            f"{source} does not fit this {type(model).__name__}, which has {len(wanted)} tensors. "
             f"{found}. {_advice(faults, given)}"
         )
     # Some modules (MNASNet) refuse a state without their version, which most files do not keep.

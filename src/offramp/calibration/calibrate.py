@@ -95,7 +95,7 @@ class Calibration:
     def _legend(self) -> str:
         if (promise := self.policy.promise) is None:
             return ""
-        worst = f" (in testing, of the worst {promise.within})" if promise.within else ""
+        worst = f" (on test rows, means over the worst {promise.within})" if promise.within else ""
         rule = (
             f"bound <= {promise.limit:g}"
             if promise.method == "ucb"

@@ -77,12 +77,17 @@ def calibrate(
             metavar="SCORE",
             help="How an exit's certainty is scored: max_softmax, entropy, margin, patience, "
             "agreement, or given (scores stored with the answers).",
-            show_default="max_softmax; for a regression given, or agreement without scores",
+            show_default="max_softmax; in a regression `given`, or `agreement` if no scores are "
+            "stored",
         ),
     ] = None,
     cost: Annotated[Literal["flops", "ms"], typer.Option(help="The cost to reduce.")] = "flops",
     method: Annotated[
-        Literal["ltt", "ucb"], typer.Option(help="ltt tests each candidate, ucb bounds its risk.")
+        Literal["ltt", "ucb"],
+        typer.Option(
+            help="ltt (learn then test) tests each candidate order of thresholds; ucb bounds its "
+            "risk."
+        ),
     ] = "ltt",
     within: Annotated[
         Literal["class", "group"] | None,
@@ -111,8 +116,8 @@ def calibrate(
         typer.Option(
             metavar="FILE",
             help="Where to write the policy.",
-            show_default="policy.json, in the run if RUN is one; policy-without-N.json for input "
-            "number N",
+            show_default="policy.json, inside RUN if that is a run folder; policy-without-N.json "
+            "for input number N",
         ),
     ] = None,
     replace: Annotated[

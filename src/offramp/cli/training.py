@@ -42,7 +42,8 @@ def demo(
         Path, typer.Option(metavar="RUN", help="Run folder; an interrupted run is resumed.")
     ] = Path("runs/demo"),
     pictures: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Test pictures to classify one by one.")
+        int,
+        typer.Option(metavar="N", min=0, help="Number of test pictures to classify one by one."),
     ] = 4,
     settings: Settings = None,
     dry_run: DryRun = False,
@@ -178,7 +179,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Cached taps; runs can share them.",
+            help="Folder for cached taps, the activations at the cuts; runs can share it.",
             show_default="RUN/work/cache",
         ),
     ] = None,

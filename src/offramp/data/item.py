@@ -149,7 +149,7 @@ def checked_target(target: Any, row: int) -> Any:
         return np.int64(number) if array.dtype.kind in "biu" else np.float32(number)
     if array.ndim != 1 or (array < 0).any() or abs(float(array.sum()) - 1) > 1e-3:
         raise ShapeError(
-            f"label {row} has shape {array.shape}. Give one number per sample, or one probability "
-            "per class, which sum to 1."
+            f"label {row} has shape {array.shape}. Give one number per sample, or "
+            "probabilities that sum to 1, one per class."
         )
     return array.astype(np.float32)

@@ -136,7 +136,7 @@ def _files(
     if ignored:
         found = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
         wanted = "/".join(medium.endings)
-        _log.warning("%s: not read, since they are not %s: %s", folder, wanted, found)
+        _log.warning("%s: these were not read, since they are not %s: %s", folder, wanted, found)
 
 
 def _class_folders(folder: Path, classes: Sequence[str] | None) -> list[Path]:

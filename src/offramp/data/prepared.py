@@ -68,7 +68,7 @@ class Files:
         except Exception as error:  # decoders raise many kinds
             raise DataError(
                 f"{path} cannot be read: {error}. Repair or remove it, or leave it out with "
-                "`on_corrupt: skip` if this kind of data has it."
+                "`on_corrupt: skip` if this kind of data has that setting."
             ) from error
         raise DataError(
             f"{path} has changed since its folder was loaded, so features of the new file would "

@@ -38,9 +38,9 @@ class PythonData(Spec):
             PlanError: Always.
         """
         raise PlanError(
-            "the data of this plan is `python`, and nothing says which function returns it. Give "
-            "--data path/to/file.py:function (in Python: data_file=, or splits=); evaluating a run "
-            "again needs it too."
+            "this plan's data is of kind `python`, but nothing says which function returns it. "
+            "Give --data path/to/file.py:function (in Python: data_file=, or splits=); evaluating "
+            "a run again needs it too."
         )
 
 

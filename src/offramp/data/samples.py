@@ -194,7 +194,10 @@ class Samples:
         """
         places = np.asarray(rows, np.int64)
         if len(places) == 0:
-            raise DataError("there are no samples to read. Check the split, or the order given.")
+            raise DataError(
+                "there are no samples to read: the list of sample numbers is empty. Check the "
+                "split."
+            )
         batch = replace(self.source.read(self.rows[places]), rows=places)
         if not self.source.finite:
             for values in batch.values:

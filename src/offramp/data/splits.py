@@ -94,7 +94,7 @@ def refuse_unreadable(faults: Sequence[str], total: int, origin: str) -> None:
         raise DataError(
             f"{len(faults)} of {total} files in {origin} cannot be read:\n{first_few(faults)}\n"
             "Repair or remove them, or leave them out with `on_corrupt: skip` if this kind of data "
-            "has it."
+            "has that setting."
         )
 
 

@@ -89,7 +89,7 @@ def reference_of(
     if outputs.units is not None:
         warnings.warn(
             f"some of the {len(outputs.labels)} reference samples share ids or clusters, so the "
-            f"watch uses only {len(rows)} of them, at most one per unit. If the watched answers "
+            f"watch uses only {len(rows)} of them, at most one of each. If the watched answers "
             "also depend on each other, like frames of a video, pass every=k.",
             DependenceWarning,
             stacklevel=3,

@@ -311,7 +311,7 @@ def _notes(
     notes = [
         f"{units_text(trials.labels.size, trials.units)}; seeds {', '.join(map(str, seeds))}; ± is "
         "the sample standard deviation over seeds.",
-        "Data order is one stream shared by all seeds; they vary initialisation and dropout only.",
+        "All seeds see the data in the same order; they vary initialisation and dropout only.",
         f"95 % intervals: percentile bootstrap, {draws} draws over {drawn} (shared by all rows) "
         "and seeds, without correction for multiple comparisons. "
         + (
@@ -319,9 +319,9 @@ def _notes(
             if len(seeds) == 1
             else "With few seeds they are somewhat too narrow if seeds differ a lot."
         ),
-        "FLOPs: a multiply-add is 2. The first column counts an exit's own path; `with passed` "
-        "adds the branches of the same series at earlier cuts. Acceleration: whole backbone / own "
-        "path.",
+        "FLOPs: a multiply-add counts as 2. The first column counts an exit's own path; `with "
+        "passed` adds the branches with the same name at earlier cuts. Acceleration: whole "
+        "backbone / own path.",
         "Impractical: a cheaper exit of the same kind, or the final layer if cheaper, has an "
         "equal or better mean.",
     ]

@@ -128,9 +128,9 @@ class TrialOutputs(Archived):
             )
         strangers = sorted(set(self.cuts.tolist()) - set(self.cut_names.tolist()))
         if strangers or len(set(self.cut_names.tolist())) != self.cut_names.size:
+            fault = f"lacks {strangers}" if strangers else "repeats a name"
             raise ShapeError(
-                f"cut_names must list every cut once; got {self.cut_names.tolist()}, which "
-                f"repeats a name or lacks {strangers}."
+                f"cut_names must list every cut once; got {self.cut_names.tolist()}, which {fault}."
             )
         names = list(zip(self.cuts.tolist(), self.branches.tolist(), self.seeds, strict=True))
         if len(set(names)) != len(names):

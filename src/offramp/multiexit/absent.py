@@ -52,10 +52,11 @@ def refusal(
     which = frozenset().union(*refused.values())
     names, numbers = ", ".join(map(repr, refused)), ", ".join(map(str, sorted(which)))
     remedy = (
-        f"Without it {', '.join(map(repr, others))} can: walk and collect(data, "
-        f"without=[{numbers}]) of the model give their answers."
+        f"{', '.join(map(repr, others))} can answer without it: the model's walk() and "
+        f"collect(data, without=[{numbers}]) give these answers."
         if others
-        else "No exit can. Train a branch whose map does not need it, with absent='token'."
+        else "No exit can. Train a branch on a feature map that does not depend on it, with "
+        "absent='token'."
     )
     return DataError(
         f"{start}{names} cannot answer without {inputs.text(which)}, which is absent. {remedy}"

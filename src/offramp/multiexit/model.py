@@ -203,7 +203,10 @@ class MultiExit(nn.Module):
         samples = as_samples(data)
         absent = self.backbone.inputs.numbers(without)
         if absent and timings is not None:
-            raise PlanError("timings hold for all inputs. Leave them out, or leave out `without`.")
+            raise PlanError(
+                "timings are measured with all inputs, so they do not apply with `without`. Leave "
+                "out the timings or `without`."
+            )
         trials = self._answering(absent)
         answers = self.answer(
             samples, trials, batch_size, split or "samples", progress, without=absent

@@ -85,7 +85,7 @@ def load_model(
 
     `module` and `branches` are as in MultiExit.load.
     """
-    remedy = "Give the nn.Module that was cut, or leave it out for a backbone by name."
+    remedy = "Give the nn.Module that was cut, or leave it out if the backbone was given by name."
     check_kind(module, (nn.Module, NoneType), "backbone", remedy)
     kinds = branch_kinds(as_items(branches, "branches", "Give a list of classes."))
     folder, manifest = stored.folder, stored.manifest

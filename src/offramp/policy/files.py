@@ -45,5 +45,6 @@ def check_schema(content: object, schema: str, remedy: str = "calibrate again") 
     found = content.get("schema") if isinstance(content, Mapping) else None
     if found != schema:
         raise BundleError(
-            f"expected schema {schema!r}, found {found!r}. Use a file of that kind, or {remedy}."
+            f"expected schema {schema!r}, found {found!r}. Use a file with the expected schema, or "
+            f"{remedy}."
         )

@@ -152,12 +152,12 @@ def policy_at(policies: Sequence[ExitPolicy], limit: float, goal: str | None = N
     if not goals:
         raise PlanError(
             f"no policy here carries a promise, so none can be picked by the limit {limit:g}. "
-            "Calibrate one, such as with max_drop=0.01, or leave the limit out."
+            "Calibrate one, for example with max_drop=0.01, or leave the limit out."
         )
     if goal is not None and goal not in goals:
         raise PlanError(
             f"no policy here promises {goal}, only {' and '.join(sorted(goals))}. "
-            "Pick by that, or calibrate again."
+            "Pick by what is promised, or calibrate again."
         )
     return PolicyMenu(tuple(policies)).at(limit)
 

@@ -30,7 +30,9 @@ def plot_tradeoff(comparison: Comparison) -> "Figure":
         _draw_final(axes, comparison)
         _name_cuts(axes, comparison)
         axes.set_xlim(0, 1.06 * _highest_flops(comparison) / 1e6)
-        axes.set_xlabel("MFLOPs per sample, own path (a multiply-add is 2)")
+        axes.set_xlabel(
+            "MFLOPs per sample, up to and including the exit (a multiply-add counts as 2)"
+        )
         axes.set_ylabel(comparison.measure.head)
         axes.margins(y=0.12)
         handles, _ = axes.get_legend_handles_labels()

@@ -115,7 +115,8 @@ def _saved_model(exits: Tradeoff) -> str:
     return "\n".join(
         [
             "<h2>The saved model</h2>",
-            "<p>At each cut it uses the branch that did best on validation, not on test.</p>",
+            "<p>At each cut, the model uses the branch that did best on validation, not on "
+            "test.</p>",
             html_table(table),
         ]
     )
@@ -125,7 +126,8 @@ def _absence(found: Absence) -> str:
     return "\n".join(
         [
             "<h2>Where an input is absent</h2>",
-            "<p>An exit refuses if it needs the input and has not learned to do without.</p>",
+            "<p>An exit refuses to answer if it needs the absent input and has not learned to do "
+            "without it.</p>",
             html_table(found.table()),
         ]
     )
@@ -158,8 +160,9 @@ def _oracle(quality: Quality) -> str:
     )
     alt = f"{quality.oracle_sentence()} Policies: {words or 'none'}."
     caption = (
-        f"Exits, policies and the oracle on {quality.samples} test samples. Exits and the oracle "
-        "pay for their own path; policies also pay for the branches passed on the way."
+        f"Exits, policies and the oracle on {quality.samples} test samples. The cost of an "
+        "exit, as of an answer of the oracle, is that of the backbone up to it and of its branch; "
+        "a policy also pays for the branches passed on the way."
     )
     return captioned(plot_oracle(quality), "oracle", alt, caption)
 
@@ -179,8 +182,8 @@ def _mix(quality: Quality, policy: PolicyQuality, place: int) -> str:
     alt = f"Share of samples that each exit answers under {policy.name}; the table has the numbers."
     few = f" The {SHOWN} largest of {len(policy.parts)}." if len(policy.parts) > SHOWN else ""
     caption = (
-        f"Which exit answers under {policy.name}; classes and groups that lose most come "
-        f"first.{few}"
+        f"Which exit answers under {policy.name}; classes and groups that fall most behind the "
+        f"final exit come first.{few}"
     )
     return captioned(plot_mix(quality, policy), f"mix-{place}", alt, caption)
 

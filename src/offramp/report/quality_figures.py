@@ -83,7 +83,7 @@ def plot_mix(quality: Quality, policy: PolicyQuality) -> "Figure":
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 100)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("answered by, % of samples")
+        axes.set_xlabel("samples answered by each exit, %")
         figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
 

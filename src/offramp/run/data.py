@@ -41,8 +41,9 @@ class RunData(Generic[AnyPlan]):
             raise PlanError("data_file and splits both give the data. Leave one of them out.")
         if data_file is not None and not isinstance(plan.data, PythonData):
             raise PlanError(
-                f"--data {data_file} gives the data, and so does the plan, of kind "
-                f"{plan.data.kind!r}. Leave out --data, or write `data: {{kind: python}}`."
+                f"--data {data_file} gives the data, but the plan already gives data of kind "
+                f"{plan.data.kind!r}. Leave out --data, or write `data: {{kind: python}}` in the "
+                "plan."
             )
         self.plan = plan.model_copy(update={"data": located(plan.data, data_root)})
         self._given, self._function = splits, data_file

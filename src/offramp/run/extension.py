@@ -96,14 +96,16 @@ def check_contained(folder: Path, stored: Plan, plan: Plan) -> None:
     different = stored.conflicts(plan)
     if different and not plan.conflicts(stored):
         raise PlanError(
-            f"the run in {folder} extends this plan: it differs in {', '.join(different)}. Use its "
-            f"own plan, {folder / PLAN}, or repeat what was added, such as --set train.seeds=[0,1]."
+            f"the run in {folder} has since been extended beyond this plan, in "
+            f"{', '.join(different)}. Use the extended plan, {folder / PLAN}, or repeat what was "
+            "added, such as --set train.seeds=[0,1]."
         )
     if different:
         raise PlanError(
-            f"{folder} holds a run of another plan; they differ in {', '.join(different)}. Choose "
-            "another --out, or delete that folder to start over. A plan that keeps all "
-            "of the run and adds seeds, learning rates, cuts or branches would extend it."
+            f"{folder} holds a run of another plan; the two plans differ in "
+            f"{', '.join(different)}. Choose another --out, or delete that folder to start over. A "
+            "plan that keeps all of the run and adds seeds, learning rates, cuts or branches would "
+            "extend it."
         )
 
 

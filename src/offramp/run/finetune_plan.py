@@ -46,7 +46,9 @@ class FinetunePlan(DataPlan):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.backbone.top is not None:
-            raise ValueError("write `top` beside `backbone`, not in it: it is what will be trained")
+            raise ValueError(
+                "write `top` beside `backbone`, not inside it, since the top is yet to be trained"
+            )
         if self.density is None:
             return self
         if self.task != "regression" or self.trains != "all":

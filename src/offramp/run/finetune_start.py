@@ -174,8 +174,9 @@ def _shape(network: nn.Module, splits: Splits, method: str = "forward") -> tuple
 def _check_density(network: nn.Module, splits: Splits) -> None:
     if not callable(getattr(network, "density", None)):
         raise PlanError(
-            f"density trains networks that give density maps by a method `density`, such as "
-            f"paper:audiocsrnet, and {type(network).__name__} has none. Leave `density` out."
+            "density trains only networks with a method `density` that returns density maps, such "
+            f"as paper:audiocsrnet, and {type(network).__name__} has no such method. Leave "
+            "`density` out."
         )
     found = _shape(network, splits, "density")
     for name in ("train", "validation"):

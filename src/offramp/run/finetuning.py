@@ -197,8 +197,8 @@ def _check_same_plan(folder: Path, plan: FinetunePlan) -> None:
         read_folder(folder, BACKBONE)  # a run's folder is refused as such
     if different := load_finetune_plan(folder / PLAN).differences(plan):
         raise PlanError(
-            f"{folder} holds a finetuning of another plan; they differ in {', '.join(different)}. "
-            "Choose another --out, or delete that folder to start over."
+            f"{folder} holds a backbone that was finetuned by another plan; the two plans differ "
+            f"in {', '.join(different)}. Choose another --out, or delete that folder to start over."
         )
 
 

@@ -125,7 +125,7 @@ class Forecast(Record):
                 else "not stored"
             ),
             "disk": (
-                f"at most {bytes_text(self.run_bytes)} besides the taps; "
+                f"at most {bytes_text(self.run_bytes)} besides the stored taps; "
                 f"{free_text(self.run_free, self.enough_disk)}"
             ),
             "memory": memory_text(self.memory_bytes, self.memory_free),
@@ -133,7 +133,7 @@ class Forecast(Record):
                 f"about {duration_text(sum(seconds.values()))} ({', '.join(each.values())})\n"
                 f"{'':<8} estimated from a few batches, {at_once} at once on {self.device}; "
                 "less where branches stop early;\n"
-                f"{'':<8} static rivals and timing are not included"
+                f"{'':<8} without timing and static rivals (the network on smaller pictures)"
             ),
         }
 

@@ -142,7 +142,8 @@ class Plan(DataPlan):
     ) -> dict[str, tuple[ShippedBranch, ...]]:
         empty = [name for name, specs in branches.items() if not specs]
         if empty or not branches:
-            raise ValueError(f"give at least one branch for each cut; none for {empty or 'any'}")
+            found = f"{', '.join(empty)} has none" if empty else "there are no cuts"
+            raise ValueError(f"give at least one branch for each cut; {found}")
         return branches
 
     def conflicts(self, bigger: "Plan") -> list[str]:

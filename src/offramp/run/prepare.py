@@ -169,9 +169,10 @@ def _check_complete(splits: Splits, backbone: StagedBackbone) -> None:
         absent = np.flatnonzero(~samples.present[first]).tolist()
         raise DataError(
             f"{int(rows.sum())} of {len(rows)} {name} samples, such as {samples.name_of(first)}, "
-            f"lack {backbone.inputs.text(absent)}, and all exits, also the final one, answer these "
-            "samples. Leave them out there, or put them into the training split; how exits answer "
-            "without an input is measured by leaving it out of all test samples."
+            f"lack {backbone.inputs.text(absent)}, but every exit, also the final one, has to "
+            "answer the samples of this split. Leave these samples out of it, or put them into the "
+            "training split; how exits answer without an input is measured by leaving it out of "
+            "all test samples."
         )
 
 

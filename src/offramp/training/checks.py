@@ -126,11 +126,11 @@ def check_inputs_present(
             continue
         first = int(rows.argmax())
         absent = needed & set(np.flatnonzero(~present[first]).tolist())
-        cure = "Give it absent='token', with which it learns to answer without, or leave"
+        cure = "Give it absent='token', with which it learns to answer without the input, or leave"
         raise DataError(
             f"{int(rows.sum())} of {len(rows)} {split.what} samples, such as "
             f"{split.samples.name_of(first)}, lack {inputs.text(absent)}, and {spec.label()} at "
-            f"{cut!r} refuses to answer without. "
+            f"{cut!r} refuses to answer without it. "
             f"{'Leave' if inputs.of_taps[cut][0] & absent else cure} these samples out."
         )
 

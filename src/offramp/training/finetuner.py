@@ -202,7 +202,7 @@ class Finetuner(Course):
         if "deterministic" in str(error):
             return PlanError(
                 f"an operator of the network gives different bits on each call: {error}. Set "
-                "train.deterministic to false; the weights will not repeat then."
+                "train.deterministic to false; then the weights will differ from run to run."
             )
         if isinstance(error, RuntimeError | ValueError | TypeError):
             return ShapeError(

@@ -54,7 +54,7 @@ def test_maps_follow_a_subset(crowds: Path) -> None:
 
 
 def test_a_size_that_does_not_divide_is_refused(crowds: Path) -> None:
-    with pytest.raises(ShapeError, match="32 x 50 pixels does not divide into the 8 x 8"):
+    with pytest.raises(ShapeError, match="32 x 50 pixels cannot be divided evenly"):
         maps_of(of(crowds, (32, 50)))
 
 

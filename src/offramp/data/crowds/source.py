@@ -76,8 +76,8 @@ class CrowdSource(PreparedSource, DensitySource):
         height, width = self.input_shapes[0][1:]
         if height % CELL or width % CELL:
             raise ShapeError(
-                f"a picture of {height} x {width} pixels does not divide into the {CELL} x {CELL} "
-                f"pixels of a density map's cells. Set `image_size` to multiples of {CELL}."
+                f"a picture of {height} x {width} pixels cannot be divided evenly into a density "
+                f"map's cells of {CELL} x {CELL} pixels. Set `image_size` to multiples of {CELL}."
             )
         return height // CELL, width // CELL
 

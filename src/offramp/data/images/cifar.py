@@ -302,7 +302,7 @@ def _pickled(form: _Form, name: str, content: bytes) -> tuple[NDArray[np.uint8],
     whole = isinstance(labels, list) and all(type(label) is int for label in labels)
     if not shaped or not whole or pixels.shape != (len(labels), _PIXELS):
         raise DataError(
-            f"{name} should hold `data`, uint8 (N, {_PIXELS}), and N `{form.label}`, and does not. "
-            f"Fetch {form.archive} again."
+            f"{name} should hold `data`, a uint8 array of shape (N, {_PIXELS}), and "
+            f"`{form.label}`, a list of N class numbers, but does not. Fetch {form.archive} again."
         )
     return pixels, np.array(labels, np.int64)

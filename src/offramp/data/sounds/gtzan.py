@@ -81,8 +81,8 @@ class Gtzan(Spec):
         given = [name for name in ("validation", "test") if getattr(self, name) is not None]
         if self.split_by == "track" and given:
             raise ValueError(
-                f"{' and '.join(given)} cannot be chosen with split_by: track, which is a "
-                "published split. Leave out the number, or use split_by: segment"
+                f"{' and '.join(given)} cannot be set with `split_by: track`, which uses a "
+                "published split. Leave out what you set, or use `split_by: segment`"
             )
         return self
 

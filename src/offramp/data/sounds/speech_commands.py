@@ -174,8 +174,8 @@ def _folder(root: Path, name: str) -> Path:
         return found
     archive = root / f"{name}.tar.gz"
     done = f"mkdir {root / name} && tar -xzf {archive} -C {root / name}"
-    advice = f"Unpack it: {done}" if archive.is_file() else f"Fetch {archive.name} and unpack it so"
-    raise DataError(f"{root} has no folder {name}. {advice}.")
+    fetch = "" if archive.is_file() else f"Fetch {archive.name} into that folder. "
+    raise DataError(f"{root} has no folder {name}. {fetch}Unpack it: {done}.")
 
 
 def _words(main: Path) -> Iterator[_Clip]:
