@@ -79,7 +79,8 @@ def test_exits_that_need_no_sound_answer_and_the_others_refuse(model: MultiExit)
         next(walk)
     assert str(caught.value) == (
         "'AV2', 'final' cannot answer without input 1 ('sound'), which is absent. 'V1', "
-        "'AV1', 'V2' can: walk and collect(data, without=[1]) of the model give their answers."
+        "'AV1', 'V2' can answer without it: the model's walk() and collect(data, without=[1]) give "
+        "these answers."
     )
     whole = dict(model.walk(picture, sound))
     assert torch.equal(quiet["V1"], whole["V1"])
