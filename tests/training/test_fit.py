@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone, cut
-from offramp.branches import ConvBranch, SLViT
+from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.data import as_samples
 from offramp.errors import BundleError, DataError, PlanError
 from offramp.multiexit.model import MultiExit
@@ -331,12 +331,19 @@ def test_a_tie_on_validation_goes_to_the_lower_loss_then_to_the_first() -> None:
 
 
 @pytest.mark.gpu
-def test_training_on_cuda_repeats_and_comes_near_the_cpu(fit: Fit) -> None:
+def test_training_on_cuda_repeats_and_comes_near_the_cpu(
+    fit: Fit, branches: dict[str, Sequence[BranchSpec]]
+) -> None:
     once = fit(device="cuda")
     assert all_same(fit(device="cuda"), once)
-    cpu = results(fit())
-    for name, trial in results(once).items():
-        assert next(trial.branch.parameters()).device.type == "cpu"
+    assert all(next(each.branch.parameters()).device.type == "cpu" for each in once.trials)
+    # A GPU draws other dropout than a CPU.
+    steady = {
+        cut: [spec.model_copy(update={"dropout": 0.0}) for spec in specs]
+        for cut, specs in branches.items()
+    }
+    cpu = results(fit(steady))
+    for name, trial in results(fit(steady, device="cuda")).items():
         loss = trial.history[0].train_loss
-        assert loss == pytest.approx(cpu[name].history[0].train_loss, rel=0.2)
+        assert loss == pytest.approx(cpu[name].history[0].train_loss, rel=0.01)
     fit(device="cuda", precision="bf16")

@@ -429,7 +429,8 @@ def test_files_that_are_not_images_are_reported(
         splits = _load(split).load()
     assert len(splits.train) == 6
     assert (
-        "these were not read, since they are not .jpg/.jpeg/.png/.bmp/.webp/.tif/.tiff: 1 .txt" in caplog.text
+        "these were not read, since they are not .jpg/.jpeg/.png/.bmp/.webp/.tif/.tiff: 1 .txt"
+        in caplog.text
     )
 
 

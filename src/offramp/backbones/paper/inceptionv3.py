@@ -1,5 +1,6 @@
 """InceptionV3 as Keras has it: torchvision's graph, but for its batch norms and mean pooling."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.inception import (
@@ -24,7 +25,9 @@ class UnscaledBatchNorm(nn.BatchNorm2d):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, _EPSILON)
-        self.weight = None  # type: ignore[assignment]  # as torch has it without affine
+        # On CUDA torch cannot differentiate a batch norm that has a shift and no scale at all.
+        del self.weight
+        self.register_buffer("weight", torch.ones(channels), persistent=False)
 
 
 def keras_inceptionv3(num_outputs: int | None = None) -> nn.Module:
