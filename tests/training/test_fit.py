@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.backbones.staged import StagedBackbone, cut
-from offramp.branches import BranchSpec, ConvBranch, SLViT
+from offramp.branches import ConvBranch, SLViT
 from offramp.data import as_samples
 from offramp.errors import BundleError, DataError, PlanError
 from offramp.multiexit.model import MultiExit
@@ -332,7 +332,7 @@ def test_a_tie_on_validation_goes_to_the_lower_loss_then_to_the_first() -> None:
 
 @pytest.mark.gpu
 def test_training_on_cuda_repeats_and_comes_near_the_cpu(
-    fit: Fit, branches: dict[str, Sequence[BranchSpec]]
+    fit: Fit, branches: dict[str, Sequence[ConvBranch | SLViT]]
 ) -> None:
     once = fit(device="cuda")
     assert all_same(fit(device="cuda"), once)
