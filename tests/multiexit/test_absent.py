@@ -176,7 +176,7 @@ def test_data_that_lacks_a_sound_is_refused_and_answered_without(model: MultiExi
     assert str(caught.value).startswith(
         "sample 3 lacks input 1 ('sound'): 'AV2', 'final' cannot answer without input 1"
     )
-    assert "collect(data, without=[1]) of the model give their answers" in str(caught.value)
+    assert "collect(data, without=[1]) give these answers" in str(caught.value)
     quiet = model.collect(Quiet(), without=["sound"], batch_size=4)
     assert np.isfinite(quiet.outputs).all()
 
