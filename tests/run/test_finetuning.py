@@ -430,7 +430,7 @@ def test_a_plan_with_two_stages_is_read_as_it_was_written(tmp_path: Path) -> Non
 def test_density_needs_maps_and_a_network_that_gives_them(place: Path, tmp_path: Path) -> None:
     splits = splits_of(values, target_names=("sum",), task="regression")
     changes = {"task": "regression", "density": {}}
-    with pytest.raises(PlanError, match="such as paper:audiocsrnet, and Two has none"):
+    with pytest.raises(PlanError, match="such as paper:audiocsrnet, and Two has no such method"):
         run(place, tmp_path / "a", splits, "two", **changes)
 
 
