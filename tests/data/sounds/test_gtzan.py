@@ -186,7 +186,7 @@ def test_calibration_by_track_takes_whole_tracks_from_training(tmp_path: Path) -
 
 
 def test_sizes_are_not_chosen_for_the_published_split(root: Path) -> None:
-    with pytest.raises(PlanError, match="validation and test cannot be chosen with split_by: tr"):
+    with pytest.raises(PlanError, match="validation and test cannot be set with `split_by: track`"):
         Gtzan(root=root, split_by="track", validation=5, test=5)
 
 
