@@ -7,15 +7,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from offramp.errors import ShapeError
+from offramp.errors import DataError, ShapeError
+from offramp.preprocess.mel import MelBins, mel_filters
 from offramp.preprocess.spectrogram import (
     GTZAN,
     SPEECH_COMMANDS,
     VGGISH,
-    MelBins,
     SpectrogramPreprocess,
     Stft,
-    mel_filters,
 )
 
 
@@ -48,41 +47,6 @@ def test_power_and_logarithm_are_taken_in_this_order() -> None:
     plain = Stft(window=64, step=32, fft=64).of(sound, 8000)
     changed = Stft(window=64, step=32, fft=64, power=True, log=True, log_offset=0.5).of(sound, 8000)
     assert np.allclose(changed, np.log(plain.astype(float) ** 2 + 0.5), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("bins", "fft", "rate"),
-    [
-        (MelBins(count=64, low_hz=125, high_hz=7500), 512, 16_000),
-        (MelBins(count=20), 256, 8_000),
-        (MelBins(count=128), 4096, 22_050),
-        (MelBins(count=128), 2048, 22_050),
-    ],
-)
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_mel_filters_are_those_of_keras(
-    monkeypatch: pytest.MonkeyPatch, bins: MelBins, fft: int, rate: int
-) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    keras: Any = pytest.importorskip("keras")
-    layer = keras.layers.MelSpectrogram(fft_length=fft)
-    expected = layer.linear_to_mel_weight_matrix(
-        num_mel_bins=bins.count,
-        num_spectrogram_bins=fft // 2 + 1,
-        sampling_rate=rate,
-        lower_edge_hertz=bins.low_hz,
-        upper_edge_hertz=bins.high_hz or rate / 2,
-    )
-    assert np.allclose(mel_filters(bins, fft, rate), torch.as_tensor(expected).numpy(), atol=1e-4)
-
-
-def test_mel_filters_are_computed_once_and_cannot_be_changed() -> None:
-    found = mel_filters(MelBins(count=7), 64, 8_000)
-    assert mel_filters(MelBins(count=7), 64, 8_000) is found
-    assert not np.array_equal(mel_filters(MelBins(count=7, low_hz=90), 64, 8_000), found)
-    with pytest.raises(ValueError, match="read-only"):
-        found[1] = 0
 
 
 def test_speech_commands_are_124_frames_of_129_bins_resized_as_torch_does() -> None:
@@ -170,6 +134,20 @@ def test_a_sound_that_is_not_one_channel_of_floats_is_refused(sound: Any) -> Non
 
 
 @pytest.mark.parametrize(
+    ("changed", "sound"),
+    [({}, np.full(900, 1e30, np.float32)), ({"std": (1e-46,)}, noise(900))],
+    ids=["too loud", "deviation too small"],
+)
+def test_a_spectrogram_that_is_not_finite_is_refused(
+    changed: dict[str, Any], sound: NDArray[np.float32]
+) -> None:
+    channel = Stft(window=64, step=32, fft=64, power=True)
+    chain = SpectrogramPreprocess(rate=8_000, num_samples=900, channels=(channel,), **changed)
+    with pytest.raises(DataError, match=r"NaN or infinite, .*largest sample is [\d.e+]+\. Scale"):
+        chain(sound)
+
+
+@pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"num_samples": 200}, "a window of 255 samples is longer than the sound of 200"),
@@ -189,6 +167,14 @@ def test_a_sound_that_is_not_one_channel_of_floats_is_refused(sound: Any) -> Non
 def test_settings_that_do_not_fit_are_refused(changed: dict[str, Any], message: str) -> None:
     given = {**SPEECH_COMMANDS.model_dump(), **changed}
     with pytest.raises(ValueError, match=message):
+        SpectrogramPreprocess.model_validate(given)
+
+
+def test_mel_filters_are_checked_at_the_rate_of_the_chain() -> None:
+    plain, *mels = GTZAN.model_dump()["channels"]
+    mels[1]["mel"] = {"count": 128, "high_hz": 12_000}
+    given = {**GTZAN.model_dump(), "channels": [plain, *mels]}
+    with pytest.raises(ValueError, match=r"channels\.2\.mel has high_hz 12000, .* 11025 Hz"):
         SpectrogramPreprocess.model_validate(given)
 
 

@@ -5,14 +5,14 @@ stored with the model.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from offramp.errors import ShapeError
+from offramp.errors import DataError, ShapeError
+from offramp.preprocess.mel import MelBins, mel_fault, mel_filters
 from offramp.preprocess.sound import decode_sound
 from offramp.spec import Spec
 
@@ -20,20 +20,6 @@ Sound = bytes | NDArray[np.float32]
 """A file's content, or samples (N,) from -1 to 1 at the rate of the preprocessing."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class MelBins(Spec):
-    """A bank of triangular filters, evenly spaced and linear on HTK's mel scale.
-
-    Attributes:
-        count: Number of filters.
-        low_hz: Start of the first filter.
-        high_hz: End of the last filter; None is half the sampling rate.
-    """
-
-    count: PositiveInt
-    low_hz: NonNegativeFloat = 0.0
-    high_hz: PositiveFloat | None = None
 
 
 class Stft(Spec):
@@ -117,12 +103,14 @@ class SpectrogramPreprocess(Spec):
 
     @model_validator(mode="after")
     def _the_parts_fit(self) -> Self:
-        for channel in self.channels:
+        for number, channel in enumerate(self.channels):
             if channel.num_frames(self.num_samples) == 0:
                 raise ValueError(
                     f"a window of {channel.window} samples is longer than the sound of "
                     f"{self.num_samples}. Use a shorter window or more samples"
                 )
+            if channel.mel and (fault := mel_fault(channel.mel, channel.fft, self.rate)):
+                raise ValueError(f"channels.{number}.mel {fault}")
         if (self.height is None) != (self.width is None):
             raise ValueError("give both height and width, or neither")
         if self.height is None and len({self._frames_and_bins(each) for each in self.channels}) > 1:
@@ -149,7 +137,7 @@ class SpectrogramPreprocess(Spec):
         """One sound, or the bytes of a file, to float32 (C, H, W).
 
         Raises:
-            DataError: It is bytes that are not a sound.
+            DataError: It is bytes that are not a sound, or a value of the result is not finite.
             ShapeError: It is not one channel of floats.
         """
         if isinstance(sound, bytes):
@@ -162,13 +150,24 @@ class SpectrogramPreprocess(Spec):
         fitted = np.zeros(self.num_samples, np.float32)
         kept = sound[: self.num_samples]
         fitted[: len(kept)] = kept
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            values = self._standardised(fitted)
+        if not np.isfinite(values).all():
+            raise DataError(
+                "its spectrogram has values that are NaN or infinite, and its largest sample is "
+                f"{np.abs(fitted).max():.3g}. Scale the sound to -1..1"
+            )
+        return np.tile(values, (self.repeat, 1, 1))
+
+    def _standardised(self, fitted: NDArray[np.float32]) -> NDArray[np.float32]:
+        """All channels (C, H, W) of a sound of `num_samples`, not repeated."""
         made = [self._sized(channel.of(fitted, self.rate)) for channel in self.channels]
         values = np.stack(made)
         if self.mean:
             values -= np.array(self.mean, np.float32)[:, None, None]
         if self.std:
             values /= np.array(self.std, np.float32)[:, None, None]
-        return np.tile(values, (self.repeat, 1, 1))
+        return values
 
     def batch(self, sounds: Sequence[Sound]) -> NDArray[np.float32]:
         """Several sounds to float32 (B, C, H, W)."""
@@ -183,29 +182,6 @@ class SpectrogramPreprocess(Spec):
         rows = _interpolation(values.shape[0], self.height)
         columns = _interpolation(values.shape[1], self.width)
         return (rows @ values @ columns.T).astype(np.float32)
-
-
-@lru_cache(maxsize=16)  # computed for each sound, they took half of the time of GTZAN's chain
-def mel_filters(bins: MelBins, fft: int, rate: int) -> NDArray[np.float64]:
-    """Weights (fft // 2 + 1, count) of each frequency in each filter, read-only.
-
-    The constant part of a sound (0 Hz) belongs to no filter, as in VGGish.
-    """
-    high = rate / 2 if bins.high_hz is None else bins.high_hz
-    edges = np.linspace(_mel(bins.low_hz), _mel(high), bins.count + 2)
-    frequencies = _mel(np.linspace(0, rate / 2, fft // 2 + 1))[:, None]
-    low, centre, upper = edges[:-2], edges[1:-1], edges[2:]
-    rising = (frequencies - low) / (centre - low)
-    falling = (upper - frequencies) / (upper - centre)
-    weights: NDArray[np.float64] = np.maximum(0, np.minimum(rising, falling))
-    weights[0] = 0
-    weights.flags.writeable = False  # all callers share it
-    return weights
-
-
-def _mel(hz: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """HTK's scale."""
-    return np.asarray(1127 * np.log1p(np.asarray(hz) / 700))
 
 
 def _hann(length: int) -> NDArray[np.float64]:
