@@ -1,8 +1,8 @@
-"""Doubts: signs of a mistake in labels and answers that no other check refuses."""
+"""Doubts: signs of a mistake in samples and answers that no other check refuses."""
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,16 @@ _CAUSES = (
     "that were not loaded, or are for other classes; batch-norm statistics that are far from the "
     "data's after a short training."
 )
+_SHARED_SOURCES = (
+    "A network can recognise a source instead of what it should learn, so what is chosen, promised "
+    "and measured on these splits is too good for samples of new sources. Put all samples of a "
+    "source into one split, or, if different sources have the same name by mistake, give them "
+    "different names."
+)
 
 
 class DoubtWarning(OfframpWarning):
-    """Labels or answers that look like a mistake; the message names likely causes."""
+    """Samples or answers that look like a mistake; the message names likely causes."""
 
 
 def warn_of(doubts: Sequence[str], stacklevel: int = 3) -> None:
@@ -72,6 +78,29 @@ def doubts_of_labels(
         "of your task, use a network that was trained for them and ends in as many outputs; "
         "otherwise add samples of the others.",
     )
+
+
+def doubts_of_sources(
+    clusters: Mapping[str, NDArray[np.generic] | None],
+    known: Sequence[str] = (),
+    remark: str = _SHARED_SOURCES,
+) -> tuple[str, ...]:
+    """Warnings about sources of training samples that other splits have samples of, too.
+
+    Args:
+        clusters: (N,) the source of each sample, by split; None where sources are not known.
+        known: Warnings that need not be repeated, whatever their remark.
+        remark: What follows from it and what to do.
+    """
+    sources = {name: {*map(str, each)} for name, each in clusters.items() if each is not None}
+    trained = sources.pop("train", set())
+    shared = {name: each & trained for name, each in sources.items() if each & trained}
+    if not shared:
+        return ()
+    counts = [f"{len(each):,} of {len(sources[name]):,} in {name}" for name, each in shared.items()]
+    example = min(set.union(*shared.values()))
+    found = f"sources that are also in train: {', '.join(counts)}, such as {example!r}."
+    return () if any(each.startswith(found) for each in known) else (f"{found} {remark}",)
 
 
 def doubts_of_answers(outputs: ExitOutputs) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ class ListedFiles(Spec):
             origin=str(files.origin),
             skipped=skipped,
             stand_in=files.stand_in,
-        )
+        ).doubting_sources()
         if check and self.on_corrupt == "raise":
             found.check(progress)
         return found

@@ -1,10 +1,11 @@
 """The splits a data kind loads: train, validation, calibration and test."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from offramp.data.samples import Samples
+from offramp.doubts import doubts_of_sources, warn_of
 from offramp.errors import DataError, OfframpError
 from offramp.preprocess import Preprocess
 from offramp.progress import Progress, silent
@@ -61,6 +62,17 @@ class Splits:
         if self.calibration is not None:
             found["calibration"] = self.calibration
         return {**found, "test": self.test}
+
+    def doubting_sources(self, **words: str) -> Self:
+        """The same splits with a warning if train shares sources with others, which it issues.
+
+        Args:
+            words: `remark` of `doubts_of_sources`, if a kind of data has one of its own.
+        """
+        clusters = {name: samples.clusters for name, samples in self.named().items()}
+        found = doubts_of_sources(clusters, self.doubts, **words)
+        warn_of(found, stacklevel=4)  # for who loads the data
+        return replace(self, doubts=(*self.doubts, *found))
 
     def check(self, progress: Progress = silent) -> None:
         """Read every sample that lies in a file once, so that all bad ones are known at once.

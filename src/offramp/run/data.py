@@ -57,9 +57,9 @@ class RunData(Generic[AnyPlan]):
             PlanError: The plan's data is `python`, but no function is given, or the function fails.
         """
         if self._given is not None:
-            return self._given
+            return self._given.doubting_sources()
         if self._function is not None:
-            return splits_from(self._function, self.plan.task)
+            return splits_from(self._function, self.plan.task).doubting_sources()
         for path in paths_of(self.plan.data).values():
             if not os.path.exists(path):  # noqa: PTH110  (pathlib's raises on some paths)
                 raise DataError(

@@ -87,6 +87,7 @@ def test_shares_draw_all_splits_where_no_column_names_them(tmp_path: Path, rows:
     assert sizes == {"train": 27, "validation": 6, "calibration": 12, "test": 15}
 
 
+@pytest.mark.filterwarnings("ignore:sources that are also in train")
 def test_groups_and_sources_come_from_their_columns(tmp_path: Path, rows: list[Row]) -> None:
     splits = _load(tmp_path, rows, group="site", source="film")
     for images in splits.named().values():

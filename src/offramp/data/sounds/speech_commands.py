@@ -116,7 +116,7 @@ class SpeechCommands(Spec):
             inputs=self.inputs,
             origin=str(self.root),
             stand_in=is_stand_in(root),
-        )
+        ).doubting_sources()
         if check:
             found.check(progress)
         return found
