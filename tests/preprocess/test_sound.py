@@ -1,4 +1,5 @@
 import io
+import struct
 import sys
 from typing import Any
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from offramp.errors import DataError
-from offramp.preprocess.sound import decode_sound
+from offramp.preprocess.sound import decode_sound, sound_length
 from offramp.preprocess.spectrogram import SPEECH_COMMANDS
 
 soundfile: Any = pytest.importorskip("soundfile")
@@ -68,6 +69,45 @@ def test_another_rate_is_resampled_and_keeps_the_tone() -> None:
 def test_content_without_a_sound_is_one_clear_error(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         decode_sound(content, 16_000)
+
+
+@pytest.mark.parametrize("form", ["WAV", "AU", "WAVEX"])
+def test_a_file_that_ends_before_its_header_says_is_refused(form: str) -> None:
+    whole = encoded(tone(440, 16_000), form=form, subtype="PCM_16")
+    assert len(decode_sound(whole, 16_000)) == 8_000
+    with pytest.raises(
+        DataError, match=r"ends early: its header promises 16,000 .* holds 11,000\."
+    ):
+        decode_sound(whole[:-5_000], 16_000)
+
+
+def test_a_big_endian_wave_file_that_ends_early_is_refused() -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(440, 16_000), 16_000, "PCM_16", "BIG", "WAV")
+    assert buffer.getvalue().startswith(b"RIFX")
+    with pytest.raises(DataError, match="promises 16,000 bytes of samples, and it holds 12,000"):
+        decode_sound(buffer.getvalue()[:-4_000], 16_000)
+
+
+@pytest.mark.parametrize("size", [0xFFFF_FFFF, 0x7FFF_FFFF, 0x7FFF_F000, 16_044])
+def test_a_size_that_a_stream_could_not_know_promises_nothing(size: int) -> None:
+    whole = encoded(tone(440, 16_000), subtype="PCM_16")
+    place = whole.index(b"data") + 4
+    streamed = whole[:place] + struct.pack("<I", size) + whole[place + 4 :]
+    assert np.array_equal(decode_sound(streamed, 16_000), decode_sound(whole, 16_000))
+
+
+def test_what_follows_the_samples_is_none_of_them() -> None:
+    whole = encoded(tone(440, 16_000), subtype="PCM_16")
+    longer = whole + b"LIST" + struct.pack("<I", 4) + b"INFO"
+    assert np.array_equal(decode_sound(longer, 16_000), decode_sound(whole, 16_000))
+
+
+def test_length_and_rate_are_read_from_the_header() -> None:
+    stereo = np.zeros((1_234, 2))
+    assert sound_length(encoded(stereo, 22_050, "FLAC", "PCM_16")) == (1_234, 22_050)
+    with pytest.raises(DataError, match="not a sound of a known format"):
+        sound_length(b"no sound")
 
 
 def test_a_missing_library_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

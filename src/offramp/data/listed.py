@@ -23,6 +23,7 @@ from offramp.data.drawing import (
 from offramp.data.listing import Listing
 from offramp.data.prepared import joined_digests
 from offramp.data.samples import Samples, Source
+from offramp.data.sound_fit import SoundFit
 from offramp.data.splits import SPLIT_NAMES, Splits, refuse_unreadable, thinned
 from offramp.errors import DataError
 from offramp.preprocess import Preprocess
@@ -130,10 +131,11 @@ class ListedFiles(Spec):
         good: list[int] = []
         digests: list[list[str]] = []
         faults: list[str] = []
+        fit = SoundFit(self.inputs)
         for row, paths in enumerate(listed.paths):
             progress("reading files", row, len(listed))
             try:
-                digests.append(self._digests(paths))
+                digests.append(self._digests(paths, fit))
                 good.append(row)
             except Exception as error:  # decoders raise many kinds
                 faults.append(f"{listed.ids[row]}: {error}")
@@ -142,15 +144,18 @@ class ListedFiles(Spec):
             refuse_unreadable(faults, len(listed), str(listed.origin))
         for fault in faults:
             _log.warning("left out, since it cannot be read: %s", fault)
+        for line in fit.lines():
+            _log.info("%s: %s", listed.origin, line)
         found = np.array(digests, np.str_).reshape(len(good), listed.paths.shape[1])
         return listed.kept(good), found, tuple(faults)
 
-    def _digests(self, paths: Sequence[Path]) -> list[str]:
+    def _digests(self, paths: Sequence[Path], fit: SoundFit) -> list[str]:
         """SHA-256 of a sample's files, which are decoded first if bad ones are to be skipped."""
         contents = [path.read_bytes() for path in paths]
         if self.on_corrupt == "skip":
             for content, prepare in zip(contents, self.inputs, strict=True):
                 prepare(content)
+        fit.add(contents)
         return [hashlib.sha256(content).hexdigest() for content in contents]
 
 

@@ -2,12 +2,17 @@
 
 import importlib
 import io
+import struct
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import DataError
+
+_UNKNOWN = 0x7FFF_F000
+"""Sizes from here on, and 0, come from programs that write a stream and cannot know its size."""
+_SLACK = 1024  # bytes; some programs count their header among the samples
 
 
 def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
@@ -18,10 +23,11 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
         rate: Samples per second of the result.
 
     Raises:
-        DataError: The content is not that of a sound, it has no samples, or the extra `audio` is
-            not installed.
+        DataError: The content is not that of a sound, it ends before its header says, it has no
+            samples, or the extra `audio` is not installed.
     """
     soundfile, soxr = _library("soundfile"), _library("soxr")
+    _check_whole(content)
     try:
         samples, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
@@ -32,6 +38,46 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
         raise DataError("it holds values that are not finite")
     mono: NDArray[np.float32] = samples.mean(axis=1)
     return mono if own_rate == rate else soxr.resample(mono, own_rate, rate).astype(np.float32)
+
+
+def sound_length(content: bytes) -> tuple[int, int]:
+    """Number of samples per channel and samples per second, from the header; nothing is decoded.
+
+    Raises:
+        DataError: The content is not that of a sound, or the extra `audio` is not installed.
+    """
+    soundfile = _library("soundfile")
+    try:
+        found = soundfile.info(io.BytesIO(content))
+    except soundfile.SoundFileError as error:
+        raise DataError("its content is not a sound of a known format, or is damaged") from error
+    return found.frames, found.samplerate
+
+
+def _check_whole(content: bytes) -> None:
+    """Refuse a WAV or AU file that was cut short, which libsndfile reads as a shorter sound."""
+    promised, held = _promised(content)
+    if 0 < promised < _UNKNOWN and held + _SLACK < promised:
+        raise DataError(
+            f"it ends early: its header promises {promised:,} bytes of samples, and it holds "
+            f"{held:,}. Copy or record it again, or write it anew with the samples that are there"
+        )
+
+
+def _promised(content: bytes) -> tuple[int, int]:
+    """Bytes of samples that a header promises, and those that are there; (0, 0) if it does not."""
+    if content[:4] in (b".snd", b"dns.") and len(content) >= 12:
+        start, size = struct.unpack(">II" if content[:4] == b".snd" else "<II", content[4:12])
+        return size, len(content) - start
+    if content[:4] not in (b"RIFF", b"RIFX") or content[8:12] != b"WAVE":
+        return 0, 0
+    place, order = 12, "<I" if content[:4] == b"RIFF" else ">I"
+    while place + 8 <= len(content):
+        [size] = struct.unpack(order, content[place + 4 : place + 8])
+        if content[place : place + 4] == b"data":
+            return size, len(content) - place - 8
+        place += 8 + size + size % 2
+    return 0, 0
 
 
 def check_libraries() -> None:

@@ -89,3 +89,24 @@ def test_without_the_libraries_a_folder_is_refused_at_once(
 def test_hidden_files_are_not_read(birds: Path) -> None:
     (birds / "train/owl/._train0.wav").write_bytes(b"a mirror's shadow of a file")
     assert len(loaded(birds).train) == 10
+
+
+def test_a_folder_counts_the_files_that_its_chain_changes(
+    birds: Path, caplog: pytest.LogCaptureFixture, write_tone: WriteTone
+) -> None:
+    write_tone(birds / "train/owl/train0.wav", 300, rate=8_000, seconds=0.2)
+    with caplog.at_level("INFO"):
+        loaded(birds)
+    [line] = [each.getMessage() for each in caplog.records if each.levelname == "INFO"]
+    assert line == (
+        f"{birds}: 30 sound files, of these 29 resampled to 8,000 Hz, 1 cut to 0.1 s, "
+        "29 padded to 0.1 s"
+    )
+
+
+def test_a_file_that_ends_early_is_named(birds: Path, write_tone: WriteTone) -> None:
+    path = birds / "train/owl/train1.wav"
+    write_tone(path, 300, seconds=0.5)
+    path.write_bytes(path.read_bytes()[:9_000])
+    with pytest.raises(DataError, match=r"train/owl/train1.wav: .*it ends early"):
+        loaded(birds)
