@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from offramp import ConvBranch, SLViT
-from offramp.data import DataSpec, ImageFolder
+from offramp.data import DataSpec, ImageFolder, SoundFolder
 from offramp.errors import OfframpError, PlanError
 from offramp.spec import Spec, mistakes
 
@@ -58,3 +58,50 @@ def test_validation_of_a_mapping_keeps_pydantics_own_error_with_all_places() -> 
         "image_folder.limit",
         "image_folder.split.test",
     ]
+
+
+CHAIN = {"rate": 8, "num_samples": 9, "channels": [{"window": 5, "step": 2, "fft": 8}]}
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        ([{"window": 5, "step": 0, "fft": 8}], "channels.0.step: should be greater than 0 (got 0)"),
+        ([{"window": 9, "step": 1, "fft": 8}], "channels.0: fft is 8, but must be at least window"),
+        ([1], "channels.0: write it as settings, `key: value` (got 1)"),
+        ([], "channels: Tuple should have at least 1 item after validation, not 0"),
+        (1, "channels: write a list, [{window: ..., step: ..., fft: ...}] (got 1)"),
+    ],
+)
+def test_one_mistake_inside_a_list_is_one_mistake(channels: object, expected: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        SoundFolder(root="x", chain={**CHAIN, "channels": channels})
+    assert str(caught.value).startswith(f"SoundFolder has 1 mistake: chain.{expected}")
+
+
+class Choice(Spec):
+    data: DataSpec
+
+
+def test_a_setting_of_another_kind_is_answered_with_the_kinds_that_have_it() -> None:
+    with pytest.raises(
+        PlanError,
+        match=r"data\.csv\.chain: no such setting of this kind \(kinds .*"
+        r"sound_csv, sound_folder",
+    ):
+        Choice(data={"kind": "csv", "file": "labels.csv", "chain": CHAIN})
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            "soundcsv",
+            r"data: no such kind, did you mean 'sound_csv'\? \(got 'soundcsv'; there are ",
+        ),
+        ("zzz", r"data: no such kind \(got 'zzz'; there are "),
+    ],
+)
+def test_an_unknown_kind_is_answered_with_the_nearest_or_all(kind: str, expected: str) -> None:
+    with pytest.raises(PlanError, match=expected):
+        Choice(data={"kind": kind})

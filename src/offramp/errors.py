@@ -27,6 +27,10 @@ class DataError(OfframpError):
     """A data set is missing, damaged or does not fit the model."""
 
 
+class KindError(DataError):
+    """Files are sounds where the kind of data reads pictures, or the reverse."""
+
+
 class PlanError(OfframpError, ValueError):
     """A plan or a setting is wrong; all mistakes found are listed."""
 

@@ -52,11 +52,23 @@ def mistakes(error: ValidationError, spec: type[BaseModel], whole: str = "") -> 
         whole: Name for a mistake that concerns no single setting.
     """
     found = []
-    for fault in error.errors():
+    faults = error.errors()
+    places = [fault["loc"] for fault in faults]
+    for fault in faults:
+        if _follows(fault, places):
+            continue
         place = ".".join(map(str, fault["loc"])) or whole
         text = _what_is_wrong(fault, spec)
         found.append(f"{place}: {text}" if place else text)
     return found
+
+
+def _follows(mistake: Mapping[str, Any], places: Iterable[tuple[int | str, ...]]) -> bool:
+    """Whether a list is only too short since pydantic does not count its wrong items."""
+    where = mistake["loc"]
+    return mistake["type"] == "too_short" and any(
+        len(place) > len(where) and place[: len(where)] == where for place in places
+    )
 
 
 def _what_is_wrong(mistake: Mapping[str, Any], spec: type[BaseModel]) -> str:
@@ -67,21 +79,41 @@ def _what_is_wrong(mistake: Mapping[str, Any], spec: type[BaseModel]) -> str:
     if mistake["type"] == "missing":
         return "is required"
     if mistake["type"] == "extra_forbidden":
-        near = _nearest(spec, mistake["loc"])
-        return "no such setting" + (f", did you mean {near!r}?" if near else "")
+        return "no such setting" + _hint(spec, mistake["loc"])
     if mistake["type"] in ("tuple_type", "list_type") and isinstance(mistake["input"], int | float):
-        return f"write a list, [{mistake['input']}] (got {mistake['input']})"
+        return f"write a list, {_as_list(spec, mistake)} (got {mistake['input']})"
     text = str(mistake["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     by_validator = mistake["type"] == "value_error" and not mistake["loc"]
     return text if by_validator else f"{text} (got {_short(mistake['input'])})"
 
 
-def _nearest(spec: type[BaseModel], place: Sequence[int | str]) -> str | None:
-    """The setting that an unknown one most likely stands for; dotted if it belongs elsewhere."""
+def _hint(spec: type[BaseModel], place: Sequence[int | str]) -> str:
+    """What an unknown setting most likely stands for, or which kinds have it."""
+    schema = _schema(spec)
+    if near := _nearest(schema, place):
+        return f", did you mean {near!r}?"
+    kinds = _part_at(schema, place[:-2]).get("discriminator", {}).get("mapping", {})
+    having = [k for k in kinds if place[-1] in [*_settings_at(schema, [*place[:-2], k])]]
+    return f" of this kind (kinds that have it: {', '.join(having)})" if having else ""
+
+
+def _as_list(spec: type[BaseModel], mistake: Mapping[str, Any]) -> str:
+    """How the list would be written that a number stands in place of."""
+    item = _part_at(_schema(spec), [*mistake["loc"], 0])
+    wanted = ", ".join(f"{name}: ..." for name in item.get("required", ()))
+    return f"[{{{wanted}}}]" if wanted else f"[{mistake['input']}]"
+
+
+def _schema(spec: type[BaseModel]) -> Mapping[str, Any]:
+    """The JSON schema of settings; names alone if it has a type of one's own."""
     try:
-        schema = spec.model_json_schema()
-    except PydanticUserError:  # a setting of a type of one's own
-        schema = {"properties": dict.fromkeys(spec.model_fields)}
+        return spec.model_json_schema()
+    except PydanticUserError:
+        return {"properties": dict.fromkeys(spec.model_fields)}
+
+
+def _nearest(schema: Mapping[str, Any], place: Sequence[int | str]) -> str | None:
+    """The setting that an unknown one most likely stands for; dotted if it belongs elsewhere."""
     wrong, here = str(place[-1]), list(_settings_at(schema, place[:-1]))
     if near := difflib.get_close_matches(wrong, sorted(here), 1, cutoff=0.7):
         return near[0]
@@ -101,8 +133,8 @@ def _resolved(schema: Mapping[str, Any], part: Any) -> Mapping[str, Any]:
     return part if isinstance(part, Mapping) else {}
 
 
-def _settings_at(schema: Mapping[str, Any], place: Sequence[int | str]) -> Iterable[str]:
-    """Names of the settings at a place, by JSON schema; none if the place is not in it."""
+def _part_at(schema: Mapping[str, Any], place: Sequence[int | str]) -> Mapping[str, Any]:
+    """The part of a JSON schema at a place; empty if the place is not in it."""
     part = _resolved(schema, schema)
     for step in place:
         kinds = part.get("discriminator", {}).get("mapping", {})
@@ -112,7 +144,12 @@ def _settings_at(schema: Mapping[str, Any], place: Sequence[int | str]) -> Itera
         else:
             found = items if isinstance(step, int) else part.get("properties", {}).get(step)
         part = _resolved(schema, entries if found is None else found)
-    names: Iterable[str] = part.get("properties", {})
+    return part
+
+
+def _settings_at(schema: Mapping[str, Any], place: Sequence[int | str]) -> Iterable[str]:
+    """Names of the settings at a place, by JSON schema; none if the place is not in it."""
+    names: Iterable[str] = _part_at(schema, place).get("properties", {})
     return names
 
 
@@ -137,8 +174,8 @@ def _no_such_kind(union: Mapping[str, Any]) -> str:
         return f"give its {setting}"
     known = [each.strip("'") for each in str(union["expected_tags"]).split(", ")]
     near = difflib.get_close_matches(str(union["tag"]), known, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"no such {setting}, {hint}(got {union['tag']!r}; there are {', '.join(known)})"
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    return f"no such {setting}{hint} (got {union['tag']!r}; there are {', '.join(known)})"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from offramp.backbones.staged import Cut
 from offramp.data import Samples, Splits, as_samples
 from offramp.data.splits import SPLIT_NAMES
-from offramp.errors import CutError, DataError, PlanError
+from offramp.errors import CutError, DataError, KindError, PlanError
 from offramp.run.data import RunData
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
@@ -35,7 +35,7 @@ def test_a_named_cut_belongs_to_its_backbone_alone(tmp_path: Path) -> None:
         prepare_run(load_plan(path))
 
 
-def test_wrong_channels_are_one_mistake_that_names_the_setting(tmp_path: Path) -> None:
+def test_wrong_channels_are_one_mistake(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(
         PLAN.replace(
@@ -45,10 +45,62 @@ def test_wrong_channels_are_one_mistake_that_names_the_setting(tmp_path: Path) -
     with pytest.raises(PlanError) as caught:
         prepare_run(load_plan(path))
     assert str(caught.value) == (
-        "the data has inputs of 3 channels, and the backbone's first convolution reads 1. Set "
-        "`data.channels` to 1, with as many numbers in `mean` and `std`, or choose a backbone that "
-        "reads 3."
+        "the data has inputs of 3 channels, and the backbone's first convolution reads 1. Choose a "
+        "backbone that reads 3; data of kind 'fashion_mnist' cannot be given 1."
     )
+
+
+NETWORK = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Conv2d(CHANNELS, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+STFT = "{window: 40, step: 20, fft: 64}"
+
+
+def prepared(folder: Path, data: str, channels: int) -> None:
+    """Prepare a plan for a network that reads this many channels."""
+    (folder / "network.py").write_text(NETWORK.replace("CHANNELS", str(channels)))
+    (folder / "plan.yaml").write_text(
+        f"backbone: {{name: python}}\ndata: {data}\nbranches: {{'0': [{{kind: conv}}]}}\n"
+    )
+    prepare_run(load_plan(folder / "plan.yaml"), f"{folder / 'network.py'}:network")
+
+
+@pytest.mark.parametrize(
+    ("reads", "chain", "remedy"),
+    [
+        (1, f"[{STFT}], repeat: 3", "Give `data.chain` `repeat: 1`"),
+        (3, f"[{STFT}]", "Give `data.chain` `repeat: 3`"),
+        (3, f"[{STFT}, {STFT}]", "Give `data.chain` 3 channels"),
+        (1, "", "Write out the chain that 'speech_commands' names, with `repeat: 1`"),
+    ],
+)
+def test_wrong_channels_of_sounds_are_answered_for_sounds(
+    tmp_path: Path, reads: int, chain: str, remedy: str
+) -> None:
+    own = f"{{rate: 8000, num_samples: 400, channels: {chain}}}" if chain else "speech_commands"
+    with pytest.raises(PlanError) as caught:
+        prepared(tmp_path, f"{{kind: sound_csv, file: none.csv, chain: {own}}}", reads)
+    assert f"convolution reads {reads}. {remedy}, or choose" in str(caught.value)
+
+
+def test_wrong_channels_of_pictures_are_answered_with_their_setting(tmp_path: Path) -> None:
+    with pytest.raises(PlanError) as caught:
+        prepared(tmp_path, "{kind: csv, file: none.csv}", 1)
+    assert (
+        "reads 1. Set `data.channels` to 1, with as many numbers in `mean` and `std`, or choose a "
+        "backbone that reads 3."
+    ) in str(caught.value)
+
+
+def test_files_of_another_kind_are_one_mistake(tmp_path: Path) -> None:
+    for place in range(4):
+        (tmp_path / f"sounds/{place % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"sounds/{place % 2}/{place}.wav").touch()
+    with pytest.raises(KindError, match=r"Use `kind: sound_folder`\.$"):
+        prepared(tmp_path, f"{{kind: image_folder, root: {tmp_path / 'sounds'}, split: {{}}}}", 1)
 
 
 SOUND = "{rate: 8000, num_samples: 400, channels: [{window: 40, step: 20, fft: 64}]}"

@@ -18,7 +18,7 @@ from offramp.data.images import (
 )
 from offramp.data.python_file import PythonData
 from offramp.data.samples import Batch, Samples
-from offramp.data.sounds import Gtzan, SoundFolder, SpeechCommands
+from offramp.data.sounds import Gtzan, SoundFolder, SoundTable, SpeechCommands
 from offramp.data.splits import Splits
 
 DataSpec = Annotated[
@@ -28,6 +28,7 @@ DataSpec = Annotated[
     | ImageFolder
     | ImageTable
     | SoundFolder
+    | SoundTable
     | SpeechCommands
     | Gtzan
     | Disco
@@ -52,6 +53,7 @@ __all__ = [
     "RandomSplit",
     "Samples",
     "SoundFolder",
+    "SoundTable",
     "SpeechCommands",
     "Splits",
     "TinyImageNet",

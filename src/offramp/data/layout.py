@@ -3,13 +3,13 @@
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from offramp.data.listing import check_same_classes
 from offramp.data.splits import SPLIT_ALIASES, SPLIT_NAMES
-from offramp.errors import DataError
+from offramp.errors import DataError, KindError
 
 _NAMED = 3  # folders that an error names
 
@@ -22,17 +22,34 @@ class Medium:
 
     Attributes:
         noun: What messages call one such file.
+        folder: Kind of data that reads them from folders of classes.
+        table: Kind of data that reads them from a CSV file.
         endings: Endings of file names, in lower case.
         beside: Endings of files that may lie beside these without a warning.
     """
 
     noun: str
+    folder: str
+    table: str
     endings: tuple[str, ...]
     beside: tuple[str, ...] = ()
 
 
-IMAGES = Medium("image", (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
-SOUNDS = Medium("sound", (".wav", ".au", ".flac", ".ogg", ".mp3"))
+IMAGES = Medium(
+    "image",
+    "image_folder",
+    "csv",
+    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+)
+SOUNDS = Medium("sound", "sound_folder", "sound_csv", (".wav", ".au", ".flac", ".ogg", ".mp3"))
+
+
+def other_medium(medium: Medium, files: Iterable[Path]) -> Medium | None:
+    """What these files are if none of them is of this medium, but some are of another."""
+    endings = {file.suffix.lower() for file in files}
+    if not endings.isdisjoint(medium.endings):
+        return None
+    return next((each for each in (IMAGES, SOUNDS) if not endings.isdisjoint(each.endings)), None)
 
 
 def sounds_beside(file: Path) -> list[Path]:
@@ -69,16 +86,16 @@ def list_split(root: Path, medium: Medium, classes: Sequence[str] | None = None)
         DataError: A split is missing, a class is not listed, or without `classes` differs between
             splits or is empty.
     """
-    present = _splits(root)
+    present = _splits(root, medium)
     if classes is None:
-        held = {name: {entry.name for entry in _folders(folder)} for name, folder in present}
+        held = {name: {e.name for e in _folders(folder, medium)} for name, folder in present}
         check_same_classes(root, held)
     return [file for name, folder in present for file in _files(folder, name, medium, classes)]
 
 
-def _splits(root: Path) -> list[tuple[str, Path]]:
+def _splits(root: Path, medium: Medium) -> list[tuple[str, Path]]:
     """Name and folder of each split that exists, in order."""
-    folders = _folders(root)
+    folders = _folders(root, medium)
     named = [(SPLIT_ALIASES.get(folder.name, folder.name), folder) for folder in folders]
     names = [name for name, _ in named]
     if names.count("validation") > 1:
@@ -87,7 +104,7 @@ def _splits(root: Path) -> list[tuple[str, Path]]:
             f"{', '.join(f.name for name, f in named if name == 'validation')}. Keep one."
         )
     missing = [name for name in SPLIT_NAMES if name not in names]
-    near = _near(missing, [name for name in names if name not in SPLIT_NAMES])
+    near = _near(missing, [n for n, f in named if n not in SPLIT_NAMES and not _is_class(f)])
     if "train" in missing or {"validation", "test"} <= {*missing} or near:
         raise DataError(
             f"{root} has no folder {' or '.join(map(repr, missing))}{near}. Give it the folders "
@@ -113,8 +130,9 @@ def list_unsplit(
 def _files(
     folder: Path, split: str, medium: Medium, classes: Sequence[str] | None
 ) -> Iterator[ClassFile]:
-    ignored: Counter[str] = Counter()
-    for class_folder in _class_folders(folder, classes):
+    others: list[Path] = []
+    fitting: list[Path] = []
+    for class_folder in _class_folders(folder, medium, classes):
         entries = visible_entries(class_folder)
         nested = [entry.name for entry in entries if entry.is_dir()]
         if nested:
@@ -123,25 +141,37 @@ def _files(
                 f"({', '.join(nested[:3])}). Use root/SPLIT/CLASS/{medium.noun}, or "
                 f"root/CLASS/{medium.noun} together with `split`."
             )
-        fitting = [entry for entry in entries if entry.suffix.lower() in medium.endings]
-        others = [e for e in entries if e.suffix.lower() not in medium.endings + medium.beside]
-        ignored.update(entry.suffix or entry.name for entry in others)
-        if not fitting and classes is None:
+        of_class = [entry for entry in entries if entry.suffix.lower() in medium.endings]
+        fitting += of_class
+        others += [e for e in entries if e.suffix.lower() not in medium.endings]
+        if not of_class and classes is None:
+            if other := other_medium(medium, entries):
+                raise _other_kind(class_folder, medium, other)
             raise DataError(
                 f"{class_folder} holds no {medium.noun} ({', '.join(medium.endings)}). Add "
                 f"{medium.noun}s of this class, remove its folder from every split, or list the "
                 "backbone's classes in `classes`: then a split may lack some."
             )
-        yield from (ClassFile(path, split, class_folder.name) for path in fitting)
+        yield from (ClassFile(path, split, class_folder.name) for path in of_class)
+    if not fitting and (other := other_medium(medium, others)):
+        raise _other_kind(folder, medium, other)
+    ignored = Counter(e.suffix or e.name for e in others if e.suffix.lower() not in medium.beside)
     if ignored:
         found = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
         wanted = "/".join(medium.endings)
         _log.warning("%s: these were not read, since they are not %s: %s", folder, wanted, found)
 
 
-def _class_folders(folder: Path, classes: Sequence[str] | None) -> list[Path]:
+def _other_kind(folder: Path, medium: Medium, other: Medium) -> KindError:
+    return KindError(
+        f"{folder} holds {other.noun} files, and data of kind {medium.folder!r} reads "
+        f"{medium.noun}s. Use `kind: {other.folder}`."
+    )
+
+
+def _class_folders(folder: Path, medium: Medium, classes: Sequence[str] | None) -> list[Path]:
     """The folders of the classes to read, all of which have to be listed."""
-    folders = _folders(folder)
+    folders = _folders(folder, medium)
     unknown = [each.name for each in folders if classes is not None and each.name not in classes]
     if unknown:
         raise DataError(
@@ -152,12 +182,20 @@ def _class_folders(folder: Path, classes: Sequence[str] | None) -> list[Path]:
     return folders
 
 
-def _folders(root: Path) -> list[Path]:
+def _folders(root: Path, medium: Medium) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Point `root` at the folder with the data.")
-    folders = [entry for entry in visible_entries(root) if entry.is_dir()]
-    if not folders:
+    entries = visible_entries(root)
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not entries:
         raise DataError(f"{root} is empty: it holds no folders of classes. Check `root`.")
+    if not folders:
+        fitting = other_medium(medium, entries) or medium
+        raise DataError(
+            f"{root} holds {len(entries)} files, such as {entries[0].name}, and no folders of "
+            "classes. Put the files of each class into a folder of its own, or list all files with "
+            f"their labels in a CSV file and use `kind: {fitting.table}`."
+        )
     return folders
 
 
@@ -182,6 +220,12 @@ def visible_entries(folder: Path) -> list[Path]:
                 "identify samples in tables and files. Rename it."
             ) from error
     return entries
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether a folder is one of a class, which holds files and no folders, and not of a split."""
+    entries = visible_entries(folder)
+    return bool(entries) and not any(entry.is_dir() for entry in entries)
 
 
 def _near(missing: Sequence[str], others: Sequence[str]) -> str:

@@ -69,7 +69,7 @@ def read_rows(file: Path) -> Rows:
     if len(found) < 2:
         raise DataError(
             f"{file} has no rows. Its first line should name the columns, and each further line "
-            "one picture."
+            "one file."
         )
     (_, header), *rows = found
     good = [(line, cells) for line, cells in rows if len(cells) == len(header)]

@@ -15,10 +15,12 @@ from offramp.backbones.finetuned import Finetuned, weights_digest
 from offramp.backbones.staged import Cut, StagedBackbone, cut
 from offramp.backbones.zoo import build, describe
 from offramp.compute import seeded
-from offramp.data import Samples, Splits
-from offramp.errors import CutError, DataError, OfframpError, PlanError
+from offramp.data import DataSpec, PythonData, Samples, Splits
+from offramp.data.chain import CHAINS
+from offramp.errors import CutError, DataError, KindError, OfframpError, PlanError
 from offramp.features.absent import lacking
 from offramp.multiexit.trial import ModelInfo
+from offramp.preprocess import SpectrogramPreprocess
 from offramp.python_function import short_name
 from offramp.run.data import RunData
 from offramp.run.measure import answered
@@ -91,7 +93,8 @@ def prepare_run(
     source = data or RunData(plan)
     splits = mistakes.attempt("data", lambda: source.splits)
     backbone = None
-    sample = _sample(plan, splits)
+    of_other_kind = any(isinstance(error, KindError) for _, error in mistakes.found)
+    sample = None if of_other_kind else _sample(plan, splits)
     if module is not None and sample is not None:
         backbone = _cut_all(plan, module, sample, mistakes)
     if backbone is not None:
@@ -222,7 +225,7 @@ def _cut_all(
     try:
         return divide(list(places.values()))
     except OfframpError as error:
-        if fault := _missing_inputs(plan, module, sample) or _wrong_channels(module, sample):
+        if fault := _missing_inputs(plan, module, sample) or _wrong_channels(plan, module, sample):
             mistakes.found.append(("data", fault))
             return None
         alone = {
@@ -254,22 +257,41 @@ def _missing_inputs(
     )
 
 
-def _wrong_channels(module: nn.Module, sample: tuple[torch.Tensor, ...]) -> PlanError | None:
+def _wrong_channels(
+    plan: Plan, module: nn.Module, sample: tuple[torch.Tensor, ...]
+) -> PlanError | None:
     """An error if the first convolution does not take the channels of a single input."""
     convolutions = (each for each in module.modules() if isinstance(each, nn.Conv2d))
     first = next(convolutions, None)
     if first is None or len(sample) != 1 or sample[0].shape[1] == first.in_channels:
         return None
     given, wanted = sample[0].shape[1], first.in_channels
-    remedy = (
-        f"Set `data.channels` to {wanted}, with as many numbers in `mean` and `std`"
-        if wanted in (1, 3)
-        else f"Prepare the data with {wanted} channels"
-    )
+    choose = f"hoose a backbone that reads {given}"
+    remedy = _other_channels(plan.data, wanted)
     return PlanError(
         f"the data has inputs of {given} channel{'s' * (given != 1)}, and the backbone's first "
-        f"convolution reads {wanted}. {remedy}, or choose a backbone that reads {given}."
+        f"convolution reads {wanted}. "
+        + (
+            f"{remedy}, or c{choose}."
+            if remedy
+            else f"C{choose}; data of kind {plan.data.kind!r} cannot be given {wanted}."
+        )
     )
+
+
+def _other_channels(data: DataSpec, wanted: int) -> str:
+    """How to get this number of channels from data of this kind; empty if there is no way."""
+    if isinstance(data, PythonData):
+        return f"Prepare the data with {wanted} channel{'s' * (wanted != 1)}"
+    if "channels" in type(data).model_fields and wanted in (1, 3):
+        return f"Set `data.channels` to {wanted}, with as many numbers in `mean` and `std`"
+    chain = getattr(data, "chain", None)
+    if not isinstance(chain, SpectrogramPreprocess):
+        return ""
+    repeat, rest = divmod(wanted, len(chain.channels))
+    name = next((name for name, each in CHAINS.items() if each == chain), None)
+    own = f"Write out the chain that {name!r} names, with" if name else "Give `data.chain`"
+    return f"{own} {wanted} channels" if rest else f"{own} `repeat: {repeat}`"
 
 
 def _check_branches(plan: Plan, backbone: StagedBackbone, mistakes: Mistakes) -> None:
