@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _NARROW = 60
 _STEP, _SHORTEST_S, _LONGEST_S = 0.1, 2.0, 30.0
+_REFRESH_S = 0.1
 
 
 @contextmanager
@@ -148,9 +149,24 @@ def bars_on(console: "Console") -> Iterator[Progress]:
                 [elapsed] = [each.elapsed for each in bars.tasks if each.id == task]
                 bars.remove_task(task)
                 bars.console.print(line(name, done, total, elapsed), no_wrap=True)
+            refresh()
 
-    with Bars(Line(), console=console) as bars:
+    # rich's own thread may draw between a line and the bars below it, and then one is overwritten.
+    with Bars(Line(), console=console, auto_refresh=False) as bars:
+        refresh = _Paced(bars.refresh)
         yield advance
+
+
+class _Paced:
+    """Calls a function, but at most ten times a second."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function, self._last = function, -_REFRESH_S
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= _REFRESH_S:
+            self._function()
+            self._last = time.monotonic()
 
 
 def bar_parts(
