@@ -10,8 +10,10 @@ from torch import Tensor
 from offramp.data import Samples, as_samples
 from offramp.data.augment import Augment, augmented, views_of
 from offramp.data.images import labelled_pictures
+from offramp.data.prepared import PreparedSource
 from offramp.errors import DataError, PlanError, ShapeError
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import ImagePreprocess, SpectrogramPreprocess
+from offramp.preprocess.spectrogram import Stft
 
 COUNT, HEIGHT, WIDTH = 11, 9, 7
 PIXELS = np.random.default_rng(3).normal(size=(COUNT, 3, HEIGHT, WIDTH)).astype(np.float32)
@@ -109,6 +111,45 @@ def test_a_shift_moves_both_ways_by_every_whole_number_and_repeats_the_edge() ->
     counts = Counter(moves)
     assert len(counts) == 25
     assert min(counts.values()) > 8  # 24 expected
+
+
+def test_a_pair_shifts_rows_and_columns_by_numbers_of_their_own() -> None:
+    image = torch.from_numpy(PIXELS[0])
+    down = {Augment(shift=(2, 0)).apply(image, 0, place) for place in range(40)}
+    for moved in down:
+        rows = [row for row in range(HEIGHT) if torch.equal(moved[:, 4], image[:, row])]
+        assert len(rows) == 1
+        assert abs(rows[0] - 4) <= 2
+    both = Augment(shift=(3, 3)).apply(image, 0, 1)
+    assert torch.equal(both, Augment(shift=3).apply(image, 0, 1))
+    with pytest.raises(PlanError, match="nothing is switched on"):
+        Augment(shift=(0, 0))
+    with pytest.raises(ShapeError, match="shift by up to 7 pixels could leave nothing"):
+        _values(augmented((PIXELS, LABELS), Augment(shift=(0, WIDTH)), 0))
+    assert len(_values(augmented((PIXELS, LABELS), Augment(shift=(WIDTH, 0)), 0))) == COUNT
+
+
+class _Sounds:
+    in_files = False
+    digests = np.array([f"{number:064}" for number in range(COUNT)])
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        return np.random.default_rng(index).normal(size=400).astype(np.float32)
+
+
+def test_spectrograms_are_shifted_but_not_mirrored() -> None:
+    chain = SpectrogramPreprocess(
+        rate=8_000, num_samples=400, channels=(Stft(window=64, step=32, fft=64),)
+    )
+    sounds = Samples.of(PreparedSource([_Sounds()], LABELS, [chain]))
+    assert len(_values(augmented(sounds, Augment(shift=(2, 0), erase=0.1), 0))) == COUNT
+    for view in (views_of, lambda data, augment: augmented(data, augment, 0)):
+        with pytest.raises(PlanError, match=r"low frequencies .*`shift: \[8, 0\]` moves"):
+            view(sounds, ALL)
+    ALL.check_inputs([ImagePreprocess(height=5, width=5)])
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])

@@ -7,6 +7,7 @@ from offramp.backbones.staged import Cut
 from offramp.data import Samples, Splits, as_samples
 from offramp.data.splits import SPLIT_NAMES
 from offramp.errors import CutError, DataError, KindError, PlanError
+from offramp.preprocess.spectrogram import SPEECH_COMMANDS
 from offramp.run.data import RunData
 from offramp.run.plan import Plan, load_plan
 from offramp.run.prepare import prepare_run
@@ -129,6 +130,20 @@ def test_a_backbone_that_hears_needs_data_with_sounds(
     text = str(caught.value)
     assert "the backbone reads 2 inputs (picture, sound), and data of kind" in text
     assert remedy in text
+
+
+def test_a_plan_that_mirrors_spectrograms_is_refused() -> None:
+    settings = {
+        "backbone": {"name": "timm:test_resnet"},
+        "data": {"kind": "python"},
+        "branches": {"layer1": [{"kind": "conv"}]},
+        "train": {"augment": {"flip": True, "views": 2}},
+    }
+    plan, parts = Plan.model_validate(settings), [samples(None, seed) for seed in range(4)]
+    named, chain = dict(zip(SPLIT_NAMES, parts, strict=True)), (SPEECH_COMMANDS,)
+    with pytest.raises(PlanError, match="flip mirrors left and right, which would turn low"):
+        prepare_run(plan, data=RunData(plan, Splits.of(named, target_names=(), inputs=chain)))
+    prepare_run(plan, data=RunData(plan, Splits.of(named, target_names=())))
 
 
 def samples(ids: list[str] | None, seed: int) -> Samples:

@@ -5,6 +5,7 @@ does not depend on the order or size of batches, and torch's own generators are 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -16,8 +17,10 @@ from torchvision.transforms.v2 import functional as F
 
 from offramp.compute import random_stream
 from offramp.data.given import as_samples
+from offramp.data.prepared import PreparedSource
 from offramp.data.samples import Batch, Samples, Source
 from offramp.errors import PlanError, ShapeError
+from offramp.preprocess import Preprocess, SpectrogramPreprocess
 from offramp.spec import Spec
 
 _SCHEME = "views 1"  # another number when the same settings come to give other pixels
@@ -28,8 +31,11 @@ class Augment(Spec):
     """Random changes to the images that branches train on; labels stay.
 
     Attributes:
-        flip: Mirror left and right, with a chance of one half.
-        shift: Move by up to this many whole pixels along each axis; the border repeats the edge.
+        flip: Mirror left and right, with a chance of one half; not for spectrograms, whose columns
+            are frequencies.
+        shift: Move by up to this many whole pixels along each axis, or by a pair of numbers along
+            rows and columns, which are time and frequency of a spectrogram; the border repeats the
+            edge.
         erase: Blank one rectangle with 0, the mean of standardised inputs. Its share of the area
             is drawn up to this one (Zhong et al. 2020, "Random Erasing Data Augmentation").
         views: None makes a new view of each image in every epoch, which only `how="fused"`
@@ -38,19 +44,39 @@ class Augment(Spec):
     """
 
     flip: bool = False
-    shift: NonNegativeInt = 0
+    shift: NonNegativeInt | tuple[NonNegativeInt, NonNegativeInt] = 0
     erase: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.0
     views: PositiveInt | None = None
     seed: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
-        if not (self.flip or self.shift or self.erase):
+        if not (self.flip or any(self.shifts) or self.erase):
             raise ValueError(
                 "nothing is switched on, so every view would be the image itself. Set flip, shift "
                 "or erase, or leave augment out"
             )
         return self
+
+    @property
+    def shifts(self) -> tuple[int, int]:
+        """Largest number of pixels to move by, up or down and left or right."""
+        return (self.shift, self.shift) if isinstance(self.shift, int) else self.shift
+
+    def check_inputs(self, inputs: Sequence[Preprocess]) -> None:
+        """Refuse to mirror a spectrogram.
+
+        Args:
+            inputs: What prepares the inputs of the data; empty if that is not known.
+
+        Raises:
+            PlanError: It would.
+        """
+        if self.flip and any(isinstance(each, SpectrogramPreprocess) for each in inputs):
+            raise PlanError(
+                "flip mirrors left and right, which would turn low frequencies of a spectrogram "
+                "into high ones. Leave it out; `shift: [8, 0]` moves spectrograms in time alone."
+            )
 
     def view_in(self, epoch: int) -> int:
         """The number of the view that this epoch (from 1) trains on."""
@@ -63,8 +89,8 @@ class Augment(Spec):
         flip, *moves = draws[:3]
         if self.flip and flip < 0.5:
             image = F.horizontal_flip(image)
-        if self.shift:
-            image = _shifted(image, self.shift, moves)
+        if any(self.shifts):
+            image = _shifted(image, self.shifts, moves)
         if self.erase:
             image = _erased(image, self.erase, draws[3:])
         return image
@@ -127,10 +153,11 @@ class ViewSource(Source):
                 f"shape {shapes}. Leave `augment` out. To train on views, give a data set that "
                 "holds a fixed number of them as separate samples."
             )
-        if self.augment.shift >= min(shapes[0][1:]):
+        reach = zip(self.augment.shifts, shapes[0][1:], strict=True)
+        if any(most >= side for most, side in reach):
             raise ShapeError(
-                f"a shift by up to {self.augment.shift} pixels could leave nothing of an image of "
-                f"shape {shapes[0]}. Make `shift` a small part of the image's side."
+                f"a shift by up to {max(self.augment.shifts)} pixels could leave nothing of an "
+                f"image of shape {shapes[0]}. Make `shift` a small part of the image's side."
             )
         return inputs[0]
 
@@ -144,6 +171,7 @@ def views_of(data: Any, augment: Augment) -> Samples:
 
     Raises:
         DataError: It is not a data set, or an empty one.
+        PlanError: Spectrograms would be mirrored.
     """
     return _viewed(as_samples(data), augment, tuple(range(augment.views or 1)))
 
@@ -153,7 +181,7 @@ def augmented(data: Any, augment: Augment, view: int) -> Samples:
 
     Raises:
         DataError: It is not a data set, or an empty one.
-        PlanError: The number of the view is negative.
+        PlanError: The number of the view is negative, or spectrograms would be mirrored.
     """
     if view < 0:
         raise PlanError(f"view is {view}, but views are numbered from 0.")
@@ -161,6 +189,8 @@ def augmented(data: Any, augment: Augment, view: int) -> Samples:
 
 
 def _viewed(images: Samples, augment: Augment, views: tuple[int, ...]) -> Samples:
+    if isinstance(images.source, PreparedSource):
+        augment.check_inputs(images.source.inputs)
     clusters = None if images.clusters is None else np.tile(images.clusters, len(views))
     return Samples.of(
         ViewSource(images, augment, views),
@@ -174,10 +204,11 @@ def _per_view(names: NDArray[np.str_], views: tuple[int, ...]) -> NDArray[np.str
     return np.array([f"{name} view {view}" for view in views for name in names])
 
 
-def _shifted(image: Tensor, most: int, draws: list[float]) -> Tensor:
+def _shifted(image: Tensor, most: tuple[int, int], draws: list[float]) -> Tensor:
     """The image moved along both axes by whole pixels, -most..most, all equally likely."""
-    top, left = (int(draw * (2 * most + 1)) for draw in draws)
-    padded = F.pad(image, [most] * 4, padding_mode="edge")
+    top, left = (int(draw * (2 * reach + 1)) for draw, reach in zip(draws, most, strict=True))
+    down, across = most
+    padded = F.pad(image, [across, down, across, down], padding_mode="edge")
     moved: Tensor = F.crop(padded, top, left, *image.shape[-2:])
     return moved
 

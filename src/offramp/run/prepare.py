@@ -99,6 +99,8 @@ def prepare_run(
         backbone = _cut_all(plan, module, sample, mistakes)
     if backbone is not None:
         _check_branches(plan, backbone, mistakes)
+    if splits is not None and plan.train.augment is not None:
+        mistakes.attempt("train.augment", partial(plan.train.augment.check_inputs, splits.inputs))
     if backbone is not None and splits is not None:
         _check_targets(plan, backbone, splits, mistakes)
         mistakes.attempt("data", partial(_check_apart, splits.calibration, splits.test))
