@@ -51,11 +51,19 @@ class NoPolicyError(OfframpError):
             thresholds save anything at all.
         num_samples_needed: Estimated number of calibration samples needed to certify this request
             with 80 % probability; None if no number would suffice.
+        num_clusters_needed: Estimated number of clusters that these samples have to be of, where
+            samples are in clusters; else None.
     """
 
     def __init__(
-        self, text: str, *, closest: Any = None, num_samples_needed: int | None = None
+        self,
+        text: str,
+        *,
+        closest: Any = None,
+        num_samples_needed: int | None = None,
+        num_clusters_needed: int | None = None,
     ) -> None:
         super().__init__(text)
         self.closest = closest
         self.num_samples_needed = num_samples_needed
+        self.num_clusters_needed = num_clusters_needed

@@ -74,3 +74,8 @@ def bytes_text(num_bytes: int) -> str:
     if num_bytes >= 10**9:
         return f"{num_bytes / 10**9:.1f} GB"
     return f"{num_bytes / 10**6:.3g} MB" if num_bytes >= 10**6 else f"{num_bytes:,} bytes"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as `1 cluster` or `1,200 clusters`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

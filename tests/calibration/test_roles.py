@@ -32,8 +32,8 @@ def test_rows_of_a_cluster_get_the_same_role(make_pool: Make) -> None:
     roles = roles_of(make_pool(400, clusters=clusters), None, 0, temperature=True)
     parts = [set(clusters[getattr(roles, role)]) for role in ROLES]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 80
-    assert roles.num_test_clusters == len(parts[-1])
-    assert roles.cluster_size == 5
+    assert roles.num_units_with("test") == len(parts[-1])
+    assert (roles.unit, roles.num_units, roles.cluster_size) == ("cluster", 80, 5)
 
 
 def test_equal_clusters_or_ids_connect_rows(make_pool: Make) -> None:

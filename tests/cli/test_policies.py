@@ -228,6 +228,7 @@ def test_a_request_without_a_policy_prints_one_document_with_the_reason(
     assert found["error"] == "NoPolicyError"
     assert "no policy with an active early exit is certified" in found["reason"]
     assert found["num_samples_needed"] > 3000
+    assert found["num_clusters_needed"] is None
     assert len(found["closest"]["thresholds"]) == 2
 
 

@@ -133,6 +133,27 @@ def test_classes_are_named_if_names_are_known(make: Any) -> None:
         quality(outputs, class_names=names[:2])
 
 
+def five_points(**more: Any) -> ExitOutputs:
+    """A drop of 5 points, from about 3.2 to 7.6 if all samples are independent."""
+    right = np.ones((2, 400), int)
+    right[0, :20] = 0
+    return ExitOutputs(
+        outputs=np.stack([1.0 - right, 1.0 * right], axis=-1).astype(np.float32),
+        labels=np.ones(400, np.int64),
+        task="classification",
+        stage_flops=np.array([5, 7]),
+        branch_flops=np.array([1, 0]),
+        **more,
+    )
+
+
+def said_of(outputs: ExitOutputs, limit: float) -> str:
+    promise = Promise(
+        goal="max_drop", limit=limit, confidence=0.95, method="ltt", num_samples=9, estimate=0.0
+    )
+    return judged(outputs, [0.0]).against(promise, measure_of("classification"))
+
+
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
@@ -142,20 +163,22 @@ def test_classes_are_named_if_names_are_known(make: Any) -> None:
     ],
 )
 def test_a_drop_beside_a_promise_is_put_into_words(limit: float, expected: str) -> None:
-    right = np.ones((2, 400), int)
-    right[0, :20] = 0  # a drop of 5 points, from about 3.2 to 7.6
-    outputs = ExitOutputs(
-        outputs=np.stack([1.0 - right, 1.0 * right], axis=-1).astype(np.float32),
-        labels=np.ones(400, np.int64),
-        task="classification",
-        stage_flops=np.array([5, 7]),
-        branch_flops=np.array([1, 0]),
-    )
-    promise = Promise(
-        goal="max_drop", limit=limit, confidence=0.95, method="ltt", num_samples=9, estimate=0.0
-    )
-    said = judged(outputs, [0.0]).against(promise, measure_of("classification"))
+    said = said_of(five_points(), limit)
     assert bool(said) == bool(expected)
     assert re.search(expected, said)
     if said:
         assert "on these 400 samples the interval of the drop, +" in said
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(0.04, "These clusters are too few to"), (0.001, "and measure on more clusters.")],
+)
+def test_samples_in_clusters_are_counted_in_clusters(limit: float, expected: str) -> None:
+    outputs = five_points(clusters=np.arange(400) // 2)
+    said = said_of(outputs, limit)
+    assert "on these 400 samples in 200 clusters the interval" in said
+    assert expected in said
+    found = judged(outputs, [0.0])
+    assert found.overall.clusters == found.as_json()["overall"]["clusters"] == 200
+    assert judged(five_points(), [0.0]).overall.clusters is None

@@ -248,3 +248,11 @@ def test_inputs_left_out_must_be_named_in_a_list(without: object) -> None:
     wrong = replace(policy(0.3, 0.5, 0.7), promise=PROMISE, source={"without": without})
     with pytest.raises(PlanError, match="must be a list of inputs' names"):
         _ = wrong.without
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1, "70 samples in 1 cluster of at"), (1200, "70 samples in 1,200 clusters of at most 20")],
+)
+def test_a_promise_counts_its_clusters(number: int, text: str) -> None:
+    assert text in str(PROMISE.model_copy(update={"num_clusters": number, "cluster_size": 20}))

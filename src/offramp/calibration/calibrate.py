@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, Unpack, cast, overload
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from offramp.calibration.budget import budgeted
 from offramp.calibration.candidates import Candidate, Inputs, candidates_of, strata_of
 from offramp.calibration.procedure import Certified, certified, no_policy
 from offramp.calibration.request import Request
 from offramp.calibration.risks import losses_of
-from offramp.calibration.roles import check_early_exits, roles_of, use_of
+from offramp.calibration.roles import Roles, check_early_exits, roles_of, use_of
 from offramp.calibration.temperature import fit_temperatures
 from offramp.errors import DataError, PlanError
 from offramp.outputs import CostUnit, ExitOutputs, check_outputs
@@ -88,7 +87,7 @@ class Calibration:
         rows = [self._row(place) for place in self._shown()]
         return (
             f"{Table(head, rows, left=0)}\n{self.num_certified} of {len(self.path)} candidates "
-            f"certified, {len(rows)} shown. {use_of(self.num_samples)}\n"
+            f"certified, {len(rows)} shown. {use_of(self.num_samples, promise)}\n"
             f"{self._legend()}\n{self.policy}"
         )
 
@@ -258,9 +257,7 @@ def calibrations(
     check_early_exits(outputs)
     roles = roles_of(outputs, split, request.seed, temperature=request.temperature)
     score = score_for(outputs, request.score)
-    temperatures = (
-        _temperatures(outputs, roles.temperature, split is None) if request.temperature else None
-    )
+    temperatures = _temperatures(outputs, roles, split is None) if request.temperature else None
     inputs = Inputs(
         outputs=outputs,
         score=score,
@@ -300,7 +297,7 @@ def _calibration(
     result: Certified,
 ) -> Calibration:
     chosen = cast(int, result.chosen)
-    clusters = inputs.roles.num_test_clusters
+    clustered = inputs.roles.clusters is not None
     promise = Promise(
         goal=inputs.losses.goal,
         limit=limit,
@@ -308,8 +305,8 @@ def _calibration(
         method=request.method,
         within=request.within,
         num_samples=len(inputs.roles.test),
-        num_clusters=clusters,
-        cluster_size=None if clusters is None else inputs.roles.cluster_size,
+        num_clusters=inputs.roles.num_units_with("test") if clustered else None,
+        cluster_size=inputs.roles.cluster_size if clustered else None,
         estimate=candidates[chosen].estimate,
         loss_bound=inputs.losses.bound,
         unit=inputs.outputs.measure.unit if inputs.losses.goal == "max_rise" else "",
@@ -329,15 +326,15 @@ def _calibration(
     )
 
 
-def _temperatures(outputs: ExitOutputs, rows: NDArray[np.int64], drawn: bool) -> tuple[float, ...]:
+def _temperatures(outputs: ExitOutputs, roles: Roles, drawn: bool) -> tuple[float, ...]:
     """Temperatures of the early exits, fitted on the rows with that role."""
-    if rows.size:
-        return fit_temperatures(outputs, rows)
+    if roles.temperature.size:
+        return fit_temperatures(outputs, roles.temperature)
     if drawn:
         raise DataError(
-            "temperature=True fits temperatures on about 15 % of the samples, drawn at random, "
-            f"but none of these {len(outputs.labels)} was drawn. Calibrate on more samples, or "
-            "without temperatures."
+            f"temperature=True fits temperatures on about 15 % of the {roles.unit}s, drawn at "
+            f"random, but none of these {roles.num_units} was drawn. Calibrate on more "
+            f"{roles.unit}s, or without temperatures."
         )
     raise DataError(
         "temperature=True needs rows with the role 'temperature', but split has none. Add some, "

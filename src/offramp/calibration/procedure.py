@@ -19,9 +19,11 @@ import numpy as np
 
 from offramp.calibration.candidates import Candidate, Inputs
 from offramp.calibration.request import Request
-from offramp.calibration.risks import Evidence, Losses, Sample, evidence_of, needed, upper_bound
+from offramp.calibration.risks import Evidence, Sample, evidence_of, needed, upper_bound
+from offramp.calibration.roles import Roles
 from offramp.errors import NoPolicyError
 from offramp.policy.promise import Goal
+from offramp.table import counted
 
 _FEW = 50
 _FOUR_OF_FIVE = 0.85  # standard normal quantile of about 80 %
@@ -74,36 +76,59 @@ def p_value(candidate: Candidate, request: Request, limit: float) -> float:
 
 def no_policy(inputs: Inputs, candidates: Sequence[Candidate], request: Request) -> NoPolicyError:
     """Build the error for a request without a certified policy: why testing stopped, what helps."""
-    limit = request.limits[-1]
-    sizes = inputs.roles.sizes
-    clusters = inputs.roles.num_test_clusters
+    limit, roles = request.limits[-1], inputs.roles
     what = (
-        f"no policy with an active early exit is certified for {request}, using {sizes['test']} "
-        f"of {len(inputs.outputs.labels)} calibration samples to test candidates"
-        + ("" if clusters is None else f", in {clusters} clusters")
+        f"no policy with an active early exit is certified for {request}, using "
+        f"{_tested(roles)} to test candidates"
     )
     hint = _saturation(inputs)
     if not candidates:
-        few = sizes["order"] < _FEW and not _expensive(inputs)
-        return NoPolicyError(
-            f"{what}. No thresholds save any {inputs.unit} on the {sizes['order']} samples that "
-            f"order the candidates. {_few(inputs, request, limit)}{hint}",
-            num_samples_needed=_fewest(inputs, request, limit) if few else None,
+        few = roles.sizes["order"] < _FEW and not _expensive(inputs)
+        return _declined(
+            f"{what}. No thresholds save any {inputs.unit} on the {_ordering(roles)} that order "
+            f"the candidates. {_few(inputs, request, limit)}{hint}",
+            inputs,
+            _fewest(inputs, request, limit) if few else None,
         )
     stopped = next(
         (each for each in candidates if p_value(each, request, limit) > request.level),
         candidates[-1],
     )
-    number = _samples_needed(inputs, stopped, request, limit)
+    number = _units_needed(inputs, stopped, request, limit)
     if number is None:  # a better order may be learned from more samples
-        others = [_samples_needed(inputs, each, request, limit) for each in candidates]
+        others = [_units_needed(inputs, each, request, limit) for each in candidates]
         found = [each for each in others if each is not None]
-        number = max(min(found), 2 * len(inputs.outputs.labels)) if found else None
-    return NoPolicyError(
-        f"{what}. {_stopped(inputs, stopped, request, limit)} {_advice(number, hint)}",
-        closest=min(candidates, key=lambda each: p_value(each, request, limit)).policy,
-        num_samples_needed=number,
+        number = max(min(found), 2 * roles.num_units) if found else None
+    error = _declined(
+        f"{what}. {_stopped(inputs, stopped, request, limit)} {_advice(inputs, number, hint)}",
+        inputs,
+        number,
     )
+    error.closest = min(candidates, key=lambda each: p_value(each, request, limit)).policy
+    return error
+
+
+def _declined(text: str, inputs: Inputs, number: int | None) -> NoPolicyError:
+    """The error, with the number of independent samples or clusters needed, if any is enough."""
+    return NoPolicyError(
+        text,
+        num_samples_needed=None if number is None else math.ceil(number * _rows_each(inputs)),
+        num_clusters_needed=None if inputs.roles.clusters is None else number,
+    )
+
+
+def _tested(roles: Roles) -> str:
+    rows = f"{roles.sizes['test']} of {sum(roles.sizes.values())} calibration samples"
+    if roles.clusters is None:
+        return rows
+    return f"{roles.num_units_with('test')} of {counted(roles.num_units, 'cluster')} ({rows})"
+
+
+def _ordering(roles: Roles) -> str:
+    rows = counted(roles.sizes["order"], "sample")
+    if roles.clusters is None:
+        return rows
+    return f"{rows} in {counted(roles.num_units_with('order'), 'cluster')}"
 
 
 def _stopped(inputs: Inputs, candidate: Candidate, request: Request, limit: float) -> str:
@@ -112,8 +137,7 @@ def _stopped(inputs: Inputs, candidate: Candidate, request: Request, limit: floa
 
     worst = max(range(len(candidate.evidence)), key=failing)
     evidence, name = candidate.evidence[worst], inputs.strata.names[worst]
-    units = "samples" if inputs.roles.clusters is None else "clusters"
-    where = f" in {name} ({evidence.num} test {units})" if name else ""
+    where = f" in {name} ({counted(evidence.num, f'test {inputs.roles.unit}')})" if name else ""
     return (
         f"Testing stopped at a policy that saves {100 * candidate.saved:.1f} % of {inputs.unit}: "
         f"its {_WHAT[inputs.losses.goal]} is {evidence.estimate:.4g}{where}, with p = "
@@ -121,13 +145,25 @@ def _stopped(inputs: Inputs, candidate: Candidate, request: Request, limit: floa
     )
 
 
-def _advice(number: int | None, hint: str) -> str:
+def _advice(inputs: Inputs, number: int | None, hint: str) -> str:
     if number is None:
         remedy = "Relax the limit, or train better exits."
         return f"On this evidence no sample size would be enough. {hint.strip() or remedy}"
+    more = "Collect more samples"
+    if inputs.roles.clusters is not None:
+        more = "Collect samples of more sources (more samples of the same ones hardly help)"
     return (
-        f"An estimated {number:,} calibration samples would certify it with 80 % probability. "
-        f"Collect more samples, or relax the limit.{hint}"
+        f"An estimated {_counted_units(inputs, number)} would certify it with 80 % probability. "
+        f"{more}, or relax the limit.{hint}"
+    )
+
+
+def _counted_units(inputs: Inputs, number: int) -> str:
+    """So many independent samples, or clusters of the mean size of those given."""
+    if inputs.roles.clusters is None:
+        return counted(number, "calibration sample")
+    return (
+        f"{counted(number, 'calibration cluster')} of about {_rows_each(inputs):.3g} samples each"
     )
 
 
@@ -159,41 +195,47 @@ def _expensive(inputs: Inputs) -> bool:
 def _few(inputs: Inputs, request: Request, limit: float) -> str:
     if _expensive(inputs) or inputs.roles.sizes["order"] >= _FEW:
         return "The exits cost more than they could save. Leave out a branch, or cut earlier."
-    return f"Calibrate on at least {_fewest(inputs, request, limit):,} samples."
+    number = _fewest(inputs, request, limit)
+    return f"Calibrate on at least {_counted_units(inputs, number)}."
 
 
 def _fewest(inputs: Inputs, request: Request, limit: float) -> int:
-    """Number of samples needed to certify the limit if no loss occurs."""
-    tests = needed(_lossless(inputs, request), limit, request.level)
-    rows_each = len(inputs.outputs.labels) / _num_units(inputs)
-    rows = tests * rows_each * len(inputs.strata.names)
-    return math.ceil(_of_all(rows, inputs)) if rows < math.inf else 0
+    """Number of independent samples or clusters needed to certify the limit if no loss occurs."""
+    tests = needed(_lossless(inputs, request), limit, request.level) * len(inputs.strata.names)
+    return math.ceil(_of_all(tests, inputs)) if tests < math.inf else 0
 
 
 def _lossless(inputs: Inputs, request: Request) -> Evidence:
-    none = Sample(np.zeros(1), None)
-    losses: Losses = inputs.losses
-    return evidence_of(losses, none, none, request.level, inputs.roles.cluster_size)
+    """A sample, or a cluster of the mean size of those given, without any loss."""
+    roles, size = inputs.roles, max(1, round(_rows_each(inputs)))
+    none = Sample(np.zeros(size), None if roles.clusters is None else np.zeros(size, np.int64))
+    return evidence_of(inputs.losses, none, none, request.level, roles.cluster_size)
 
 
-def _num_units(inputs: Inputs) -> int:
-    clusters = inputs.roles.clusters
-    return len(inputs.outputs.labels) if clusters is None else int(clusters.max()) + 1
+def _rows_each(inputs: Inputs) -> float:
+    """Mean number of samples in a cluster; 1 if all are independent."""
+    return len(inputs.outputs.labels) / inputs.roles.num_units
 
 
 def _of_all(tests: float, inputs: Inputs) -> float:
-    """Total number of samples needed for at least `tests` test samples with 80 % probability."""
+    """Total number needed for at least `tests` of them to test, with 80 % probability."""
     share = inputs.roles.test_share
     return (tests + _FOUR_OF_FIVE * math.sqrt(tests * (1 - share))) / share
 
 
-def _samples_needed(
+def _units_needed(
     inputs: Inputs, candidate: Candidate, request: Request, limit: float
 ) -> int | None:
-    """Estimated number of samples needed to certify a candidate; None if its loss is too large."""
-    testing = max(1, len(inputs.roles.test))
-    rows = max(
-        needed(each, limit, request.level) / (max(1, each.num) / testing)
+    """Estimated number of independent samples or clusters needed to certify a candidate.
+
+    None if its loss is too large.
+    """
+    testing = max(1, inputs.roles.num_units_with("test"))
+    lossless = _lossless(inputs, request)
+    tests = max(
+        needed(each if each.num else lossless, limit, request.level) * testing / max(1, each.num)
         for each in candidate.evidence
     )
-    return math.ceil(_of_all(rows, inputs)) if math.isfinite(rows) else None
+    if inputs.roles.clusters is not None:  # few clusters may seem to gain by leaving early
+        tests = max(tests, needed(lossless, limit, request.level))
+    return math.ceil(_of_all(tests, inputs)) if math.isfinite(tests) else None

@@ -227,7 +227,8 @@ class ClusterSums:
         apart = (limit - self.estimate) * float(self.sizes.mean() if self.num else 1.0)
         spread = math.sqrt(self.variance)
         bet = min(self.highest_bet, _best_bet(spread, num, level))
-        growth = bet * (apart - _POWER * spread / math.sqrt(num)) - bet**2 * spread**2 / 2
+        gain = bet * (apart - _POWER * spread / math.sqrt(num))
+        growth = math.log1p(gain) - bet**2 * spread**2 / 2 if gain > 0 else 0.0
         return num * growth >= math.log(1 / level)
 
 

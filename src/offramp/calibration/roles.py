@@ -14,6 +14,8 @@ from scipy.sparse.csgraph import connected_components
 from offramp.errors import DataError, PlanError, ShapeError
 from offramp.outputs import ExitOutputs
 from offramp.policy.policy import inputs_left_out
+from offramp.policy.promise import Promise
+from offramp.table import counted
 
 ROLES = ("stopping", "temperature", "order", "test")
 """What a row is used for. Rows with the role `stopping` are ignored in calibration."""
@@ -46,9 +48,19 @@ class Roles:
         return {role: len(getattr(self, role)) for role in ROLES}
 
     @property
-    def num_test_clusters(self) -> int | None:
-        """Number of clusters with the role `test`; None if all rows are independent."""
-        return None if self.clusters is None else len(np.unique(self.clusters[self.test]))
+    def unit(self) -> str:
+        """What is independent: "sample", or "cluster" where samples share one."""
+        return "sample" if self.clusters is None else "cluster"
+
+    @property
+    def num_units(self) -> int:
+        """Number of independent samples or clusters, over all roles."""
+        return sum(self.sizes.values()) if self.clusters is None else int(self.clusters.max()) + 1
+
+    def num_units_with(self, role: str) -> int:
+        """Number of independent samples or clusters with a role."""
+        rows = getattr(self, role)
+        return len(rows) if self.clusters is None else len(np.unique(self.clusters[rows]))
 
     @property
     def cluster_size(self) -> int:
@@ -161,7 +173,7 @@ def _check_whole(roles: NDArray[np.str_], clusters: Ints | None, outputs: ExitOu
         )
 
 
-def use_of(num_samples: Mapping[str, int]) -> str:
+def use_of(num_samples: Mapping[str, int], promise: Promise | None) -> str:
     """What calibration samples were used for, from the number of samples in each role."""
     did = {
         "stopping": "were used for early stopping",
@@ -170,9 +182,11 @@ def use_of(num_samples: Mapping[str, int]) -> str:
         "test": "tested them",
     }
     parts = [f"{num_samples[role]} {what}" for role, what in did.items() if num_samples.get(role)]
+    clusters = None if promise is None else promise.num_clusters
+    within = "" if clusters is None else f", in {counted(clusters, 'cluster')}"
     return (
         f"Of the calibration samples, {', '.join(parts[:-1])} and {parts[-1]}; the promise rests "
-        f"on these {num_samples['test']}."
+        f"on these {num_samples['test']}{within}."
     )
 
 

@@ -195,8 +195,8 @@ class Fitted:
                 if policy.promise is not None and policy.promise.within:
                     texts.append(str(table))
             texts.append(
-                f"This table was measured on the {self.test.samples} samples of the run's test "
-                "split, on which no threshold was chosen."
+                f"This table was measured on the {self.test.policies[0].overall.size} of the run's "
+                "test split, on which no threshold was chosen."
             )
             for policy, judged in zip(self.policies, self.test.policies, strict=False):
                 if remark := judged.against(policy.promise, self.test.measure):

@@ -153,4 +153,5 @@ def saying_what_stays(file: Path) -> Iterator[None]:
             f"{error}\n{file} was not changed; it holds {earlier}.",
             closest=error.closest,
             num_samples_needed=error.num_samples_needed,
+            num_clusters_needed=error.num_clusters_needed,
         ) from error

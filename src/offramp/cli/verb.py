@@ -74,5 +74,6 @@ def failure(error: Exception) -> dict[str, Any]:
     content: dict[str, Any] = {"error": type(error).__name__, "reason": explanation(error)}
     if isinstance(error, NoPolicyError):
         content["num_samples_needed"] = error.num_samples_needed
+        content["num_clusters_needed"] = error.num_clusters_needed
         content["closest"] = error.closest and error.closest.as_json()
     return content

@@ -12,6 +12,7 @@ from offramp.evaluation.oracle import OracleCurve
 from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy import ExitPolicy, Promise
 from offramp.record import Record
+from offramp.table import counted
 from offramp.task import Measure
 
 Kind = Literal["all", "class", "group"]
@@ -31,6 +32,8 @@ class Part(Record):
         final: The same for the final exit.
         drop: Loss of the policy compared with the final exit: drop in accuracy, or rise in error.
         interval: 95 % interval of `drop`.
+        clusters: Number of clusters of these samples (equal ids make one too); None if all samples
+            are independent.
     """
 
     kind: Kind
@@ -42,9 +45,21 @@ class Part(Record):
     final: float
     drop: float
     interval: Interval
+    clusters: int | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}".strip()
+
+    @property
+    def unit(self) -> str:
+        """What is independent: "sample", or "cluster" where samples share one."""
+        return "sample" if self.clusters is None else "cluster"
+
+    @property
+    def size(self) -> str:
+        """Number of samples, and of the clusters that they are in, as text."""
+        within = "" if self.clusters is None else f" in {counted(self.clusters, 'cluster')}"
+        return f"{counted(self.samples, 'sample')}{within}"
 
 
 @dataclass(frozen=True)
@@ -86,19 +101,20 @@ class PolicyQuality(Record):
         allowed += " points" if measure.higher_is_better else ""
         what = "drop" if measure.higher_is_better else f"rise of {measure.head}"
         found = (
-            f"{self.name}: on these {self.overall.samples:,} samples the interval of the "
-            f"{what}, {interval.difference_text(measure)}"
+            f"{self.name}: on these {self.overall.size} the interval of the {what}, "
+            f"{interval.difference_text(measure)}"
         )
         if interval.low <= limit:
             return (
-                f"{found}, extends above the promised {allowed}. These samples are too few to "
-                "confirm the promise, which rests on the calibration samples, but do not "
-                "contradict it."
+                f"{found}, extends above the promised {allowed}. These {self.overall.unit}s are "
+                "too few to confirm the promise, which rests on the calibration samples, but do "
+                "not contradict it."
             )
         return (
             f"{found}, lies above the promised {allowed}. Either these samples or those of the "
             "calibration are an unlucky draw, or the two are of different kinds. Check that both "
-            "were drawn at random from one source, and measure on more samples."
+            "were drawn at random from the same population, and measure on more "
+            f"{self.overall.unit}s."
         )
 
     @property
@@ -188,4 +204,5 @@ def _parts(
             final=float(final[rows].mean()),
             drop=float(loss[rows].mean()),
             interval=mean_interval(loss[rows], units, measure.difference_bounds),
+            clusters=None if units is None else len(np.unique(units)),
         )

@@ -6,6 +6,7 @@ from pydantic import Field, FiniteFloat, PositiveInt
 
 from offramp.errors import OfframpWarning
 from offramp.spec import Spec
+from offramp.table import counted
 
 Goal = Literal["max_drop", "max_rise", "max_disagreement"]
 Method = Literal["ltt", "ucb"]
@@ -64,7 +65,7 @@ class Promise(Spec):
     def _clusters(self) -> str:
         if self.num_clusters is None:
             return ""
-        return f" in {self.num_clusters:,} clusters of at most {self.cluster_size}"
+        return f" in {counted(self.num_clusters, 'cluster')} of at most {self.cluster_size}"
 
 
 def _points(share: float) -> str:

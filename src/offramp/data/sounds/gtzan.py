@@ -26,6 +26,7 @@ from offramp.preprocess.sound import check_libraries, decode_sound
 from offramp.preprocess.spectrogram import GTZAN
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
+from offramp.table import counted
 
 GENRES = (
     "blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock",
@@ -256,7 +257,7 @@ def _of_genre(folder: Path) -> dict[str, Path]:
 def _refuse(faults: Mapping[str, str], root: Path) -> None:
     if faults:
         raise DataError(
-            f"{_counted(len(faults), 'clip')} in {root} cannot be used:\n{_listed_faults(faults)}"
+            f"{counted(len(faults), 'clip')} in {root} cannot be used:\n{_listed_faults(faults)}"
             "\nFetch the data set again, or leave them out with `on_corrupt: skip`."
         )
 
@@ -266,21 +267,17 @@ def _left_out(faults: Mapping[str, str], parts: Mapping[str, Samples]) -> tuple[
     if not faults:
         return ()
     sizes = ", ".join(
-        f"{len(part):,} segments of {_counted(len(_tracks(part)), 'track')} in {name}"
+        f"{len(part):,} segments of {counted(len(_tracks(part)), 'track')} in {name}"
         for name, part in parts.items()
     )
     return (
-        f"left out {_counted(len(faults), 'clip')} that cannot be used:\n"
+        f"left out {counted(len(faults), 'clip')} that cannot be used:\n"
         f"{_listed_faults(faults)}\nThis leaves {sizes}.",
     )
 
 
 def _tracks(part: Samples) -> set[str]:
     return {*map(str, np.asarray(part.clusters))}
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _listed_faults(faults: Mapping[str, str]) -> str:
