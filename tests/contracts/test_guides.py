@@ -18,7 +18,12 @@ BLOCK = re.compile(r"```python\n(.*?)```\s+```text\n(.*?)```", re.DOTALL)
     ],
 )
 def test_a_guide_shows_what_its_code_prints(
-    code: str, output: str, capsys: pytest.CaptureFixture[str]
+    code: str,
+    output: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "guide", "exec"), {})  # noqa: S102  # that is the point
     assert capsys.readouterr().out == output
