@@ -1,5 +1,6 @@
 """Data sets whose items are dicts or hold pictures, as Hugging Face's `datasets` gives them."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,15 @@ from offramp.backbones.staged import cut
 from offramp.branches import ConvBranch
 from offramp.data import as_samples
 from offramp.errors import DataError, ShapeError
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import ImagePreprocess, SpectrogramPreprocess
 from offramp.training import fit_branches
 
 LABELS = np.arange(13) % 3
 PIXELS = np.random.default_rng(0).integers(0, 256, (13, 9, 7, 3), np.uint8)
 PREPROCESS = ImagePreprocess(height=6, width=5)
+HEARD = SpectrogramPreprocess(
+    rate=8000, num_samples=300, channels=[{"window": 64, "step": 32, "fft": 64}]
+)
 
 
 class Table:
@@ -168,3 +172,74 @@ def test_pictures_that_a_preprocessing_leaves_at_their_own_sizes_are_refused() -
     pairs = [(Image.fromarray(PIXELS[0]), 0), (Image.fromarray(PIXELS[1, :5]), 1)]
     with pytest.raises(ShapeError, match="Give all samples one shape"):
         as_samples(pairs, preprocess=transforms.ToTensor()).read([0, 1])
+
+
+def waves(count: int = 5) -> list[Any]:
+    draw = np.random.default_rng(2)
+    return [draw.normal(size=250 + 40 * place).astype(np.float32) / 9 for place in range(count)]
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.as_tensor, np.float64])
+def test_sounds_are_prepared_when_they_are_read(form: Callable[[Any], Any]) -> None:
+    pairs = [(form(wave), place % 2) for place, wave in enumerate(waves())]
+    samples = as_samples(pairs, preprocess=HEARD)
+    np.testing.assert_allclose(_inputs(samples), HEARD.batch(waves()), atol=1e-6)
+
+
+def test_sounds_in_dicts_are_resampled_to_the_rate_of_the_preprocessing() -> None:
+    soxr: Any = pytest.importorskip("soxr")
+    rates = [8000, 16_000, 44_100, 8000, 4000]
+    items = [
+        {"audio": {"array": wave, "sampling_rate": rate, "path": "x"}, "label": 1}
+        for wave, rate in zip(waves(), rates, strict=True)
+    ]
+    samples = as_samples(items, keys=("audio", "label"), preprocess=HEARD)
+    expected = [
+        wave if rate == 8000 else soxr.resample(wave, rate, 8000)
+        for wave, rate in zip(waves(), rates, strict=True)
+    ]
+    np.testing.assert_array_equal(_inputs(samples), HEARD.batch(expected))
+
+
+def test_contents_of_sound_files_are_decoded() -> None:
+    soundfile: Any = pytest.importorskip("soundfile")
+    content = io.BytesIO()
+    soundfile.write(content, waves(1)[0], 8000, format="WAV", subtype="FLOAT")
+    samples = as_samples([(content.getvalue(), 0)], preprocess=HEARD)
+    np.testing.assert_array_equal(_inputs(samples)[0], HEARD(waves(1)[0]))
+
+
+def test_a_sound_beside_another_input_is_prepared_alone() -> None:
+    items = [(np.ones((2, 3), np.float32), wave) for wave in waves()]
+    samples = as_samples([(inputs, 0) for inputs in items], preprocess=HEARD)
+    beside, heard = samples.read([1]).inputs
+    assert tuple(beside.shape) == (1, 2, 3)
+    np.testing.assert_array_equal(heard[0], HEARD(waves()[1]))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros((2, 300), np.float32), r"none of its inputs \(an array \(2, 300\)\) is a sound"),
+        ("a.wav", r"none of its inputs \('a.wav'\) is a sound.* at its rate, 8000 Hz; a dict"),
+        (b"RIFF", "sample 0: its content is not a sound"),
+        (np.zeros(300, np.int16), r"sample 0: a sound must be one channel of floats .* int16"),
+        (
+            {"array": np.zeros((2, 300)), "sampling_rate": 4000},
+            r"sample 0: a sound must be one channel of floats \(N,\), got float64 \(2, 300\)",
+        ),
+    ],
+)
+def test_what_is_no_sound_is_refused_and_never_passed_on_unprepared(
+    value: Any, message: str
+) -> None:
+    if isinstance(value, bytes):
+        pytest.importorskip("soundfile")
+    with pytest.raises((DataError, ShapeError), match=message):
+        as_samples([(value, 0), (value, 1)], preprocess=HEARD).read([0])
+
+
+def test_a_decoded_sound_without_a_preprocessing_is_answered_with_one() -> None:
+    item = {"audio": {"array": waves(1)[0], "sampling_rate": 8000}, "label": 0}
+    with pytest.raises(DataError, match=r"is a sound, .*preprocess=.*SpectrogramPreprocess"):
+        as_samples([item], keys=("audio", "label")).read([0])

@@ -1,4 +1,4 @@
-"""Warnings of sources whose samples are in training and in another split."""
+"""Warnings of sources in training and in another split, and preprocessing that does not fit."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +11,8 @@ from PIL import Image
 from offramp.data import ImageFolder, ImageTable, Samples, Splits, as_samples
 from offramp.data.splits import SPLIT_NAMES
 from offramp.doubts import DoubtWarning
-from offramp.errors import OfframpWarning
+from offramp.errors import OfframpWarning, ShapeError
+from offramp.preprocess import ImagePreprocess
 from offramp.run.data import RunData
 from offramp.run.plan import Plan
 
@@ -149,3 +150,36 @@ def test_numbers_and_texts_name_the_same_source() -> None:
     splits = Splits.of({"train": train, "validation": other, "test": numbered}, target_names=())
     [doubt] = splits.doubting_sources().doubts
     assert doubt.startswith("sources that are also in train: 1 of 1 in validation, 1 of 1 in test")
+
+
+def prepared(shapes: Sequence[tuple[int, ...]], *sizes: tuple[int, int]) -> Splits:
+    """Splits whose samples have these shapes, and a preprocessing to each (height, width)."""
+    arrays = tuple(np.zeros((4, *shape), np.float32) for shape in shapes)
+    parts = {name: as_samples((arrays, np.arange(4) % 2)) for name in SPLIT_NAMES}
+    inputs = tuple(ImagePreprocess(height=height, width=width) for height, width in sizes)
+    return Splits.of(parts, target_names=CLASSES, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    "sizes", [((5, 6),), ((7, 5), (5, 7)), ((6, 5),)], ids=["swapped", "two", "wider"]
+)
+def test_a_preprocessing_that_did_not_make_the_samples_is_refused(
+    sizes: Sequence[tuple[int, int]],
+) -> None:
+    plan = Plan.model_validate(
+        {
+            "backbone": {"name": "python"},
+            "data": {"kind": "python"},
+            "branches": {"x": [{"kind": "conv"}]},
+        }
+    )
+    with pytest.raises(ShapeError) as caught:
+        _ = RunData(plan, prepared([(3, 7, 5)], *sizes)).splits
+    assert str(caught.value).startswith("the train samples have inputs of shape (3, 7, 5), and the")
+    assert f"makes {' and '.join(f'(3, {h}, {w})' for h, w in sizes)}. New" in str(caught.value)
+
+
+def test_a_preprocessing_that_made_the_samples_or_none_is_accepted() -> None:
+    prepared([(3, 7, 5)], (7, 5)).check_inputs()
+    prepared([(3, 7, 5), (3, 4, 6)], (7, 5), (4, 6)).check_inputs()
+    prepared([(2, 9)]).check_inputs()

@@ -140,7 +140,8 @@ def test_a_plan_that_mirrors_spectrograms_is_refused() -> None:
         "train": {"augment": {"flip": True, "views": 2}},
     }
     plan, parts = Plan.model_validate(settings), [samples(None, seed) for seed in range(4)]
-    named, chain = dict(zip(SPLIT_NAMES, parts, strict=True)), (SPEECH_COMMANDS,)
+    named = dict(zip(SPLIT_NAMES, parts, strict=True))
+    chain = (SPEECH_COMMANDS.model_copy(update={"height": 33, "width": 32}),)
     with pytest.raises(PlanError, match="flip mirrors left and right, which would turn low"):
         prepare_run(plan, data=RunData(plan, Splits.of(named, target_names=(), inputs=chain)))
     prepare_run(plan, data=RunData(plan, Splits.of(named, target_names=())))

@@ -38,7 +38,9 @@ def as_samples(
         keys: If `[i]` gives a dict, its keys of the input (or a tuple of keys) and the target,
             such as `("image", "label")`.
         preprocess: Called with each input that is a picture, a pillow image or an array of uint8;
-            returns what the model reads, (C, H, W), always the same for the same picture.
+            returns what the model reads, (C, H, W), always the same for the same picture. A
+            `SpectrogramPreprocess` is called with each sound: (N,) floats from -1 to 1 at its rate;
+            a dict of `array` (N,) and `sampling_rate`, which is resampled; or bytes of a file.
 
     Raises:
         DataError: It is none of these, or it is empty, or a target is not a number; or keys or

@@ -57,6 +57,11 @@ def listed_keys(item: Mapping[Any, Any]) -> str:
     return f"the keys {', '.join(map(repr, item))}" if item else "no keys"
 
 
+def is_decoded_sound(value: Any) -> bool:
+    """Whether an input is a sound as Hugging Face's `datasets` decodes it."""
+    return isinstance(value, Mapping) and {"array", "sampling_rate"} <= value.keys()
+
+
 def probe_items(dataset: MapDataset) -> dict[int, Item]:
     """Read some samples twice, spread over the data set, and return their second readings by place.
 
@@ -107,6 +112,12 @@ def _tensor(value: Any, row: int) -> Tensor:
             "as_samples(data, preprocess=...) takes an offramp.preprocess.ImagePreprocess, or the "
             "transforms of your evaluation."
         )
+    if is_decoded_sound(value):
+        raise DataError(
+            f"an input of sample {row} is a sound, and the backbone reads spectrograms. Say how to "
+            "prepare sounds: as_samples(data, preprocess=...) takes an "
+            "offramp.preprocess.SpectrogramPreprocess."
+        )
     try:
         # A copy, since a data set may give the same buffer again with the next sample in it.
         is_tensor = isinstance(value, Tensor)
@@ -114,7 +125,7 @@ def _tensor(value: Any, row: int) -> Tensor:
     except TypeError as error:
         raise DataError(
             f"an input of sample {row} is a {type(value).__name__} that holds no plain numbers. "
-            "Return tensors or numeric arrays (turn pictures into arrays first)."
+            "Return tensors or numeric arrays."
         ) from error
     return single_precision(own)
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from offramp.data.samples import Samples
 from offramp.doubts import doubts_of_sources, warn_of
-from offramp.errors import DataError, OfframpError
+from offramp.errors import DataError, OfframpError, ShapeError
 from offramp.preprocess import Preprocess
 from offramp.progress import Progress, silent
 from offramp.task import Task
@@ -74,6 +74,24 @@ class Splits:
         warn_of(found, stacklevel=4)  # for who loads the data
         return replace(self, doubts=(*self.doubts, *found))
 
+    def check_inputs(self) -> None:
+        """Refuse samples that `inputs` would not have prepared, since new ones would not fit.
+
+        Raises:
+            ShapeError: Their shapes or numbers of inputs differ.
+        """
+        wanted = tuple(each.shape for each in self.inputs)
+        for name, samples in self.named().items() if wanted else ():
+            found = samples.input_shapes
+            known = [shape for shape, here in zip(wanted, found, strict=False) if here]
+            if len(found) != len(wanted) or known != [here for here in found if here]:
+                raise ShapeError(
+                    f"the {name} samples have inputs of shape {_listed(found)}, and the "
+                    f"preprocessing in `inputs` of these splits makes {_listed(wanted)}. New files "
+                    "would be prepared by it for a network that never saw such inputs. Give the "
+                    "preprocessing that made the samples, or leave `inputs` out."
+                )
+
     def check(self, progress: Progress = silent) -> None:
         """Read every sample that lies in a file once, so that all bad ones are known at once.
 
@@ -94,6 +112,10 @@ class Splits:
                     faults.append(f"{name}: {error.__cause__ or error}")
         progress("checking files", total, total)
         refuse_unreadable(faults, total, self.origin)
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join(str(shape) for shape in shapes)
 
 
 def refuse_unreadable(faults: Sequence[str], total: int, origin: str) -> None:

@@ -4,6 +4,7 @@ import importlib
 import io
 import struct
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
         DataError: The content is not that of a sound, it ends before its header says, it has no
             samples, or the extra `audio` is not installed.
     """
-    soundfile, soxr = _library("soundfile"), _library("soxr")
+    check_libraries()
+    soundfile = _library("soundfile")
     _check_whole(content)
     try:
         samples, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
@@ -36,8 +38,18 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
         raise DataError("it decodes to no samples at all")
     if not np.isfinite(samples).all():
         raise DataError("it holds values that are not finite")
-    mono: NDArray[np.float32] = samples.mean(axis=1)
-    return mono if own_rate == rate else soxr.resample(mono, own_rate, rate).astype(np.float32)
+    return resampled(samples.mean(axis=1), own_rate, rate)
+
+
+def resampled(samples: NDArray[Any], own_rate: int, rate: int) -> NDArray[np.float32]:
+    """A sound (N,) at another number of samples per second, and as it is at the same.
+
+    Raises:
+        DataError: The extra `audio` is not installed.
+    """
+    if own_rate != rate:
+        samples = _library("soxr").resample(samples, own_rate, rate)
+    return samples.astype(np.float32, copy=False)
 
 
 def sound_length(content: bytes) -> tuple[int, int]:

@@ -55,11 +55,14 @@ class RunData(Generic[AnyPlan]):
         Raises:
             DataError: The data is missing, damaged or of another form.
             PlanError: The plan's data is `python`, but no function is given, or the function fails.
+            ShapeError: Samples of your own are not what their preprocessing makes.
         """
-        if self._given is not None:
-            return self._given.doubting_sources()
+        given = self._given
         if self._function is not None:
-            return splits_from(self._function, self.plan.task).doubting_sources()
+            given = splits_from(self._function, self.plan.task)
+        if given is not None:
+            given.check_inputs()
+            return given.doubting_sources()
         for path in paths_of(self.plan.data).values():
             if not os.path.exists(path):  # noqa: PTH110  (pathlib's raises on some paths)
                 raise DataError(
