@@ -31,6 +31,10 @@ class KindError(DataError):
     """Files are sounds where the kind of data reads pictures, or the reverse."""
 
 
+class ExtraError(DataError):
+    """A library that reads such files is not installed; the message names the extra."""
+
+
 class PlanError(OfframpError, ValueError):
     """A plan or a setting is wrong; all mistakes found are listed."""
 

@@ -183,3 +183,5 @@ def test_the_bytes_of_a_file_are_decoded() -> None:
     np.testing.assert_array_equal(PLAIN.resize(held.getvalue()), _noise(5, 7, 3))
     with pytest.raises(DataError, match="not a picture of a known format"):
         PLAIN(b"no picture")
+    with pytest.raises(DataError, match="it is empty"):
+        PLAIN(b"")

@@ -54,7 +54,7 @@ def test_another_rate_is_resampled_and_keeps_the_tone() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a sound of a known format"),
+        (b"", "it is empty"),
         (b"RIFF, but nothing else", "not a sound of a known format"),
         (encoded([]), "decodes to no samples"),
         (encoded([0.1, np.nan]), "not finite"),

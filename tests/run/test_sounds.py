@@ -1,6 +1,7 @@
 """Runs on sounds, alone and beside pictures, from training to new files."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from offramp.cli import app
-from offramp.errors import DataError
+from offramp.errors import DataError, ExtraError
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, Promise, find_score
 from offramp.run.opened import open_run
@@ -94,7 +95,9 @@ def answers(*arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
-def test_a_run_on_sounds_answers_sound_files_of_another_rate(folder: Path) -> None:
+def test_a_run_on_sounds_answers_sound_files_of_another_rate(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = f"{{kind: sound_folder, root: {folder / 'data'}, chain: {CHAIN}}}"
     run, place = trained(folder, data, "1", "heard")
     found = answers(run, folder / "data/test", "--backbone", place)["answers"]
@@ -105,6 +108,14 @@ def test_a_run_on_sounds_answers_sound_files_of_another_rate(folder: Path) -> No
     opened = open_run(run, backbone_file=place)
     with pytest.raises(DataError, match=r"the sound cannot be read: .* not a sound"):
         opened.run(b"no sound")
+    with pytest.raises(DataError, match=r"the sound cannot be read: it is empty\."):
+        opened.run(b"")
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    words = ["run", str(run), str(folder / "data/test"), "--backbone", place]
+    for flag in ([], ["--jsonl"]):
+        result = CliRunner().invoke(app, [*words, *flag])
+        assert isinstance(result.exception, ExtraError)
+        assert len(result.stdout.splitlines()) == len(flag)
 
 
 def test_a_run_on_pictures_with_sounds_takes_the_sound_beside_a_picture(folder: Path) -> None:

@@ -23,7 +23,7 @@ from offramp.cli.showing import (
 )
 from offramp.cli.streams import piped
 from offramp.cli.verb import failure
-from offramp.errors import DataError, OfframpError
+from offramp.errors import DataError, ExtraError, OfframpError
 
 if TYPE_CHECKING:
     from offramp.answer import Answer
@@ -241,6 +241,8 @@ def _answered(
         return Row(
             name, opened.run(opened.files_of(name, "answer" if leaves_out else absent), given)
         )
+    except ExtraError:  # the same for every file
+        raise
     except OfframpError as error:
         return Row(name, error=error)
 

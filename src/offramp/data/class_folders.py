@@ -58,6 +58,9 @@ class ClassFolders(ListedFiles):
         class_names = self.classes or tuple(sorted({file.class_name for file in files}))
         number = {name: place for place, name in enumerate(class_names)}
         ids = np.array([file.path.relative_to(root).as_posix() for file in files], np.str_)
+        sources, missed = self._sources(ids)
+        if len(missed) == len(ids) or self.on_corrupt == "raise":
+            self._refuse(missed, len(ids))
         return Listing(
             root,
             self.paths_of([file.path for file in files]),
@@ -65,21 +68,28 @@ class ClassFolders(ListedFiles):
             np.array([number[file.class_name] for file in files], np.int64),
             class_names,
             self.split or np.array([file.split for file in files], np.str_),
-            sources=self._sources(ids),
+            sources=sources,
         )
 
     def paths_of(self, files: Sequence[Path]) -> NDArray[np.object_]:
         """Paths (N, I) of all inputs of the samples with these files (N)."""
         return np.array(files, object)[:, None]
 
-    def _sources(self, ids: NDArray[np.str_]) -> NDArray[np.str_] | None:
+    def check_kept(self, kept: Listing) -> None:
+        """See ListedFiles: only now is it known which files can be read, and need a source."""
+        self._refuse(self._sources(kept.ids)[1], len(kept))
+
+    def _sources(self, ids: NDArray[np.str_]) -> tuple[NDArray[np.str_] | None, list[str]]:
+        """The source (N,) of each file, if `source` says what it is, and the files without one."""
         if self.source is None:
-            return None
+            return None, []
         found = [re.search(self.source, name) for name in ids]
         missed = [str(name) for name, match in zip(ids, found, strict=True) if match is None]
+        return np.array([match[1] if match else "" for match in found], np.str_), missed
+
+    def _refuse(self, missed: Sequence[str], total: int) -> None:
         if missed:
             raise DataError(
-                f"`source` ({self.source}) matches nothing in {len(missed)} of {len(ids)} paths, "
+                f"`source` ({self.source}) matches nothing in {len(missed)} of {total} paths, "
                 f"such as {missed[0]}. Change the expression, or leave it out."
             )
-        return np.array([match[1] for match in found if match is not None], np.str_)

@@ -25,7 +25,7 @@ from offramp.data.prepared import joined_digests
 from offramp.data.samples import Samples, Source
 from offramp.data.sound_fit import SoundFit
 from offramp.data.splits import SPLIT_NAMES, Splits, refuse_unreadable, thinned
-from offramp.errors import DataError
+from offramp.errors import DataError, ExtraError
 from offramp.preprocess import Preprocess
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
@@ -75,6 +75,9 @@ class ListedFiles(Spec):
     def as_source(self, listed: Listing, digests: NDArray[np.str_]) -> Source:
         """Listed samples as a source; `digests` (N, I) are those of their files."""
 
+    def check_kept(self, kept: Listing) -> None:
+        """Check what only matters for samples that are used, not for those that are left out."""
+
     def load(self, progress: Progress = silent, *, check: bool = True) -> Splits:
         """List and hash every file; files are decoded whenever they are read.
 
@@ -85,9 +88,11 @@ class ListedFiles(Spec):
         Raises:
             DataError: The listing is wrong, classes differ between splits, a file cannot be read
                 (unless skipped), or nothing is left of a split or class.
+            ExtraError: The library that decodes the files is not installed.
         """
         listed = self.listing()
         files, of_files, skipped = self._hashed(listed, progress)
+        self.check_kept(files)
         digests = joined_digests([*of_files.T])
         splits = self._divided(files, listed.there, digests)
         _check_present(files, splits, all_classes=self.classes is None)
@@ -137,6 +142,8 @@ class ListedFiles(Spec):
             try:
                 digests.append(self._digests(paths, fit))
                 good.append(row)
+            except ExtraError:
+                raise
             except Exception as error:  # decoders raise many kinds
                 faults.append(f"{listed.ids[row]}: {error}")
         progress("reading files", len(listed), len(listed))

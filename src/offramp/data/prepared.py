@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from offramp.data.samples import Batch, Source
-from offramp.errors import DataError, ShapeError
+from offramp.errors import DataError, ExtraError, ShapeError
 from offramp.preprocess import Preprocess, decode_sound
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class Files:
 
         Raises:
             DataError: The file cannot be read or decoded, or has changed.
+            ExtraError: The library that decodes it is not installed.
         """
         path = self.paths[index]
         try:
@@ -65,6 +66,8 @@ class Files:
             same = hashlib.sha256(content).hexdigest() == self.digests[index]
             if same:
                 return decode(content)
+        except ExtraError:
+            raise
         except Exception as error:  # decoders raise many kinds
             raise DataError(
                 f"{path} cannot be read: {error}. Repair or remove it, or leave it out with "

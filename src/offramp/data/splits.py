@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from offramp.data.samples import Samples
 from offramp.doubts import doubts_of_sources, warn_of
-from offramp.errors import DataError, OfframpError, ShapeError
+from offramp.errors import DataError, ExtraError, OfframpError, ShapeError
 from offramp.preprocess import Preprocess
 from offramp.progress import Progress, silent
 from offramp.task import Task
@@ -97,6 +97,7 @@ class Splits:
 
         Raises:
             DataError: Files cannot be read or have changed since they were loaded; it names some.
+            ExtraError: The library that decodes them is not installed.
         """
         in_files = [s for s in self.named().values() if s.source.may_fail]
         total, done = sum(map(len, in_files)), 0
@@ -107,6 +108,8 @@ class Splits:
                 done += 1
                 try:
                     samples.read([row])
+                except ExtraError:
+                    raise
                 except OfframpError as error:
                     name = row if samples.ids is None else samples.ids[row]
                     faults.append(f"{name}: {error.__cause__ or error}")

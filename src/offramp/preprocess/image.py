@@ -55,9 +55,11 @@ def decode_image(content: bytes, *, exif: bool = True) -> Image.Image:
         exif: Whether to turn the picture by its EXIF orientation. Pillow always turns TIFF.
 
     Raises:
-        DataError: The content is not a picture.
+        DataError: The content is empty or not a picture.
         Exception: The picture is damaged; Pillow's decoders raise many kinds.
     """
+    if not content:
+        raise DataError("it is empty")
     try:
         picture = Image.open(io.BytesIO(content))
     except UnidentifiedImageError as error:

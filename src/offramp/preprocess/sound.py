@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.errors import DataError
+from offramp.errors import DataError, ExtraError
 
 _UNKNOWN = 0x7FFF_F000
 """Sizes from here on, and 0, come from programs that write a stream and cannot know its size."""
@@ -24,11 +24,14 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
         rate: Samples per second of the result.
 
     Raises:
-        DataError: The content is not that of a sound, it ends before its header says, it has no
-            samples, or the extra `audio` is not installed.
+        DataError: The content is empty or not that of a sound, it ends before its header says, or
+            it has no samples.
+        ExtraError: The extra `audio` is not installed.
     """
     check_libraries()
     soundfile = _library("soundfile")
+    if not content:
+        raise DataError("it is empty")
     _check_whole(content)
     try:
         samples, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
@@ -45,7 +48,7 @@ def resampled(samples: NDArray[Any], own_rate: int, rate: int) -> NDArray[np.flo
     """A sound (N,) at another number of samples per second, and as it is at the same.
 
     Raises:
-        DataError: The extra `audio` is not installed.
+        ExtraError: The extra `audio` is not installed.
     """
     if own_rate != rate:
         samples = _library("soxr").resample(samples, own_rate, rate)
@@ -96,7 +99,7 @@ def check_libraries() -> None:
     """Raise an error if the libraries of the extra are missing.
 
     Raises:
-        DataError: It names the extra.
+        ExtraError: It names the extra.
     """
     for name in ("soundfile", "soxr"):
         _library(name)
@@ -107,7 +110,7 @@ def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:  # OSError: soundfile finds no libsndfile
-        raise DataError(
+        raise ExtraError(
             f"reading sound files needs {name} ({error}). Install it with: pip install "
             "'offramp[audio]'"
         ) from error

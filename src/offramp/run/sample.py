@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from offramp.backbones.inputs import Numbers
 from offramp.data.layout import SOUNDS, sounds_beside
-from offramp.errors import DataError, ShapeError
+from offramp.errors import DataError, ExtraError, ShapeError
 from offramp.multiexit.absent import absent_of
 from offramp.multiexit.model import MultiExit
 from offramp.preprocess import ImagePreprocess, Preprocess, SpectrogramPreprocess
@@ -133,6 +133,8 @@ def _decoded(
     what = f"the {kind}" if isinstance(part, bytes) else str(part)
     try:
         return preprocess(part if isinstance(part, bytes) else Path(part).read_bytes())
+    except ExtraError:
+        raise
     except Exception as error:  # pillow's decoders raise many kinds
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise DataError(f"{what} cannot be read: {reason}.") from error

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter
 
-from offramp.data import DataSpec, SoundFolder
-from offramp.errors import DataError, PlanError
+from offramp.data import DataSpec, ImageFolder, SoundFolder
+from offramp.errors import DataError, ExtraError, PlanError
 from offramp.preprocess.sound import decode_sound
 from offramp.preprocess.spectrogram import SPEECH_COMMANDS, VGGISH
 
@@ -110,3 +111,34 @@ def test_a_file_that_ends_early_is_named(birds: Path, write_tone: WriteTone) -> 
     path.write_bytes(path.read_bytes()[:9_000])
     with pytest.raises(DataError, match=r"train/owl/train1.wav: .*it ends early"):
         loaded(birds)
+
+
+def test_a_damaged_file_without_a_source_does_not_stop_data_that_skips_it(birds: Path) -> None:
+    for split in ("train", "val"):
+        (birds / split / "owl/empty.wav").touch()
+    splits = loaded(birds, source=r"([a-z]+\d)", on_corrupt="skip")
+    assert splits.skipped == ("train/owl/empty.wav: it is empty", "val/owl/empty.wav: it is empty")
+    assert [*splits.train.clusters[:2]] == ["train0", "train1"]
+    with pytest.raises(DataError, match=r"matches nothing in 2 of 32 paths, such as train/owl/emp"):
+        loaded(birds, source=r"([a-z]+\d)")
+
+
+def test_a_file_that_can_be_read_needs_a_source(birds: Path) -> None:
+    (birds / "train/owl/empty.wav").touch()
+    (birds / "train/owl/train0.wav").rename(birds / "train/owl/other.wav")
+    with pytest.raises(DataError, match=r"nothing in 1 of 30 paths, such as train/owl/other.wav"):
+        loaded(birds, source=r"([a-z]+\d)", on_corrupt="skip")
+    with pytest.raises(DataError, match=r"nothing in 31 of 31 paths"):
+        loaded(birds, source="(zzz)", on_corrupt="skip")
+
+
+@pytest.mark.parametrize("on_corrupt", ["raise", "skip"])
+def test_a_library_that_is_missing_is_one_error_and_no_fault_of_each_file(
+    birds: Path, monkeypatch: pytest.MonkeyPatch, on_corrupt: str
+) -> None:
+    for number, sound in enumerate(birds.rglob("*.wav")):
+        Image.new("RGB", (5, 4), (7 * number, 0, 0)).save(sound.with_suffix(".png"))
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    given = {"root": birds, "sound": CHAIN, "image_size": 4, "on_corrupt": on_corrupt}
+    with pytest.raises(ExtraError, match=r"^reading sound files needs soundfile .*audio\]'$"):
+        ImageFolder(**given).load()
