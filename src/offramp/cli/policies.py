@@ -85,8 +85,8 @@ def calibrate(
     method: Annotated[
         Literal["ltt", "ucb"],
         typer.Option(
-            help="ltt (learn then test) tests each candidate order of thresholds; ucb bounds its "
-            "risk."
+            help="ltt (learn then test) tests the candidates one after the other; ucb bounds the "
+            "risk of each."
         ),
     ] = "ltt",
     within: Annotated[

@@ -56,7 +56,7 @@ def check_sizes(root: Path, found: Mapping[str, int], published: Mapping[str, in
             listed += f", and {len(wrong) - _NAMED} more are not whole"
         raise DataError(
             f"{root} is not the whole data set: {listed}. Fetch and unpack it again. (A folder of "
-            f"synthetic files for a trial needs a file named {MARK}.)"
+            f"made-up files, to try a plan without the data set, needs a file named {MARK}.)"
         )
 
 

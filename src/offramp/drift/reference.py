@@ -90,7 +90,8 @@ def reference_of(
         warnings.warn(
             f"some of the {len(outputs.labels)} reference samples share ids or clusters, so the "
             f"watch uses only {len(rows)} of them, at most one of each. If the watched answers "
-            "also depend on each other, like frames of a video, pass every=k.",
+            "also depend on each other, like frames of a video, pass "
+            "every=k with a k so large that answers k apart are independent.",
             DependenceWarning,
             stacklevel=3,
         )

@@ -37,9 +37,9 @@ class FinetunePlan(DataPlan):
             isinstance(given, Mapping) and "regression_loss" in given
         ):
             raise ValueError(
-                "regression_loss has no effect here, since the first stage minimises the sum of "
-                "squares of each map (paper, section 4.2). Leave it out; the loss of the counts is "
-                "train.regression_loss"
+                "regression_loss has no effect here: training on density maps minimises the sum of "
+                "squared errors over each map (paper, section 4.2). Leave it out; the loss of the "
+                "counts is train.regression_loss"
             )
         return given
 

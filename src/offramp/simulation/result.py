@@ -118,8 +118,8 @@ class Simulation(Record):
         return (
             f"{self.requests} requests, deadline {self.deadline_ms:g} ms after sending; a request "
             f"that misses it {unanswered}. Percentiles of the response time are over all "
-            "requests; - means never answered. Exits have their shares of all requests; what is "
-            f"missing to 100 % was refused.{self._overloaded()}"
+            "requests; - means never answered. An exit's share is of all requests; the rest, up to "
+            f"100 %, was refused.{self._overloaded()}"
         )
 
     def _overloaded(self) -> str:
