@@ -45,6 +45,7 @@ bench: demo $(STAMPS)/bench ## all benchmarks, about an hour: speed, kept promis
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/policies.py --run runs/demo
 	$(BIN)/python benchmarks/drift.py
+	$(BIN)/python benchmarks/stages.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
