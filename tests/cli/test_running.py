@@ -140,6 +140,20 @@ def test_a_file_that_cannot_be_read_is_a_row_and_exit_code_1(
     assert "3 files, 2 not answered; no policy: the full network answers" in table
 
 
+def test_other_files_of_a_folder_are_counted_in_a_note(
+    place: Path, folder: Path, tmp_path: Path
+) -> None:
+    inbox = tmp_path / "inbox"
+    draw(inbox / "a.png", 3)
+    for name in ("clip.m4a", "deep/notes.txt", "deep/more.txt", "LICENSE", ".hidden.txt"):
+        (inbox / name).parent.mkdir(exist_ok=True)
+        (inbox / name).touch()
+    result = offramp(place, folder, str(inbox), "--json")
+    assert len(json.loads(result.stdout)["answers"]) == 1
+    assert f"{inbox}: these were not read, since they are not .jpg/" in result.stderr
+    assert result.stderr.rstrip().endswith(": 1 .m4a, 2 .txt, 1 LICENSE")
+
+
 def test_a_folder_without_pictures_is_an_error_of_its_row(
     place: Path, folder: Path, tmp_path: Path
 ) -> None:

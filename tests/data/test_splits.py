@@ -183,3 +183,17 @@ def test_a_preprocessing_that_made_the_samples_or_none_is_accepted() -> None:
     prepared([(3, 7, 5)], (7, 5)).check_inputs()
     prepared([(3, 7, 5), (3, 4, 6)], (7, 5), (4, 6)).check_inputs()
     prepared([(2, 9)]).check_inputs()
+
+
+def test_splits_are_shown_by_their_sizes_and_classes() -> None:
+    parts = {
+        name: as_samples((np.zeros((count, 3)), np.arange(count) % 2))
+        for name, count in zip(("train", "validation", "test"), (1_200, 4, 3), strict=True)
+    }
+    named = Splits.of(parts, target_names=CLASSES)
+    assert repr(named) == (
+        "Splits(1,200 train, 4 validation, 3 test; classification of finch, owl)"
+    )
+    many = Splits.of(parts, target_names=tuple("abcdefg"))
+    assert repr(many).endswith("; classification of a, b, c, d, e, ...)")
+    assert str(Splits.of(parts, target_names=())) == "Splits(1,200 train, 4 validation, 3 test)"

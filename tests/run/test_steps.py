@@ -250,7 +250,7 @@ def test_a_single_mistake_keeps_its_own_error(plan: Plan) -> None:
 
 def test_a_patch_that_does_not_fit_is_named_with_its_cut(plan: Plan) -> None:
     spec = plan.branches["features.4"][0].model_copy(update={"patch": 4})
-    with pytest.raises(OfframpError, match="patch=4 does not divide the 11x11"):
+    with pytest.raises(OfframpError, match=r"branches\.features\.4\.slvit.*: patch=4 does not"):
         prepare_run(plan.model_copy(update={"branches": {"features.4": (spec,)}}))
 
 

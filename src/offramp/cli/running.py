@@ -1,6 +1,7 @@
 """The verb run: get answers for picture and sound files from a run and its policy."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def run(
     if as_json_lines:
         note("\n".join(map(str, [chosen, *lacking])))
     rows: list[Row] = []
-    for name in _files(files, opened.file_endings):
+    for name in _files(files, opened.file_endings, opened.endings_beside):
         row = _answered(opened, name, given, absent)
         if as_json_lines:
             show_line(row.as_json())
@@ -247,28 +248,40 @@ def _answered(
         return Row(name, error=error)
 
 
-def _files(names: Sequence[str], endings: tuple[str, ...]) -> Iterator[str]:
+def _files(
+    names: Sequence[str], endings: tuple[str, ...], beside: tuple[str, ...]
+) -> Iterator[str]:
     """Names of files: those given, those on standard input, and those in folders, sorted.
 
-    The name of a folder without such files is returned as it is.
+    A note counts the files in folders that end otherwise, unless they may lie `beside`. The name of
+    a folder without such files is returned as it is.
     """
     for name in names:
         if name == "-":
             lines = piped("file names", "FILE", errors="surrogateescape")
             for line in lines:
                 if text := line.rstrip("\r\n"):
-                    yield from _files([f"./{text}" if text == "-" else text], endings)
+                    yield from _files([f"./{text}" if text == "-" else text], endings, beside)
         elif Path(name).is_dir():
-            yield from _in_folder(name, endings)
+            yield from _in_folder(name, endings, beside)
         else:
             yield name
 
 
-def _in_folder(folder: str, endings: tuple[str, ...]) -> list[str]:
-    found = sorted(
+def _in_folder(folder: str, endings: tuple[str, ...], beside: tuple[str, ...]) -> list[str]:
+    every = sorted(
         os.path.join(place, name)  # noqa: PTH118  (as the user spelt it)
         for place, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(endings) and not name.startswith(".")
+        if not name.startswith(".")
     )
+    found = [name for name in every if name.lower().endswith(endings)]
+    others = Counter(
+        Path(name).suffix or Path(name).name
+        for name in every
+        if not name.lower().endswith(endings + beside)
+    )
+    if found and others:
+        counts = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
+        note(f"{folder}: these were not read, since they are not {'/'.join(endings)}: {counts}")
     return found or [folder]

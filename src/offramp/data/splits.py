@@ -56,6 +56,11 @@ class Splits:
         train, validation, test = (parts[name] for name in ("train", "validation", "test"))
         return cls(train, validation, parts.get("calibration"), test, **facts)
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(samples):,} {name}" for name, samples in self.named().items())
+        names = ", ".join(self.target_names[:_NAMED]) + ", ..." * (len(self.target_names) > _NAMED)
+        return f"Splits({sizes}" + f"; {self.task} of {names}" * bool(names) + ")"
+
     def named(self) -> dict[str, Samples]:
         """Samples of each split that exists, by its name, in order."""
         found = {"train": self.train, "validation": self.validation}

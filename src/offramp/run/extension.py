@@ -104,8 +104,8 @@ def check_contained(folder: Path, stored: Plan, plan: Plan) -> None:
         raise PlanError(
             f"{folder} holds a run of another plan; the two plans differ in "
             f"{', '.join(different)}. Choose another --out, or delete that folder to start over. A "
-            "plan that keeps all of the run and adds seeds, learning rates, cuts or branches would "
-            "extend it."
+            f"plan that keeps all of the run's, {folder / PLAN}, and adds seeds, learning rates, "
+            "cuts or branches would extend it."
         )
 
 

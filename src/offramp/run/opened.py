@@ -122,6 +122,11 @@ class OpenRun:
         first = self.model.info.inputs[0] if self.model.info.inputs else None
         return (SOUNDS if isinstance(first, SpectrogramPreprocess) else IMAGES).endings
 
+    @property
+    def endings_beside(self) -> tuple[str, ...]:
+        """Endings of the files that belong to these, such as the sounds of pictures."""
+        return SOUNDS.endings if len(self.model.info.inputs) > 1 else ()
+
     def files_of(
         self, name: str, absent: WhereAbsent = "refuse"
     ) -> str | tuple[str | Path | None, ...]:

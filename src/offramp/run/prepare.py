@@ -17,7 +17,7 @@ from offramp.backbones.zoo import build, describe
 from offramp.compute import seeded
 from offramp.data import DataSpec, PythonData, Samples, Splits
 from offramp.data.chain import CHAINS
-from offramp.errors import CutError, DataError, KindError, OfframpError, PlanError
+from offramp.errors import CutError, DataError, KindError, OfframpError, PlanError, ShapeError
 from offramp.features.absent import lacking
 from offramp.multiexit.trial import ModelInfo
 from offramp.preprocess import SpectrogramPreprocess
@@ -63,13 +63,16 @@ class Mistakes:
             return None
 
     def raise_if_any(self) -> None:
-        """Raise a single error as it is, and several as one.
+        """Raise a single error as it is, a branch's with its place, and several as one.
 
         Raises:
             OfframpError: A step failed.
         """
         if len(self.found) == 1:
-            raise self.found[0][1]
+            [(where, error)] = self.found
+            if type(error) is ShapeError and where.startswith("branches."):
+                raise ShapeError(f"{where}: {error}") from error  # it does not know its cut
+            raise error
         if self.found:
             lines = [f"  {where}: {error}" for where, error in self.found]
             raise PlanError("\n".join([f"the plan has {len(lines)} mistakes:", *lines]))

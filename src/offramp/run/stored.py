@@ -89,7 +89,7 @@ def _metrics(result: RunResult, seen: Measured, splits: Splits) -> dict[str, Any
         "samples": {name: len(images) for name, images in splits.named().items()},
         "timings_ms": None if seen.timings is None else seen.timings.as_json(),
         "data": data_keys(splits),
-        "skipped_images": list(splits.skipped),
+        "skipped_files": list(splits.skipped),
     }
 
 
