@@ -75,10 +75,18 @@ def test_the_stored_outputs_are_those_of_the_stored_model(result: RunResult) -> 
     assert stored.source["model"] == model.digest() == result.model.digest()
 
 
-def test_the_chosen_branch_is_best_on_validation(result: RunResult) -> None:
+def test_the_chosen_branch_is_best_on_validation_and_named_with_its_seed(result: RunResult) -> None:
     best = max(trial.validation_score for trial in result.model.trials)
-    assert result.model.chosen["features.4"].validation_score == best
+    chosen = result.model.chosen["features.4"]
+    assert chosen.validation_score == best
+    said = f"features.4: {chosen.label} (seed {chosen.seed})."
+    assert (
+        f"with the highest validation accuracy at each cut (ties go to the lower loss): {said}"
+        in (str(result))
+    )
     assert len(result.model.trials) == 4
+    alone = MultiExit(result.model.backbone, result.model.chosen, [chosen])
+    assert alone.exits_text == f"features.4: {chosen.label}"
 
 
 def test_a_finished_run_is_read_and_not_repeated(result: RunResult, plan: Plan) -> None:

@@ -115,6 +115,8 @@ def check(result: RunResult, task: str) -> None:
     page = (result.folder / "report.html").read_text()
     assert "Static rivals were skipped" in page
     assert "left" in str(result)
+    best = "lowest validation MAE" if task == "regression" else "highest validation accuracy"
+    assert f"the one with the {best} at each cut (ties go to the lower loss): " in str(result)
 
 
 def test_a_network_that_does_not_fit_the_task_is_refused_before_work(
@@ -139,7 +141,9 @@ def test_data_of_another_task_is_refused_with_the_task_to_set(tmp_path: Path, fi
 def test_the_model_of_a_regression_is_read_with_its_task(tmp_path: Path, file: Path) -> None:
     name = f"{file}:values"
     train(plan("regression"), tmp_path / "run", splits=splits("regression"), backbone_file=name)
-    assert load_result(tmp_path / "run", name).model.task == "regression"
+    result = load_result(tmp_path / "run", name)
+    assert result.model.task == "regression"
+    assert "the one with the lowest validation MAE at each cut" in str(result)
 
 
 def test_a_plan_of_another_task_than_its_data_is_refused(tmp_path: Path, file: Path) -> None:

@@ -117,8 +117,12 @@ class MultiExit(nn.Module):
 
     @property
     def exits_text(self) -> str:
-        """Which branch answers at each cut that has one, in words."""
-        return ", ".join(f"{cut}: {trial.label}" for cut, trial in self.chosen.items())
+        """Which branch answers at each cut that has one, in words; with its seed, if several."""
+        several = len({trial.seed for trial in self.trials}) > 1
+        return ", ".join(
+            f"{cut}: {trial.label}{f' (seed {trial.seed})' if several else ''}"
+            for cut, trial in self.chosen.items()
+        )
 
     def walk(self, *inputs: Tensor | None) -> Iterator[tuple[str, Tensor]]:
         """Answer exit by exit, (name, (B, K)); a stage runs only when its exit is requested.

@@ -116,9 +116,11 @@ class RunResult:
         fixed = ["\n".join([str(self.quality.policy_table()), *rules])] if rules else []
         report = f"report: {self.folder / REPORT_FILES[0]}"
         doubts = [f"Warning: {doubt}" for doubt in self.doubts]
+        measure = self.comparison.measure
+        best = "highest" if measure.higher_is_better else "lowest"
         exits = (
-            "Branches in use, the one with the best validation loss at each cut: "
-            f"{self.model.exits_text}."
+            f"Branches in use, the one with the {best} validation {measure.noun} at each cut (ties "
+            f"go to the lower loss): {self.model.exits_text}."
         )
         without = [] if self.absence is None else [str(self.absence)]
         return "\n\n".join(
