@@ -12,6 +12,7 @@ import torchvision
 from numpy.typing import NDArray
 
 from offramp.data import Cifar
+from offramp.data.images.pickled import read_pickled
 from offramp.data.published import MARK
 from offramp.errors import DataError
 
@@ -178,12 +179,72 @@ def test_a_whole_data_set_is_drawn_to_the_papers_sizes(tmp_path: Path) -> None:
         Cifar(kind="cifar10", root=tmp_path).load()
 
 
+def python_2_file(pixels: NDArray[np.uint8], labels: list[int]) -> bytes:
+    """A batch as Python 2 and numpy 1 wrote it: all text, also that of the array, as `str`."""
+
+    def text(value: bytes) -> bytes:
+        return b"T" + len(value).to_bytes(4, "little") + value
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    numbers = b"cnumpy\ndtype\n" + text(b"u1") + number(0) + number(1) + b"\x87R("
+    numbers += number(3) + text(b"|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    array += number(0) + b"\x85" + text(b"b") + b"\x87R("
+    array += number(1) + number(pixels.shape[0]) + number(pixels.shape[1]) + b"\x86"
+    array += numbers + b"\x89" + text(pixels.tobytes()) + b"tb"
+    listed = b"](" + b"".join(map(number, labels)) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + listed + b"u."
+
+
+def test_files_of_python_2_and_numpy_1_give_the_same_bits(tmp_path: Path) -> None:
+    made = batches("cifar10")
+    files = python_files("cifar10", made)
+    old = {name: python_2_file(one[0], one[1].tolist()) for name, one in made.items()}
+    for name, content in old.items():
+        by_numpy = pickle.loads(content, encoding="latin1")  # noqa: S301  # made above
+        assert np.array_equal(by_numpy["data"], made[name][0])
+    for folder, written in (("new", files), ("old", files | old)):
+        unpacked(tmp_path / folder, "cifar-10-batches-py", written)
+    new, read = (
+        Cifar(kind="cifar10", root=tmp_path / name, image_size=32).load() for name in ("new", "old")
+    )
+    for ours, theirs in zip(read.named().values(), new.named().values(), strict=True):
+        assert np.array_equal(ours.targets, theirs.targets)
+        for row in range(len(theirs)):
+            assert np.array_equal(ours[row][0].numpy(), theirs[row][0].numpy())
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("code", ["|u1", "<i8", ">i4", "<f8", ">f2"])
+def test_an_array_of_any_numbers_is_read_as_numpy_reads_it(code: str, order: Any) -> None:
+    array = np.arange(6).reshape(2, 3).astype(code, order=order)
+    found = read_pickled(pickle.dumps({b"data": array}, protocol=2), "batch")["data"]
+    assert np.array_equal(found, array)
+    assert found.dtype == array.dtype
+
+
 class Hostile:
-    def __init__(self, call: Any, *arguments: Any) -> None:
-        self._reduced = call, arguments
+    def __init__(self, call: Any, *arguments: Any, state: Any = None) -> None:
+        self._reduced = call, arguments, state
 
     def __reduce__(self) -> Any:
         return self._reduced
+
+
+def flagged(flags: int) -> Hostile:
+    """An array whose type claims flags, such as 63: that its numbers are Python objects."""
+    state = 3, "|", None, None, None, -1, -1, flags
+    numbers = Hostile(np.dtype, "u1", False, True, state=state)
+    array = 1, (2, 3072), numbers, False, bytes(2 * 3072)
+    return Hostile(np.zeros(0).__reduce__()[0], np.ndarray, (0,), b"b", state=array)
+
+
+def changing(module: str, name: str) -> bytes:
+    """A good file that also sets an attribute of something that is asked for by name."""
+    good = python_files("cifar10", batches("cifar10"))["data_batch_2"]
+    return b"\x80\x02" + f"c{module}\n{name}\n".encode() + b"}U\x08__name__U\x04evilsb0" + good[2:]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +256,11 @@ class Hostile:
         Hostile(exec, "raise SystemExit"),
         {"data": Hostile(np.frombuffer, b"12"), "labels": []},
         {"data": np.zeros((2, 3072), np.uint8), "labels": [Hostile(complex, 1), 2]},
+        *({"data": flagged(flags), "labels": [1, 2]} for flags in (1, 2, 8, 32, 63)),
+        changing("numpy", "dtype"),
+        changing("numpy", "ndarray"),
+        changing("numpy.core.multiarray", "_reconstruct"),
+        changing("_codecs", "encode"),
     ],
     ids=[
         "a call",
@@ -203,11 +269,17 @@ class Hostile:
         "code",
         "a function",
         "a label",
+        *(f"flags {flags} of a type" for flags in (1, 2, 8, 32, 63)),
+        "a changed type",
+        "a changed class",
+        "a changed function of numpy",
+        "a changed function of codecs",
     ],
 )
 def test_a_hostile_file_makes_nothing(content: Any, tmp_path: Path) -> None:
     files = python_files("cifar10", batches("cifar10"))
-    files["data_batch_2"] = pickle.dumps(content, protocol=2)
+    whole = isinstance(content, bytes)
+    files["data_batch_2"] = content if whole else pickle.dumps(content, protocol=2)
     unpacked(tmp_path, "cifar-10-batches-py", files)
     with pytest.raises(DataError, match=r"data_batch_2 .*(could run code|cannot be read)"):
         Cifar(kind="cifar10", root=tmp_path).load()
