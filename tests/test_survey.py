@@ -222,5 +222,5 @@ def test_wrong_arguments_are_refused(
 
 
 def test_wrong_channels_are_refused_with_the_sample_s_shape() -> None:
-    with pytest.raises(CutError, match=r"does not run on the sample \(1x4x64x64\)"):
+    with pytest.raises(CutError, match=r"sample \(1x4x64x64\): .*`--input 1x96x40` is one"):
         survey_backbone("torchvision:resnet18", None, ["4x64x64"])

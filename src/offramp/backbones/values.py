@@ -71,7 +71,8 @@ def does_not_run(sample: tuple[Tensor, ...], error: Exception) -> CutError:
     first = str(error).strip().partition("\n")[0]
     return CutError(
         f"The model does not run on the sample ({shapes}): {first.rstrip('.')}. The sample is what "
-        "forward gets, batch axis included: check its size, channels, type and device."
+        "forward gets, batch axis included: check its size, channels, type and device. (Verbs add "
+        "the batch axis to sizes: `--input 1x96x40` is one channel of 96 x 40.)"
     )
 
 
