@@ -11,7 +11,7 @@ from PIL import Image
 from offramp.data import ImageFolder, ImageTable, Samples, Splits, as_samples
 from offramp.data.splits import SPLIT_NAMES
 from offramp.doubts import DoubtWarning
-from offramp.errors import OfframpWarning, ShapeError
+from offramp.errors import DataError, OfframpWarning, ShapeError
 from offramp.preprocess import ImagePreprocess
 from offramp.run.data import RunData
 from offramp.run.plan import Plan
@@ -197,3 +197,38 @@ def test_splits_are_shown_by_their_sizes_and_classes() -> None:
     many = Splits.of(parts, target_names=tuple("abcdefg"))
     assert repr(many).endswith("; classification of a, b, c, d, e, ...)")
     assert str(Splits.of(parts, target_names=())) == "Splits(1,200 train, 4 validation, 3 test)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"split": {}, "source": r"(\w)-\d"},
+            r"validation, test would be empty: .* has 6 samples of 3 sources that can be read, and "
+            r"samples of one source stay together. Add .* other sources, .* shares of `split`\.",
+        ),
+        ({"split": {"validation": 0.01}}, "has 6 samples that can be read. Add samples, or change"),
+    ],
+    ids=["sources", "samples"],
+)
+def test_splits_drawn_from_too_few_sources_are_refused_with_their_number(
+    tmp_path: Path, settings: dict[str, object], text: str
+) -> None:
+    written(tmp_path, (("a", "b", "c"), (), (), ()))
+    with pytest.raises(DataError, match=text):
+        ImageFolder.model_validate({"root": tmp_path / "train", "image_size": 4, **settings}).load()
+
+
+def test_splits_drawn_from_a_folder_say_how_many_sources_it_has(tmp_path: Path) -> None:
+    written(tmp_path, (("a", "b", "c"), ("d", "e"), (), ()))
+    text = r"has 4 samples of 2 sources in validation that can .* change the shares of `held_out`\."
+    with pytest.raises(DataError, match=text):
+        ImageFolder(root=tmp_path, image_size=4, source=r"(\w)-\d").load()
+
+
+def test_a_split_that_has_a_folder_is_not_said_to_be_drawn(tmp_path: Path) -> None:
+    for name in written(tmp_path, APART):
+        if name.startswith("test"):
+            (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"test would be empty: .* be read\. Add samples\.$"):
+        ImageFolder(root=tmp_path, image_size=4, source=r"(\w)-\d", on_corrupt="skip").load()

@@ -144,7 +144,7 @@ def complete(
     missing = [name for name in ("validation", "calibration", "test") if name not in there]
     if not missing:
         return splits
-    pool = "validation" if "validation" in there else "test"
+    pool = pool_of(there)
     rows = splits == pool
     names = tuple(n for n in ("validation", "calibration", "test") if n in {*missing, pool})
     found = splits.astype(f"U{max(map(len, SPLIT_NAMES))}")
@@ -156,6 +156,11 @@ def complete(
         None if sources is None else sources[rows],
     )
     return found
+
+
+def pool_of(there: Set[str]) -> str:
+    """The split from which those that are not `there` are drawn."""
+    return "validation" if "validation" in there else "test"
 
 
 def matching(ids: NDArray[np.str_], patterns: Sequence[str]) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from offramp.data.drawing import (
     complete,
     drawn,
     matching,
+    pool_of,
     warn_of_training,
 )
 from offramp.data.listing import Listing
@@ -29,6 +30,7 @@ from offramp.errors import DataError, ExtraError
 from offramp.preprocess import Preprocess
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
+from offramp.table import counted
 
 _log = logging.getLogger(__name__)
 _NAMED = 3  # samples that a warning names; it counts the others
@@ -95,7 +97,7 @@ class ListedFiles(Spec):
         self.check_kept(files)
         digests = joined_digests([*of_files.T])
         splits = self._divided(files, listed.there, digests)
-        _check_present(files, splits, all_classes=self.classes is None)
+        _check_present(files, splits, listed.there, all_classes=self.classes is None)
         _warn_of_shared(files, splits, digests)
         warn_of_training(splits, digests, matching(files.ids, self.trained_on))
         samples = Samples.of(
@@ -166,20 +168,38 @@ class ListedFiles(Spec):
         return [hashlib.sha256(content).hexdigest() for content in contents]
 
 
-def _check_present(files: Listing, splits: NDArray[np.str_], *, all_classes: bool) -> None:
+def _check_present(
+    files: Listing, splits: NDArray[np.str_], there: Set[str], *, all_classes: bool
+) -> None:
     counts = Counter(splits.tolist())
     empty = [name for name in SPLIT_NAMES if not counts[name]]
     if empty:
-        raise DataError(
-            f"{', '.join(empty)} would be empty: {files.origin} has {len(splits)} samples that "
-            "can be read. Add samples, or change the shares of `split`."
-        )
+        raise DataError(f"{', '.join(empty)} would be empty: {_why_empty(files, there, {*empty})}")
     unseen = files.untrained(splits) if all_classes else []
     if unseen:
         raise DataError(
             f"no sample of {', '.join(unseen)} in {files.origin} is left to train on. Add "
             "samples of the class, or remove it."
         )
+
+
+def _why_empty(files: Listing, there: Set[str], empty: Set[str]) -> str:
+    """How much there is to draw splits from, whole sources at a time, and what to do."""
+    rows, where, shares = np.ones(len(files), bool), "", "split"
+    if not isinstance(files.splits, RandomSplit):
+        pool, missing = pool_of(there), {*SPLIT_NAMES} - there
+        if not missing or empty - missing - {pool}:  # not for want of something to draw from
+            return f"{files.origin} has {len(files)} samples that can be read. Add samples."
+        rows, where, shares = files.splits == pool, f" in {pool}", "held_out"
+    found = f"{files.origin} has {counted(int(rows.sum()), 'sample')}"
+    change = f"or change the shares of `{shares}`."
+    if files.sources is None:
+        return f"{found}{where} that can be read. Add samples, {change}"
+    number = counted(len(np.unique(files.sources[rows])), "source")
+    return (
+        f"{found} of {number}{where} that can be read, and samples of one source stay together. "
+        f"Add samples of other sources, {change}"
+    )
 
 
 def _warn_of_shared(files: Listing, splits: NDArray[np.str_], digests: NDArray[np.str_]) -> None:

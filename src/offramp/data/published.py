@@ -16,6 +16,7 @@ from offramp.data.drawing import drawn
 from offramp.data.samples import Samples
 from offramp.errors import DataError
 from offramp.storage.text import decode_text
+from offramp.table import counted
 
 MARK = "STAND_IN"
 """Name of the file that marks a folder of stand-in files."""
@@ -99,7 +100,7 @@ def held_out(
             numbers are then met only as nearly as they allow.
 
     Raises:
-        DataError: Nothing would be left to train on.
+        DataError: Nothing would be left to train on, or a split gets no source.
     """
     number = len(digests)
     taken = {name: count for name, count in counts.items() if count}
@@ -112,7 +113,14 @@ def held_out(
             "Ask for fewer."
         )
     shares = {name: count / number for name, count in {**taken, "train": left}.items()}
-    return drawn(shares, seed, digests, labels, sources)
+    found = drawn(shares, seed, digests, labels, sources)
+    if sources is not None and (empty := [name for name in shares if name not in found]):
+        raise DataError(
+            f"{', '.join(empty)} would be empty: there are {number:,} training samples of "
+            f"{counted(len(np.unique(sources)), 'source')}, and samples of one source stay "
+            f"together. Ask for {'fewer' if 'train' in empty else 'more'} samples."
+        )
+    return found
 
 
 def with_calibration(
@@ -123,7 +131,7 @@ def with_calibration(
     Samples of one cluster stay together; otherwise as `held_out`.
 
     Raises:
-        DataError: Nothing would be left to train on.
+        DataError: Nothing would be left to train on, or a split gets no source.
     """
     rows = np.flatnonzero(splits == "train")
     if not count or not rows.size:
