@@ -55,8 +55,8 @@ class Backbone:
             None for a path that is not in that form.
         settled: Function that returns the options that depend on the weights, so that a network
             of the same architecture can be built for other weights.
-        refuses: Function that returns why a state dict belongs to a similar network with other
-            answers, or None.
+        refuses: Function that returns why a state dict, under the network's own names, belongs to
+            a similar network with other answers, or None.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Backbones of torchvision and timm as rows of the zoo's table."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,13 +9,44 @@ from typing import Any
 import timm
 import torchvision
 from timm.data.config import resolve_data_config
-from torch import nn
+from torch import Tensor, nn
 
 from offramp.backbones.entry import Backbone, BuildRequest
 from offramp.preprocess import ImagePreprocess
 
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 """Auxiliary heads for training, by torchvision's name of the model."""
+
+
+def _of_resnet152(library: str, state: Mapping[str, Tensor]) -> str | None:
+    """The paper's ResNet152 has the same names and biases besides, and strides elsewhere."""
+    if "layer1.0.conv1.bias" in state:
+        return (
+            "holds weights of paper:resnet152, which strides in the 1x1 convolutions as Keras's "
+            f"does and has biases. In {library}:resnet152, which strides in the 3x3 convolutions "
+            "(v1.5), they would give other answers. Use paper:resnet152."
+        )
+    return None
+
+
+def _of_inceptionv3(library: str, state: Mapping[str, Tensor]) -> str | None:
+    """The paper's InceptionV3 has the same names, without scales in its batch norms."""
+    if "Conv2d_1a_3x3.bn.bias" in state and "Conv2d_1a_3x3.bn.weight" not in state:
+        return (
+            "holds weights of paper:inceptionv3, whose batch norms have no scale and whose mean "
+            "pooling leaves out cells outside the map, as Keras's do. In "
+            f"{library}:inception_v3 they would give other answers. Use paper:inceptionv3."
+        )
+    return None
+
+
+_MISTAKEN = {"resnet152": _of_resnet152, "inception_v3": _of_inceptionv3}
+"""For models that share their names of weights with one of the paper's: its weights are refused."""
+
+
+def _refuses(library: str, model: str, state: Mapping[str, Tensor]) -> str | None:
+    mistaken = _MISTAKEN.get(model.partition(".")[0])
+    return None if mistaken is None else mistaken(library, state)
 
 
 @dataclass(frozen=True)
@@ -47,6 +78,7 @@ def _torchvision(model: str) -> Backbone:
         inputs=() if best is None else (_torchvision_preprocess(best.transforms()),),
         unused=tuple(f"{head}." for head in _AUXILIARY.get(model, ())),
         settled=partial(_settled, model),
+        refuses=partial(_refuses, "torchvision", model),
     )
 
 
@@ -111,6 +143,7 @@ def _timm(model: str) -> Backbone:
         partial(_make_timm, model),
         pretrained=timm.models.is_model_pretrained(model),
         inputs=_timm_inputs(model),
+        refuses=partial(_refuses, "timm", model),
     )
 
 

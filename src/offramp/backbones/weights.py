@@ -70,7 +70,7 @@ def load_weights(
     wanted = {name: own[name] for name in own if not name.startswith(tuple(ignored))}
     given = {
         name: tensor
-        for name, tensor in _renamed(state, wanted).items()
+        for name, tensor in renamed(state, wanted).items()
         if not name.startswith(tuple(ignored))
     }
     faults = _faults(given, wanted)
@@ -115,7 +115,7 @@ def _advice(faults: Mapping[str, list[str]], given: Mapping[str, Tensor]) -> str
     return "Use the backbone and the num_outputs that it was saved with."
 
 
-def _renamed(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+def renamed(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     """The state under the model's own names, as far as they can be recognised."""
     plain = {name: _plain(name) for name in state}
     prefix = _prefix(list(plain.values()), wanted)

@@ -15,7 +15,7 @@ from offramp.backbones.libraries import LIBRARIES
 from offramp.backbones.paper.entries import ENTRIES as PAPER
 from offramp.backbones.python_file import module_from
 from offramp.backbones.top import Top, put_top, top_place
-from offramp.backbones.weights import load_weights, read_weights
+from offramp.backbones.weights import load_weights, read_weights, renamed
 from offramp.compute import seeded
 from offramp.errors import BundleError, PlanError
 from offramp.preprocess import ImagePreprocess
@@ -193,7 +193,7 @@ def _state(entry: Backbone, model: nn.Module, weights: str) -> Mapping[str, Tens
     if other is not None:
         return other
     state = read_weights(path)
-    if reason := entry.refuses(state):
+    if reason := entry.refuses(renamed(state, model.state_dict())):
         raise BundleError(f"{weights} {reason}")
     return state
 

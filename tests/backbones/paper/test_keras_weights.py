@@ -86,11 +86,39 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path, content: bytes) -> No
         build("paper:resnet152", weights=path)
 
 
-def test_weights_of_torchvisions_resnet152_are_refused_with_the_reason(tmp_path: Path) -> None:
-    path = tmp_path / "torchvision.pth"
-    torch.save({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, path)
-    with pytest.raises(BundleError, match=r"strides in the 3x3 .*Use torchvision:resnet152"):
-        build("paper:resnet152", weights=path)
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("wanted", "held", "message"),
+    [
+        (
+            "paper:resnet152",
+            "torchvision:resnet152",
+            r"strides in the 3x3 .*Use torchvision:resnet152",
+        ),
+        ("torchvision:resnet152", "paper:resnet152", r"1x1 .*In torchvision.*Use paper:resnet152"),
+        ("timm:resnet152", "paper:resnet152", r"1x1 .*In timm:resnet152.*Use paper:resnet152"),
+        (
+            "paper:inceptionv3",
+            "torchvision:inception_v3",
+            r"have a scale .*Use torchvision:inception_v3",
+        ),
+        (
+            "torchvision:inception_v3",
+            "paper:inceptionv3",
+            r"have no scale .*In torchvision.*Use paper:inceptionv3",
+        ),
+    ],
+)
+def test_weights_of_the_similar_network_are_refused_with_the_reason(
+    wanted: str, held: str, message: str, prefix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    first = ("layer1.0.conv1.", "Conv2d_1a_3x3.")
+    with torch.device("meta"):
+        names = [name for name in architecture(held).state_dict() if name.startswith(first)]
+    torch.save({f"{prefix}{name}": torch.zeros(1) for name in names}, path)
+    with torch.device("meta"), pytest.raises(BundleError, match=message):
+        build(wanted, weights=path)
 
 
 @pytest.fixture

@@ -47,6 +47,19 @@ def _not_resnet152(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
+def _not_inceptionv3(state: Mapping[str, Tensor]) -> str | None:
+    """Torchvision's InceptionV3 has the same names, and scales in its batch norms."""
+    if "Conv2d_1a_3x3.bn.weight" in state:
+        return (
+            "holds weights of torchvision's InceptionV3, whose batch norms have a scale and whose "
+            "mean pooling counts cells outside the map. In paper:inceptionv3, which has no scale "
+            "and leaves those cells out as Keras does, they would give other answers. Use "
+            "torchvision:inception_v3, or Keras's "
+            "inception_v3_weights_tf_dim_ordering_tf_kernels.h5."
+        )
+    return None
+
+
 def _audiocsrnet(request: BuildRequest) -> nn.Module:
     if request.num_outputs not in (None, 1):
         raise PlanError("paper:audiocsrnet gives one number, a count. Leave out num_outputs.")
@@ -98,6 +111,7 @@ ENTRIES = (
         inputs=(ImagePreprocess(height=_SIDE, width=_SIDE),),
         published=_published("inception_v3"),
         reads=KerasLayout("fc"),
+        refuses=_not_inceptionv3,
     ),
     Backbone(
         "paper:audiocsrnet",
