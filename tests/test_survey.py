@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from offramp.backbones.zoo import describe
 from offramp.branches import ConvBranch, SLViT
 from offramp.cli import app
 from offramp.compute import count_params
 from offramp.errors import CutError, PlanError
 from offramp.spec import FeatureShape
-from offramp.survey import survey_backbone, survey_model
+from offramp.survey import Survey, survey_backbone, survey_model
 
 
 class Steps(nn.Module):
@@ -194,6 +195,16 @@ def test_named_cuts_and_what_the_weights_expect_are_listed() -> None:
     (expected,) = found.as_json()["weights_expect"]
     assert (expected["height"], expected["mean"][0]) == (224, 0.485)
     assert "its weights expect inputs of 3x224x224" in str(found)
+
+
+def test_what_the_weights_expect_of_a_sound_is_listed_as_well() -> None:
+    expected = describe("paper:audiocsrnet").inputs
+    found = Survey("pair", ((3, 576, 1024), (1, 96, 64)), 1, (), weights_expect=expected)
+    assert "its weights expect inputs of 3x576x1024, 1x96x64" in str(found)
+    picture, sound = found.as_json()["weights_expect"]
+    assert (picture["kind"], picture["mean"]) == ("image", [0.4108, 0.3706, 0.3597])
+    assert (sound["kind"], sound["rate"]) == ("spectrogram", 16_000)
+    json.dumps(found.as_json())
 
 
 def test_the_table_names_every_place_and_branch() -> None:

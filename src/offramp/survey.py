@@ -12,7 +12,7 @@ from offramp.backbones.zoo import PYTHON, architecture, describe
 from offramp.branches import BranchSpec, ConvBranch, SLViT
 from offramp.compute import count_params
 from offramp.errors import PlanError, ShapeError
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import Preprocess
 from offramp.spec import FeatureShape
 
 _NEARLY = 0.05
@@ -73,7 +73,7 @@ class Survey:
     total_flops: int
     cuts: tuple[SurveyedPlace, ...]
     named_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    weights_expect: tuple[ImagePreprocess, ...] = ()
+    weights_expect: tuple[Preprocess, ...] = ()
 
     def suggest(self, shares: Sequence[float]) -> "Survey":
         """Only the places nearest to these shares of the FLOPs, one for each.
@@ -134,7 +134,7 @@ class Survey:
             named = (f"{name} ({', '.join(at)})" for name, at in self.named_cuts.items())
             yield f"named cuts: {', '.join(named)}"
         if self.weights_expect:
-            shapes = (_by((each.channels, each.height, each.width)) for each in self.weights_expect)
+            shapes = (_by(each.shape) for each in self.weights_expect)
             yield f"its weights expect inputs of {', '.join(shapes)}; --json has the details"
 
 

@@ -19,6 +19,7 @@ from offramp.branches import ConvBranch
 from offramp.errors import BundleError, PlanError
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import Epoch, ModelInfo, Trial
+from offramp.preprocess import ImagePreprocess
 
 NAME = "timm:test_resnet"  # 0.5 M parameters, made by timm for tests
 
@@ -183,13 +184,20 @@ def test_a_timm_name_with_an_unknown_tag_is_refused() -> None:
         check_name("timm:resnet50.a9_in1k")
 
 
+def picture_of(name: str) -> ImagePreprocess:
+    """What a backbone's weights expect of its one input."""
+    (wanted,) = describe(name).inputs
+    assert isinstance(wanted, ImagePreprocess)
+    return wanted
+
+
 def test_a_row_says_what_the_weights_want_as_input() -> None:
-    (wanted,) = describe("torchvision:efficientnet_b1").inputs
+    wanted = picture_of("torchvision:efficientnet_b1")
     assert (wanted.height, wanted.width, wanted.interpolation) == (240, 240, "bilinear")
     assert wanted.resize_to == 255
-    (wanted,) = describe("timm:tf_efficientnet_lite0").inputs
+    wanted = picture_of("timm:tf_efficientnet_lite0")
     assert (wanted.height, wanted.interpolation, wanted.mean) == (224, "bicubic", (0.5, 0.5, 0.5))
-    (wanted,) = describe("offramp:demo").inputs
+    wanted = picture_of("offramp:demo")
     assert (wanted.height, wanted.channels) == (112, 3)
 
 
@@ -197,11 +205,11 @@ def test_a_row_says_what_the_weights_want_as_input() -> None:
 def test_pictures_are_prepared_for_the_weights_as_their_libraries_do(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     picture = Image.fromarray(pixels)
-    (ours,) = describe("torchvision:efficientnet_b1").inputs
+    ours = picture_of("torchvision:efficientnet_b1")
     theirs = torchvision.models.EfficientNet_B1_Weights.DEFAULT.transforms()
     np.testing.assert_array_equal(ours(picture), theirs(picture))
     for name in ("resnet50.a1_in1k", "vit_base_patch16_clip_224.openai"):
-        (ours,) = describe(f"timm:{name}").inputs
+        ours = picture_of(f"timm:{name}")
         known: Any = get_pretrained_cfg(name)
         config = resolve_data_config(pretrained_cfg=known.to_dict())  # type: ignore[no-untyped-call]
         np.testing.assert_array_equal(ours(picture), create_transform(**config)(picture))

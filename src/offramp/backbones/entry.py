@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from offramp.backbones.staged import Cut
 from offramp.backbones.top import Top
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import Preprocess
 
 PRETRAINED = "pretrained"
 
@@ -63,7 +63,7 @@ class Backbone:
     make: Callable[[BuildRequest], nn.Module]
     pretrained: bool = False
     cuts: Mapping[str, Cut] = field(default_factory=dict)
-    inputs: tuple[ImagePreprocess, ...] = ()
+    inputs: tuple[Preprocess, ...] = ()
     unused: tuple[str, ...] = ()
     shipped: str | None = None
     fixed: str | None = None

@@ -7,6 +7,7 @@ from torch import nn
 from offramp.backbones.paper.audiocsrnet import AudioCSRNet, FusionBlock, upsampled
 from offramp.backbones.staged import Cut, cut
 from offramp.backbones.zoo import build, describe
+from offramp.data import Disco
 from offramp.errors import BundleError, PlanError
 from offramp.spec import FeatureShape
 
@@ -30,6 +31,12 @@ def test_the_network_has_the_papers_size_and_places() -> None:
         assert net.density(*sample).shape == (1, 1, 72, 128)
     assert net.count.in_features == 9216
     assert f"{sum(w.numel() for w in net.parameters()) / 1e6:.2f}" == "22.81"  # 22.80 without ones
+
+
+def test_its_inputs_are_stated_as_the_data_set_makes_them() -> None:
+    stated = describe("paper:audiocsrnet").inputs
+    assert stated == Disco(root=Path("anywhere")).inputs
+    assert [each.shape for each in stated] == [(3, 576, 1024), (1, 96, 64)]
 
 
 def test_its_cuts_read_what_is_seen_and_what_is_heard() -> None:

@@ -11,6 +11,7 @@ import torch
 from offramp.backbones.paper.keras_weights import densenet201_place, read_keras, resnet152_place
 from offramp.backbones.zoo import architecture, build, describe
 from offramp.errors import BundleError
+from offramp.preprocess import ImagePreprocess
 
 h5py = pytest.importorskip("h5py")
 
@@ -176,6 +177,7 @@ def test_a_backbone_with_keras_weights_answers_as_keras_does(
     )
     expected = theirs.predict(scaled, verbose=0)
     [given] = describe(name).inputs
+    assert isinstance(given, ImagePreprocess)
     with torch.inference_mode():
         found = ours(torch.from_numpy(given.normalise(pixels))).numpy()
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()

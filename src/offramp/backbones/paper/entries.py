@@ -18,9 +18,11 @@ from offramp.backbones.paper.resnet152 import KerasResNet152
 from offramp.backbones.staged import Cut
 from offramp.errors import PlanError
 from offramp.preprocess import ImagePreprocess
+from offramp.preprocess.spectrogram import VGGISH
 
 _SIDE = 224
 _BYTE = 1 / 255  # Keras takes away a mean of 0..255 and does not scale
+_DISCO = {"mean": (0.4108, 0.3706, 0.3597), "std": (0.2786, 0.2693, 0.2716)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -122,6 +124,7 @@ ENTRIES = (
             "AV1": Cut("AV1", taps=("vgg", "vggish")),
             "AV2": Cut("AV2", taps=("fuse.0",)),
         },
+        inputs=(ImagePreprocess(height=576, width=1024, **_DISCO), VGGISH),
         reads=front_ends,
     ),
 )
