@@ -169,13 +169,17 @@ def _row(one: Account) -> list[str]:
 
 
 def summary(found: Sequence[Account]) -> str:
-    """How many of the paper's numbers come out, and why the others do not."""
+    """How many of the paper's numbers come out, and why a size that does not is another one."""
     fast = [each.acceleration_agrees for each in found if each.acceleration_agrees is not None]
     lines = [
         f"sizes          {sum(each.size_agrees for each in found)} of {len(found)}",
         f"total FLOPs    {sum(each.total_agrees for each in found)} of {len(found)}",
         f"accelerations  {sum(fast)} of {len(fast)}",
-        *(f"{scenario}, {kind}: {why}" for (scenario, kind), why in explained().items()),
+        *(
+            f"{each.scenario}, {each.kind}: {explained()[each.scenario, each.kind]}"
+            for each in found
+            if not each.size_agrees and (each.scenario, each.kind) in explained()
+        ),
     ]
     return "\n".join(lines)
 

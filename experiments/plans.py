@@ -109,7 +109,13 @@ def backbone_plan(one: Trained, places: Places, **changes: Any) -> dict[str, Any
         "data": data_of(one, places),
     }
     if one.name == AUDIO_VISUAL:
-        stage = {"optimiser": "adamw", "epochs": 100, "batch_size": 4, "lr_decay": 0.99}
+        stage = {
+            "profile": "keras",
+            "optimiser": "adamw",
+            "epochs": 100,
+            "batch_size": 4,
+            "lr_decay": 0.99,
+        }
         plan |= {
             "top": None,
             "density": {**stage, "lr": 1e-5, "weight_decay": 1e-4},

@@ -65,7 +65,7 @@ class Results:
             "backbone": str(self.trained),
             "stand_in": self.stand_in,
             "final": self.final,
-            "paper_final": printed_final(self.trained),
+            "paper_final": printed_final(self.trained.data, self.trained.name),
             "rows": rows,
             "differences": {place: list(each) for place, each in self.differences.items()},
         }
@@ -99,10 +99,10 @@ def read_results(trained: Trained, run: Path) -> Results:
     )
 
 
-def printed_final(trained: Trained) -> float:
+def printed_final(data: str, backbone: str) -> float:
     """The paper's accuracy in percent, or error in people, of a backbone (table 1)."""
-    name = "disco_mae" if trained.data == "disco" else f"{trained.data}_acc"
-    [row] = [row for row in PRINTED["table1_backbones"] if row["backbone"] == trained.name]
+    name = "disco_mae" if data == "disco" else f"{data}_acc"
+    [row] = [row for row in PRINTED["table1_backbones"] if row["backbone"] == backbone]
     found: float = row[name]
     return found
 

@@ -2,71 +2,127 @@
 
     python experiments/tables.py --out runs/paper [--table 4]
 
-It reads the runs that `experiments/run.py` wrote. What was measured on stand-in files is no result,
-and is shown as `stand-in`.
+It reads the runs that `experiments/run.py` wrote, and counts parameters and FLOPs as
+`experiments/accounting.py` does, which takes about a minute. What was measured on stand-in files is
+no result, and is shown as `stand-in`.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from accounting import Account, account
 from plans import trained_backbones
 from results import Results, data_of_table, every_result, printed_final, printed_mean
-from scenarios import KINDS, Kind, Scenario
+from scenarios import AUDIO_VISUAL, DATA, IMAGE_BACKBONES, KINDS, Kind, Scenario
 
 from offramp.table import Table
 
 TABLES = (1, 4, 5, 6, 7, 8)
 STAND_IN = "stand-in"
+HEADS = {
+    "cifar10": "CIFAR-10 Acc.",
+    "cifar100": "CIFAR-100 Acc.",
+    "sc": "SC Acc.",
+    "gtzan": "GTZAN Acc.",
+    "disco": "DISCO MAE",
+}
+"""Heads of table 1, by the short name of a data set."""
+
+Count = Callable[[Scenario, Kind], Account]
+"""Counts the parameters and FLOPs of a branch."""
 
 
 def backbone_table(found: Sequence[Results]) -> Table:
-    """Table 1: the backbones."""
-    return Table.of(
-        ("backbone", [str(each.trained) for each in found]),
-        ("paper", [f"{printed_final(each.trained):.2f}" for each in found]),
-        ("ours", [_number(each, each.final) for each in found]),
-        ("difference", [_change(each, each.final, printed_final(each.trained)) for each in found]),
-        title="Table 1: accuracy in percent, or mean absolute error in people",
-        left=1,
-    )
+    """Table 1: backbones by data sets, each with the paper's number, ours and the difference."""
+    names = [*IMAGE_BACKBONES, AUDIO_VISUAL]
+    columns = [_backbone_cells(data, names, found) for data in DATA]
+    rows = [
+        [names[place // 3], ("paper", "ours", "difference")[place % 3], *cells]
+        for place, cells in enumerate(zip(*columns, strict=True))
+    ]
+    head = ["backbone", "", *(HEADS[data] for data in DATA)]
+    title = "Table 1: accuracy in percent, or mean absolute error in people"
+    return Table(head, rows, title=title, left=2)
 
 
-def branch_table(number: int, found: Sequence[Results]) -> Table:
-    """One of the tables 4 to 8: the branches of a data set."""
+def _backbone_cells(data: str, names: Sequence[str], found: Sequence[Results]) -> list[str]:
+    """Three cells for each backbone, dashes where the paper does not use it for this data."""
+    ours = {each.trained.name: each for each in found if each.trained.data == data}
+    used = (AUDIO_VISUAL,) if data == "disco" else IMAGE_BACKBONES
+    cells = []
+    for name in names:
+        if name not in used:
+            cells += ["-"] * 3
+            continue
+        paper, one = printed_final(data, name), ours.get(name)
+        cells += [f"{paper:.2f}"]
+        cells += (
+            ["", ""] if one is None else [_number(one, one.final), _change(one, one.final, paper)]
+        )
+    return cells
+
+
+def branch_table(number: int, found: Sequence[Results], count: Count = account) -> Table:
+    """One of the tables 4 to 8: the branches of a data set.
+
+    Args:
+        number: Of the table.
+        found: Results; those of other data sets are left out.
+        count: What counts parameters and FLOPs.
+    """
     data = data_of_table(number)
     rows = [
-        _row(each, scenario, kind)
+        [
+            *_accuracy(each, scenario, kind),
+            *_cost(count(scenario, kind)),
+            *_pair(each, scenario, kind),
+        ]
         for each in found
         if each.trained.data == data
         for scenario in each.trained.scenarios
         for kind in KINDS
     ]
     head = ["backbone", "place", "branch", "paper", "ours", "difference", "repeats"]
+    head += ["Branch Params", "paper", "Total FLOPS", "paper", "Acceleration", "paper"]
     head += ["SL-ViT minus CNN: paper", "ours, 95 % interval"]
     unit = "mean absolute error in people" if data == "disco" else "accuracy in percent"
     return Table(head, rows, title=f"Table {number}: {unit}", left=3)
 
 
-def _row(found: Results, scenario: Scenario, kind: Kind) -> list[str]:
+def _accuracy(found: Results, scenario: Scenario, kind: Kind) -> list[str]:
     mean, std = printed_mean(scenario, kind)
     ours = found.branches.get((scenario.place, kind))
     cells = [scenario.backbone, scenario.place, kind, f"{mean:.2f} ± {std:.2f}"]
     if ours is None:
-        return [*cells, "failed", "", "", "", ""]
+        return [*cells, "failed", "", ""]
     spread = "" if ours.std is None else f" ± {ours.std:.2f}"
     shown = STAND_IN if found.stand_in else f"{ours.mean:.2f}{spread}"
-    cells += [shown, _change(found, ours.mean, mean), str(ours.repeats)]
+    return [*cells, shown, _change(found, ours.mean, mean), str(ours.repeats)]
+
+
+def _cost(one: Account) -> list[str]:
+    """Branch Params, Total FLOPS and Acceleration, each with the paper's."""
+    fast = one.kind == "slvit"  # the paper gives no acceleration by CNN branches
+    return [
+        f"{one.params / 1e6:.2f}M",
+        f"{one.printed['params_m']:.2f}M",
+        f"{one.total / 1e9:.2f}B",
+        f"{one.printed['flops_b']:.2f}B",
+        f"{one.acceleration:.2f}" if fast else "",
+        f"{one.scenario.printed['acceleration_slvit']:.2f}" if fast else "",
+    ]
+
+
+def _pair(found: Results, scenario: Scenario, kind: Kind) -> list[str]:
+    """How much better SL-ViT is than the CNN: the paper's difference and ours."""
     if kind == "cnn":
-        return [*cells, "", ""]
-    return [*cells, f"{mean - printed_mean(scenario, 'cnn')[0]:+.2f}", _pair(found, scenario.place)]
-
-
-def _pair(found: Results, place: str) -> str:
-    if found.stand_in or place not in found.differences:
-        return STAND_IN if found.stand_in else ""
-    difference, low, high = found.differences[place]
-    return f"{difference:+.2f}, {low:+.2f} to {high:+.2f}"
+        return ["", ""]
+    paper = f"{printed_mean(scenario, 'slvit')[0] - printed_mean(scenario, 'cnn')[0]:+.2f}"
+    if found.stand_in or scenario.place not in found.differences:
+        return [paper, STAND_IN if found.stand_in else ""]
+    difference, low, high = found.differences[scenario.place]
+    return [paper, f"{difference:+.2f}, {low:+.2f} to {high:+.2f}"]
 
 
 def _number(found: Results, value: float) -> str:

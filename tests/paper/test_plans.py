@@ -47,6 +47,8 @@ def test_a_backbone_is_finetuned_and_its_branches_trained_by_the_papers_settings
     assert first.train.batch_size == (4 if one.data == "disco" else 64 if wide else 32)
     norms = one.name in ("ResNet152", "DenseNet201") and one.data.startswith("cifar")
     assert first.trains == ("batch_norm" if norms else "all")
+    stages = [each for each in (first.density, first.train) if each is not None]
+    assert [each.adam_epsilon for each in stages] == [1e-7] * (2 if one.data == "disco" else 1)
 
 
 def test_crowds_are_counted_in_two_stages_that_slow_down_every_epoch() -> None:
@@ -84,4 +86,5 @@ def test_a_quick_trial_runs_on_stand_ins_and_shows_no_number_as_a_result(tmp_pat
     assert "no result" in first
     shown = said(f"{experiments / 'tables.py'}", "--out", "smoke")
     assert shown.count("stand-in") == 1 + 4 + 2
+    assert shown.count("0.63M") == 8  # parameters are counted, not measured
     assert "Table 5" in shown
