@@ -10,6 +10,9 @@ from plans import Trained
 from scenarios import DATA, KINDS, PRINTED, Kind, Scenario
 
 from offramp.data.published import STAND_IN_DOUBT
+from offramp.run.finetune_plan import load_finetune_plan
+from offramp.run.plan import load_plan
+from offramp.training.settings import Keep
 
 KIND_OF_BRANCH: dict[Kind, str] = {"cnn": "conv", "slvit": "slvit"}
 """Kinds of branch as offramp calls them."""
@@ -40,6 +43,7 @@ class Results:
         final: The backbone's own accuracy in percent, or error in people.
         branches: By place and kind.
         differences: By place, SL-ViT minus CNN with a 95 % interval: difference, low and high.
+        keep: Whose epoch's weights were kept, of the backbone and of its branches.
     """
 
     trained: Trained
@@ -47,6 +51,7 @@ class Results:
     final: float
     branches: Mapping[tuple[str, Kind], Measured]
     differences: Mapping[str, tuple[float, float, float]]
+    keep: tuple[Keep, Keep]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, the paper's numbers among them."""
@@ -63,6 +68,8 @@ class Results:
         ]
         return {
             "backbone": str(self.trained),
+            **({"split_by": self.trained.split_by} if self.trained.data == "gtzan" else {}),
+            "keep": dict(zip(("backbone", "branches"), self.keep, strict=True)),
             "stand_in": self.stand_in,
             "final": self.final,
             "paper_final": printed_final(self.trained.data, self.trained.name),
@@ -72,7 +79,7 @@ class Results:
 
 
 def read_results(trained: Trained, run: Path) -> Results:
-    """The results of a finished run of a backbone's plan."""
+    """The results of a finished run, `branches/NAME` beside `backbones/NAME`."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     comparison, scale = metrics["comparison"], 1 if trained.data == "disco" else 100
     kinds = {name: kind for kind, name in KIND_OF_BRANCH.items()}
@@ -96,6 +103,10 @@ def read_results(trained: Trained, run: Path) -> Results:
         scale * comparison["final"]["value"],
         branches,
         differences,
+        (
+            load_finetune_plan(run.parents[1] / "backbones" / run.name / "plan.yaml").train.keep,
+            load_plan(run / "plan.yaml").train.keep,
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from accounting import Account, account
-from plans import trained_backbones
+from plans import SplitBy, trained_backbones
 from results import Results, data_of_table, every_result, printed_final, printed_mean
 from scenarios import AUDIO_VISUAL, DATA, IMAGE_BACKBONES, KINDS, Kind, Scenario
 
@@ -29,6 +29,12 @@ HEADS = {
 }
 """Heads of table 1, by the short name of a data set."""
 
+SPLITS: dict[SplitBy, str] = {
+    "segment": "split by segment, as in the paper",
+    "track": "split by track, while the paper splits by segment",
+}
+"""How GTZAN is split, in the title of table 7."""
+
 Count = Callable[[Scenario, Kind], Account]
 """Counts the parameters and FLOPs of a branch."""
 
@@ -36,13 +42,16 @@ Count = Callable[[Scenario, Kind], Account]
 def backbone_table(found: Sequence[Results]) -> Table:
     """Table 1: backbones by data sets, each with the paper's number, ours and the difference."""
     names = [*IMAGE_BACKBONES, AUDIO_VISUAL]
-    columns = [_backbone_cells(data, names, found) for data in DATA]
+    head = ["backbone", "", *(HEADS[data] for data in DATA)]
+    columns = [_backbone_cells(data, names, _split(found, "segment")) for data in DATA]
+    if by_track := _split(found, "track"):
+        head.append("GTZAN Acc. by track")
+        columns.append(_without_paper(_backbone_cells("gtzan", names, by_track)))
     rows = [
         [names[place // 3], ("paper", "ours", "difference")[place % 3], *cells]
         for place, cells in enumerate(zip(*columns, strict=True))
     ]
-    head = ["backbone", "", *(HEADS[data] for data in DATA)]
-    title = "Table 1: accuracy in percent, or mean absolute error in people"
+    title = f"Table 1: accuracy in percent, or mean absolute error in people; {_kept(found, 0)}"
     return Table(head, rows, title=title, left=2)
 
 
@@ -63,15 +72,36 @@ def _backbone_cells(data: str, names: Sequence[str], found: Sequence[Results]) -
     return cells
 
 
-def branch_table(number: int, found: Sequence[Results], count: Count = account) -> Table:
+def _without_paper(cells: Sequence[str]) -> list[str]:
+    """Cells of table 1 for a split that is not the paper's: ours alone."""
+    return [cell if place % 3 == 1 else "-" for place, cell in enumerate(cells)]
+
+
+def _split(found: Sequence[Results], split_by: SplitBy) -> list[Results]:
+    return [each for each in found if each.trained.split_by == split_by]
+
+
+def _kept(found: Sequence[Results], place: int) -> str:
+    """Names the setting `keep` of backbones (0) or branches (1)."""
+    return f"keep: {' and '.join(sorted({each.keep[place] for each in found}))}"
+
+
+def branch_table(
+    number: int,
+    found: Sequence[Results],
+    count: Count = account,
+    split_by: SplitBy = "segment",
+) -> Table:
     """One of the tables 4 to 8: the branches of a data set.
 
     Args:
         number: Of the table.
-        found: Results; those of other data sets are left out.
+        found: Results; those of other data sets and splits are left out.
         count: What counts parameters and FLOPs.
+        split_by: How GTZAN is split; the paper's numbers are always of its split by segment.
     """
     data = data_of_table(number)
+    found = [each for each in _split(found, split_by) if each.trained.data == data]
     rows = [
         [
             *_accuracy(each, scenario, kind),
@@ -79,7 +109,6 @@ def branch_table(number: int, found: Sequence[Results], count: Count = account) 
             *_pair(each, scenario, kind),
         ]
         for each in found
-        if each.trained.data == data
         for scenario in each.trained.scenarios
         for kind in KINDS
     ]
@@ -87,7 +116,8 @@ def branch_table(number: int, found: Sequence[Results], count: Count = account) 
     head += ["Branch Params", "paper", "Total FLOPS", "paper", "Acceleration", "paper"]
     head += ["SL-ViT minus CNN: paper", "ours, 95 % interval"]
     unit = "mean absolute error in people" if data == "disco" else "accuracy in percent"
-    return Table(head, rows, title=f"Table {number}: {unit}", left=3)
+    split = f" ({SPLITS[split_by]})" if data == "gtzan" else ""
+    return Table(head, rows, title=f"Table {number}{split}: {unit}; {_kept(found, 1)}", left=3)
 
 
 def _accuracy(found: Results, scenario: Scenario, kind: Kind) -> list[str]:
@@ -133,19 +163,31 @@ def _change(found: Results, ours: float, paper: float) -> str:
     return "" if found.stand_in else f"{ours - paper:+.2f}"
 
 
+def made_tables(number: int, found: Sequence[Results], count: Count = account) -> list[Table]:
+    """What there is of one of the tables; GTZAN's is made once for each way to split it."""
+    if number == 1:
+        return [backbone_table(found)] if found else []
+    of_data = [each for each in found if each.trained.data == data_of_table(number)]
+    return [
+        branch_table(number, of_data, count, split_by)
+        for split_by in SPLITS
+        if _split(of_data, split_by)
+    ]
+
+
 def main() -> None:
     """Print the tables that have results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="as for run.py")
     parser.add_argument("--table", type=int, choices=TABLES, help="only this one")
     given = parser.parse_args()
-    found = list(every_result(given.out, trained_backbones()))
+    every = dict.fromkeys(one for split_by in SPLITS for one in trained_backbones(split_by))
+    found = list(every_result(given.out, iter(every)))
     if not found:
         parser.error(f"{given.out} holds no results. Write some with experiments/run.py first.")
     for number in TABLES if given.table is None else (given.table,):
-        rows = [each for each in found if number == 1 or each.trained.data == data_of_table(number)]
-        if rows:
-            print(backbone_table(rows) if number == 1 else branch_table(number, rows), end="\n\n")
+        for table in made_tables(number, found):
+            print(table, end="\n\n")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,25 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from plans import Places, Trained, backbone_plan, branch_plan, trained_backbones, write_all
-from scenarios import KINDS, scenarios
+from scenarios import IMAGE_BACKBONES, KINDS, scenarios
+from torch import nn
 
+from offramp.backbones.zoo import build
+from offramp.data.sounds.gtzan import Gtzan
+from offramp.data.sounds.speech_commands import SpeechCommands
 from offramp.run.finetune_plan import FinetunePlan, load_finetune_plan
 from offramp.run.plan import Plan, load_plan
+from offramp.training.settings import Keep
 
 ROOT = Path(__file__).parents[2]
 PLACES = Places(Path("data"), Path("runs/paper/backbones"), Path("weights"))
 EVERY = list(trained_backbones())
+
+
+def plan_of(one: Trained) -> FinetunePlan:
+    return FinetunePlan.model_validate(backbone_plan(one, PLACES))
 
 
 def test_there_are_thirteen_backbones_and_their_plans_hold_every_scenario() -> None:
@@ -66,6 +76,58 @@ def test_written_plans_are_headed_by_their_commands_and_load(tmp_path: Path) -> 
         verb = "finetune" if path.parent.name == "backbones" else "train"
         assert path.read_text().splitlines()[1].startswith(f"#   offramp {verb} {path} --out ")
         (load_finetune_plan if verb == "finetune" else load_plan)(path)
+
+
+def test_gtzan_by_track_has_plans_and_folders_of_its_own() -> None:
+    every = list(trained_backbones("track"))
+    mine = [each for each in every if each not in EVERY]
+    assert list(map(str, mine)) == [
+        *("gtzan-resnet152-by-track", "gtzan-densenet201-by-track", "gtzan-inceptionv3-by-track"),
+    ]
+    for one in mine:
+        first = FinetunePlan.model_validate(backbone_plan(one, PLACES))
+        second = Plan.model_validate(branch_plan(one, PLACES))
+        assert isinstance(first.data, Gtzan)
+        assert first.data == second.data
+        assert first.data.split_by == "track"
+        assert second.backbone.weights == f"runs/paper/backbones/{one}"
+        assert len(second.branches) == 2
+    assert {each.data.split_by for each in map(plan_of, EVERY) if isinstance(each.data, Gtzan)} == {
+        "segment"
+    }
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_plan_names_the_epoch_whose_weights_are_kept(keep: Keep) -> None:
+    for one in EVERY:
+        first, second = backbone_plan(one, PLACES, keep), branch_plan(one, PLACES, keep)
+        stages = [
+            first["train"],
+            second["train"],
+            *([first["density"]] if one.data == "disco" else []),
+        ]
+        assert [each["keep"] for each in stages] == [keep] * len(stages)
+
+
+@pytest.mark.parametrize("name", IMAGE_BACKBONES)
+def test_networks_trained_on_spectrograms_do_not_see_their_scale(name: str) -> None:
+    """Why the plans leave spectrograms as they are: the first convolution's batch norm."""
+    with torch.device("meta"):
+        network = build(f"paper:{name.lower()}", num_outputs=10)
+    leaves = [each for each in network.modules() if not list(each.children())]
+    stem = nn.Sequential(*leaves[:2]).to_empty(device="cpu").train()
+    assert isinstance(stem[0], nn.Conv2d)
+    assert isinstance(stem[1], nn.BatchNorm2d)
+    for layer in stem:
+        layer.reset_parameters()  # type: ignore[operator]
+    for data in ("sc", "gtzan"):
+        plan = plan_of(Trained(data, name))
+        assert plan.trains == "all"
+        assert isinstance(plan.data, Gtzan | SpeechCommands)
+        assert (plan.data.chain.mean, plan.data.chain.std) == ((), ())
+    x = torch.rand(5, 3, 33, 31, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(stem(100 * x), stem(10 * x), rtol=0, atol=0.01)
 
 
 @pytest.mark.slow

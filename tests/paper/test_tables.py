@@ -1,15 +1,24 @@
 """The paper's tables with handmade results, which are checked number by number."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from accounting import Account, summary
-from plans import Trained
-from results import Measured, Results
+from plans import (
+    Places,
+    Trained,
+    backbone_plan,
+    branch_plan,
+    trained_backbones,
+    write_plan,
+)
+from results import Measured, Results, every_result
 from scenarios import KINDS, Kind, Scenario, scenarios
-from tables import backbone_table, branch_table
+from tables import backbone_table, branch_table, made_tables
 
 RESULTS = Results(
     trained=Trained("cifar10", "ResNet152"),
@@ -21,8 +30,9 @@ RESULTS = Results(
         ("2", "slvit"): Measured(80.0, 0.25, 4),
     },
     differences={"1": (5.25, 4.75, 5.875)},
+    keep=("last", "best"),
 )
-CROWDS = Results(Trained("disco", "AudioCSRNet"), False, 14.03, {}, {})
+CROWDS = Results(Trained("disco", "AudioCSRNet"), False, 14.03, {}, {}, ("best", "last"))
 """Of a run whose branches all failed."""
 
 
@@ -44,7 +54,7 @@ def mixed(ours: Sequence[str], paper: str) -> list[str]:
 
 def test_a_table_of_branches_gives_the_papers_columns_ours_and_their_difference() -> None:
     title, head, _, *lines = str(branch_table(4, [RESULTS, CROWDS], counted)).splitlines()
-    assert title == "Table 4: accuracy in percent"
+    assert title == "Table 4: accuracy in percent; keep: best"
     assert cells(head) == [
         *("backbone", "place", "branch", "paper", "ours", "difference", "repeats"),
         *("Branch Params", "paper", "Total FLOPS", "paper", "Acceleration", "paper"),
@@ -78,7 +88,9 @@ def test_what_stand_ins_measured_is_not_shown_while_costs_are() -> None:
 
 def test_table_1_is_backbones_by_data_sets() -> None:
     title, head, _, *lines = str(backbone_table([RESULTS, CROWDS])).splitlines()
-    assert title == "Table 1: accuracy in percent, or mean absolute error in people"
+    assert title == (
+        "Table 1: accuracy in percent, or mean absolute error in people; keep: best and last"
+    )
     assert cells(head) == [
         *("backbone", "CIFAR-10 Acc.", "CIFAR-100 Acc.", "SC Acc.", "GTZAN Acc.", "DISCO MAE"),
     ]
@@ -94,6 +106,58 @@ def test_table_1_is_backbones_by_data_sets() -> None:
         ["AudioCSRNet", "ours", "-", "-", "-", "-", "14.03"],
         ["AudioCSRNet", "difference", "-", "-", "-", "-", "+0.40"],
     ]
+
+
+def test_gtzan_by_track_is_in_a_table_of_its_own_that_says_so() -> None:
+    segment = replace(RESULTS, trained=Trained("gtzan", "ResNet152"), final=91.0)
+    track = replace(
+        segment,
+        trained=Trained("gtzan", "ResNet152", "track"),
+        final=61.0,
+        branches={("1", "cnn"): Measured(44.0, 0.5, 5)},
+    )
+    first, second = map(str, made_tables(7, [RESULTS, segment, track], counted))
+    assert first.startswith("Table 7 (split by segment, as in the paper): accuracy in percent")
+    assert second.startswith("Table 7 (split by track, while the paper splits by segment): ")
+    assert "66.00" in first
+    assert "44.00" not in first
+    assert "44.00" in second
+    assert "66.00" not in second
+    [only] = made_tables(7, [track], counted)
+    assert str(only) == second
+    lines = str(backbone_table([segment, track])).splitlines()
+    assert lines[1].endswith("DISCO MAE  GTZAN Acc. by track")
+    assert cells(lines[3])[-3:] == ["91.29", "-", "-"]
+    assert cells(lines[4])[-3:] == ["91.00", "-", "61.00"]
+    assert cells(lines[5])[-3:] == ["-0.29", "-", "-"]
+
+
+def test_results_name_the_split_and_the_weights_that_were_kept(tmp_path: Path) -> None:
+    one = Trained("gtzan", "InceptionV3", "track")
+    places = Places(tmp_path / "data", tmp_path / "backbones")
+    run = tmp_path / "branches" / str(one)
+    write_plan(
+        places.backbones / str(one) / "plan.yaml", "", "", backbone_plan(one, places, "last")
+    )
+    write_plan(run / "plan.yaml", "", "", branch_plan(one, places, "best"))
+    row = {"cut": "paper:2", "kind": "slvit", "value": 0.75, "std": 0.0125, "seeds": [0, 1]}
+    pair = {"cut": "paper:2", "difference": 0.0625, "interval": [0.03125, 0.09375]}
+    comparison = {"final": {"value": 0.875}, "rows": [row], "differences": [pair]}
+    metrics = {"comparison": comparison, "warnings": []}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    [found] = every_result(tmp_path, trained_backbones("track"))
+    assert found == Results(
+        one,
+        False,
+        87.5,
+        {("2", "slvit"): Measured(75.0, 1.25, 2)},
+        {"2": (6.25, 3.125, 9.375)},
+        ("last", "best"),
+    )
+    values = found.as_json()
+    assert values["split_by"] == "track"
+    assert values["keep"] == {"backbone": "last", "branches": "best"}
+    assert "split_by" not in RESULTS.as_json()
 
 
 @pytest.mark.parametrize(("params", "explains"), [(838_730, True), (834_538, False)])
