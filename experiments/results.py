@@ -9,7 +9,7 @@ from typing import Any
 from plans import Trained
 from scenarios import DATA, KINDS, PRINTED, Kind, Scenario
 
-from offramp.data.published import STAND_IN_DOUBT
+from offramp.doubts import STAND_IN_DOUBT
 from offramp.run.finetune_plan import load_finetune_plan
 from offramp.run.plan import load_plan
 from offramp.training.settings import Keep

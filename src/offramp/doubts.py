@@ -27,6 +27,10 @@ _CAUSES = (
     "that were not loaded, or are for other classes; batch-norm statistics that are far from the "
     "data's after a short training."
 )
+STAND_IN_DOUBT = (
+    "the data are stand-in files, made to try everything without the real data set, so nothing "
+    "measured on them is a result."
+)
 _SHARED_SOURCES = (
     "A network can recognise a source instead of what it should learn, so what is chosen, promised "
     "and measured on these splits is too good for samples of new sources. Put all samples of a "

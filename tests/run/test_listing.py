@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from offramp.cli import app
+from offramp.doubts import STAND_IN_DOUBT
 from offramp.errors import BundleError
 from offramp.run.listing import ListedRun, Listing, list_runs
 from offramp.storage.folder import changing
@@ -78,6 +79,20 @@ def test_the_best_exit_of_a_regression_has_the_least_error(tmp_path: Path) -> No
     assert "MAE 0.5 at layer2" in str(list_runs(tmp_path))
     finished(tmp_path, task="regression", class_names=["people"])
     assert "MAE (people) 0.5 at layer2" in str(list_runs(tmp_path))
+
+
+def test_a_value_with_a_warning_is_marked(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for warnings, mark in (
+        (["one"], "(1 warning)"),
+        (["one", "two"], "(2 warnings)"),
+        (["one", STAND_IN_DOUBT], "(stand-in files)"),
+    ):
+        with changing(folder, RUN) as staged:
+            (staged / "metrics.json").write_text(json.dumps({**metrics, "warnings": warnings}))
+        assert one(tmp_path).warnings == tuple(warnings)
+        assert f"75.0 % at layer1 {mark}" in str(list_runs(tmp_path))
 
 
 def state(work: Path, name: str, stopped: bool) -> None:

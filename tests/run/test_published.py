@@ -9,9 +9,12 @@ from typer.testing import CliRunner
 
 from offramp.cli import app
 from offramp.data.published import MARK
-from offramp.doubts import DoubtWarning
+from offramp.doubts import STAND_IN_DOUBT, DoubtWarning
 from offramp.outputs import ExitOutputs
+from offramp.run.finetune_plan import FinetunePlan
+from offramp.run.finetuning import FinetuneResult, finetune
 from offramp.run.forecast import forecast_run
+from offramp.run.listing import list_runs
 from offramp.run.plan import load_plan
 from offramp.run.steps import evaluate, train
 from offramp.run.stored import load_result
@@ -86,6 +89,28 @@ def test_what_is_measured_on_stand_in_files_says_so(folder: Path) -> None:
     warnings = json.loads((folder / "run/metrics.json").read_text())["warnings"]
     assert any("stand-in files" in each for each in warnings)
     assert "stand-in files" in (folder / "run/report.html").read_text()
+    assert list_runs(folder).runs[0].warnings == tuple(warnings)
+    assert "(stand-in files)" in str(list_runs(folder))
+
+
+def finetuned(folder: Path) -> FinetuneResult:
+    """The network finetuned on the data of the folder's plan."""
+    data = load_plan(folder / "plan.yaml").data
+    settings = {"backbone": {"name": "python"}, "data": data, "train": {"epochs": 1}}
+    plan, place = FinetunePlan.model_validate(settings), f"{folder}/network.py:network"
+    return finetune(plan, folder / "backbone", backbone_file=place)
+
+
+def test_what_is_finetuned_on_stand_in_files_says_so(folder: Path) -> None:
+    result = finetuned(folder)
+    assert STAND_IN_DOUBT in result.warnings
+    assert f"Warning: {STAND_IN_DOUBT}" in str(result)
+    assert str(finetuned(folder)) == str(result)  # as read from the finished folder
+    manifest = json.loads((folder / "backbone/manifest.json").read_text())
+    assert STAND_IN_DOUBT in manifest["result"]["warnings"]
+    [listed] = list_runs(folder).runs
+    assert listed.warnings == result.warnings
+    assert "% at final (stand-in files)" in str(list_runs(folder))
 
 
 def test_a_plan_trains_on_tiny_imagenet_and_tests_on_its_validation_pictures(folder: Path) -> None:
@@ -112,17 +137,7 @@ def test_a_plan_trains_on_tiny_imagenet_and_tests_on_its_validation_pictures(fol
 
 
 def test_a_leak_between_splits_stays_with_what_is_measured_on_them(folder: Path) -> None:
-    pytest.importorskip("soundfile")
-    from stand_ins.gtzan import write  # it needs soundfile
-
-    write(folder / "music", 1, seed=0, samples=395, rate=800)
-    chain = (
-        "{rate: 800, num_samples: 40, repeat: 3, height: 12, width: 12, "
-        "channels: [{window: 20, step: 5, fft: 32}]}"
-    )
-    text = (folder / "plan.yaml").read_text().split("\n")
-    text[2] = f"data: {{kind: gtzan, root: {folder}/music, chain: {chain}}}"
-    (folder / "plan.yaml").write_text("\n".join(text))
+    leaking(folder)
     place = f"{folder}/network.py:network"
     with pytest.warns(DoubtWarning, match="drawn by segment"):
         result = train(load_plan(folder / "plan.yaml"), folder / "run", backbone_file=place)
@@ -134,3 +149,27 @@ def test_a_leak_between_splits_stays_with_what_is_measured_on_them(folder: Path)
     tracks = {*map(str, np.asarray(outputs.clusters))}
     assert len(tracks) < len(outputs.labels) == 75
     assert all(len(track.split(".")) == 2 for track in tracks)
+
+
+def test_a_leak_stays_with_a_finetuned_backbone_too(folder: Path) -> None:
+    leaking(folder)
+    with pytest.warns(DoubtWarning, match="drawn by segment"):
+        result = finetuned(folder)
+    assert "Warning: sources that are also in train: " in str(result)
+    [listed] = list_runs(folder).runs
+    assert any("`split_by: track` uses the published split" in each for each in listed.warnings)
+
+
+def leaking(folder: Path) -> None:
+    """Change the folder's plan to music whose tracks have segments in several splits."""
+    pytest.importorskip("soundfile")
+    from stand_ins.gtzan import write  # it needs soundfile
+
+    write(folder / "music", 1, seed=0, samples=395, rate=800)
+    chain = (
+        "{rate: 800, num_samples: 40, repeat: 3, height: 12, width: 12, "
+        "channels: [{window: 20, step: 5, fft: 32}]}"
+    )
+    text = (folder / "plan.yaml").read_text().split("\n")
+    text[2] = f"data: {{kind: gtzan, root: {folder}/music, chain: {chain}}}"
+    (folder / "plan.yaml").write_text("\n".join(text))

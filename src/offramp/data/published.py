@@ -21,12 +21,6 @@ from offramp.table import counted
 MARK = "STAND_IN"
 """Name of the file that marks a folder of stand-in files."""
 
-STAND_IN_DOUBT = (
-    "the data are stand-in files, made to try everything without the real data set, so nothing "
-    "measured on them is a result."
-)
-
-
 _NAMED = 10  # parts of a data set that an error lists; it counts the others
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from offramp.data.samples import Samples
-from offramp.doubts import doubts_of_sources, warn_of
+from offramp.doubts import STAND_IN_DOUBT, doubts_of_sources, warn_of
 from offramp.errors import DataError, ExtraError, OfframpError, ShapeError
 from offramp.preprocess import Preprocess
 from offramp.progress import Progress, silent
@@ -35,7 +35,7 @@ class Splits:
         skipped: Files that could not be read and were left out, with the reason.
         stand_in: Whether the files only stand in for a published data set, so that nothing
             measured on them is a result.
-        doubts: Warnings about these splits, kept with what is measured on them.
+        doubts: Warnings about these splits, besides that files are stand-ins.
     """
 
     train: Samples
@@ -67,6 +67,11 @@ class Splits:
         if self.calibration is not None:
             found["calibration"] = self.calibration
         return {**found, "test": self.test}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is kept with everything measured on these splits: stand-in files and `doubts`."""
+        return (*[STAND_IN_DOUBT] * self.stand_in, *self.doubts)
 
     def doubting_sources(self, **words: str) -> Self:
         """The same splits with a warning if train shares sources with others, which it issues.

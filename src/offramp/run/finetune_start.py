@@ -33,6 +33,7 @@ class Start:
         num_outputs: Of the network.
         facts: What builds the network again, as `Finetuned` reads it, and where it is from.
         targets: Labels of each split, by its name.
+        warnings: What is kept with everything measured on the data.
     """
 
     network: nn.Module
@@ -40,6 +41,7 @@ class Start:
     splits: Splits
     facts: dict[str, Any]
     targets: dict[str, Tensor]
+    warnings: tuple[str, ...]
 
     @classmethod
     def of(
@@ -70,11 +72,12 @@ def _started(plan: FinetunePlan, splits: Splits, outputs: int, backbone_file: st
     if plan.density is not None:
         mistakes.attempt("density", partial(_check_density, network, splits))
     mistakes.raise_if_any()
+    doubts: tuple[str, ...] = ()
     if plan.task == "classification" and targets is not None:
-        labels = targets["train"].numpy()
-        warn_of(doubts_of_labels(labels, outputs, splits.target_names), stacklevel=4)
+        doubts = doubts_of_labels(targets["train"].numpy(), outputs, splits.target_names)
+        warn_of(doubts, stacklevel=4)
     facts = {**backbone_facts(plan.backbone, backbone_file), **_architecture(plan, outputs)}
-    return Start(network, outputs, splits, facts, targets or {})
+    return Start(network, outputs, splits, facts, targets or {}, (*splits.warnings, *doubts))
 
 
 def _num_outputs(plan: FinetunePlan, splits: Splits) -> int:

@@ -51,6 +51,7 @@ class FinetuneResult(Record):
         validation_rmse: Root mean squared error of a regression; None for classification.
         test_rmse: The same for the test samples.
         history: Epochs of each stage.
+        warnings: About the data, such as that files are stand-ins or that splits share sources.
         seconds: Of training and testing, in the call that finished it.
         work_done: Sentence on what the call did.
     """
@@ -66,6 +67,7 @@ class FinetuneResult(Record):
     validation_rmse: float | None
     test_rmse: float | None
     history: Mapping[str, Any]
+    warnings: tuple[str, ...]
     seconds: float
     work_done: str
 
@@ -80,6 +82,7 @@ class FinetuneResult(Record):
                 f"validation: {measure.summary(self.validation, self.validation_rmse)}",
                 f"test: {measure.summary(self.test, self.test_rmse)}",
                 *[measure.note] * bool(measure.note),
+                *[f"Warning: {each}" for each in self.warnings],
                 "a plan names it as its backbone:",
                 f'  backbone: {{name: "{self.backbone}", weights: {self.folder}}}',
             ]
@@ -170,6 +173,7 @@ def _trained(
         "test": abs(score),
         "validation_rmse": kept.validation_rmse,
         "test_rmse": rmse,
+        "warnings": list(start.warnings),
         "history": plain(history),
         "environment": environment(device_name(device), used),
     }
@@ -266,6 +270,7 @@ def _result(
         validation_rmse=facts["validation_rmse"],
         test_rmse=facts["test_rmse"],
         history=facts["history"],
+        warnings=tuple(facts.get("warnings", ())),
         seconds=facts["seconds"],
         work_done=work_done,
     )

@@ -1,7 +1,7 @@
 """Listing: the runs below a folder and what is known of each, quickly and without torch."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
+from offramp.doubts import STAND_IN_DOUBT
 from offramp.errors import BundleError, OfframpError
 from offramp.record import Record
 from offramp.run.names import EXTENSION, METRICS, PLAN, POLICY, WORK, lacking
 from offramp.spec import FINAL
 from offramp.storage.folder import READY, Contents, is_stored, read_folder
 from offramp.storage.manifest import BACKBONE, MANIFEST, RUN, FolderKind
-from offramp.table import Table, bytes_text
+from offramp.table import Table, bytes_text, counted
 from offramp.task import Measure, measure_of
 
 DEPTH = 3
@@ -58,6 +59,7 @@ class ListedRun(Record):
         trials: Number of branches times seeds and learning rates.
         failed: Number of trials that failed.
         best: The best early exit of a finished run, or the answer of a finetuned backbone.
+        warnings: What is kept with the measurements of a finished run or a backbone.
         policies: Promise of each policy of the run.
         changed: Time of the last change.
         num_bytes: Size on disk, with `work/`.
@@ -73,6 +75,7 @@ class ListedRun(Record):
     trials: int | None = None
     failed: int | None = None
     best: BestExit | None = None
+    warnings: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
     changed: str | None = None
     num_bytes: int = 0
@@ -95,7 +98,7 @@ class Listing(Record):
             ("data", [run.data or "" for run in self.runs]),
             ("branches", ["" if run.branches is None else str(run.branches) for run in self.runs]),
             ("trials", ["" if run.trials is None else str(run.trials) for run in self.runs]),
-            ("best exit", [_best_text(run.best) for run in self.runs]),
+            ("best exit", [_best_text(run) for run in self.runs]),
             ("policy", ["; ".join(run.policies) for run in self.runs]),
             ("changed", [(run.changed or "")[:16].replace("T", " ") for run in self.runs]),
             ("size", [bytes_text(run.num_bytes) for run in self.runs]),
@@ -170,7 +173,9 @@ def _finished(folder: Path) -> dict[str, Any]:
         "policies": _policies(stored),
     }
     if "plan" in manifest:
-        facts |= {"state": "finished", "best": _best(stored), **_planned(manifest["plan"])}
+        metrics = json.loads(stored.files[METRICS])
+        facts |= {"state": "finished", "best": _best(stored, metrics)}
+        facts |= {"warnings": tuple(metrics.get("warnings", ())), **_planned(manifest["plan"])}
         facts["backbone"] = (manifest.get("backbone") or {}).get("function", facts["backbone"])
         facts["data"] = manifest.get("data_function") or facts["data"]
     bigger = folder / WORK / EXTENSION
@@ -197,6 +202,7 @@ def _finetuned(folder: Path) -> dict[str, Any]:
     facts["data"] = manifest["data_function"] or facts["data"]
     measure = measure_of(result["task"], manifest["class_names"])
     facts["best"] = _best_of(FINAL, measure, result["test"])
+    facts["warnings"] = tuple(result.get("warnings", ()))
     return facts
 
 
@@ -283,8 +289,7 @@ def _scalars(state: Path) -> dict[str, Any]:
     return scalars
 
 
-def _best(stored: Contents) -> BestExit | None:
-    metrics = json.loads(stored.files[METRICS])
+def _best(stored: Contents, metrics: Mapping[str, Any]) -> BestExit | None:
     early = metrics["exits"]["exits"][:-1]
     measure = measure_of(stored.manifest["task"], stored.manifest.get("class_names", ()))
     if not early:
@@ -312,13 +317,19 @@ def _policy_text(policy: Mapping[str, Any]) -> str:
     return f"{text} without {' and '.join(absent)}" if absent else text
 
 
-def _best_text(best: BestExit | None) -> str:
-    if best is None:
+def _best_text(run: ListedRun) -> str:
+    if (best := run.best) is None:
         return ""
+    marks = f" ({_mark(run.warnings)})" if run.warnings else ""
     if best.measure == "accuracy":
-        return f"{100 * best.value:.1f} % at {best.name}"
+        return f"{100 * best.value:.1f} % at {best.name}{marks}"
     unit = f" ({best.unit})" if best.unit else ""
-    return f"MAE{unit} {best.value:.3g} at {best.name}"
+    return f"MAE{unit} {best.value:.3g} at {best.name}{marks}"
+
+
+def _mark(warnings: Sequence[str]) -> str:
+    """What a value is marked with; one measured on stand-in files is not a result."""
+    return "stand-in files" if STAND_IN_DOUBT in warnings else counted(len(warnings), "warning")
 
 
 def _changed(folder: Path) -> str | None:

@@ -12,7 +12,6 @@ import torch
 from offramp.compute import count_flops, count_params, wait_for
 from offramp.cost import Timing
 from offramp.data import Samples, Splits, as_samples
-from offramp.data.published import STAND_IN_DOUBT
 from offramp.doubts import doubts_of_answers, doubts_of_labels
 from offramp.evaluation import Rival, TrialOutputs
 from offramp.multiexit.answers import Answers
@@ -177,8 +176,7 @@ def measure_splits(
         timings,
         (note,) if note else (),
         (
-            *[STAND_IN_DOUBT] * splits.stand_in,
-            *splits.doubts,
+            *splits.warnings,
             *_doubts_of_training(model, splits.train),
             *doubts_of_answers(outputs["test"]),
         ),
