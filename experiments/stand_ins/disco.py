@@ -1,5 +1,6 @@
 """Stand-in files for DISCO: synthetic crowds in its layout, whose sounds are louder with more."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from offramp.data.published import MARK
 RATE = 48_000
 SIZE = (108, 192)
 _SIDE, _SIGMA = 15, 4.0
+_HEADER = b"MATLAB 5.0 MAT-file of a stand-in for DISCO"
+_TEXT = 116  # bytes of a .mat file's header that are free text
 
 
 def write(
@@ -48,7 +51,7 @@ def write(
             name, heads = f"{split}_{number:04d}", int(rng.integers(1, most + 1))
             dots = rng.integers(0, size, (heads, 2))
             made = density(dots, size)
-            scipy.io.savemat(folder / f"{name}.mat", {"map": made}, do_compression=True)
+            (folder / f"{name}.mat").write_bytes(_mat(made))
             Image.fromarray(_picture(made, rng)).save(root / "imgs" / f"{name}.jpg")
             noise = rng.normal(size=(round(seconds * RATE), 2)) * heads / most / 10
             soundfile.write(root / "auds" / f"{name}.wav", noise, RATE)
@@ -66,6 +69,14 @@ def density(dots: NDArray[np.int64], size: tuple[int, int]) -> NDArray[Any]:
     made = made[half:-half, half:-half]
     made[-1], made[:, -1] = 0, 0
     return made
+
+
+def _mat(made: NDArray[Any]) -> bytes:
+    """A .mat file with a map, whose header is not the date, so that equal maps are equal files."""
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"map": made}, do_compression=True)
+    content = file.getvalue()
+    return _HEADER.ljust(_TEXT) + content[_TEXT:]
 
 
 def _picture(made: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from offramp.backbones.zoo import build
-from offramp.data import Splits, as_samples
+from offramp.data import Disco, Splits, as_samples
 from offramp.data.density import with_maps
 from offramp.errors import BundleError, DataError, OfframpError, PlanError, ShapeError
 from offramp.multiexit.model import MultiExit
@@ -360,11 +360,20 @@ def test_disco_trains_density_maps_and_then_counts(tmp_path: Path) -> None:
 
     write(tmp_path / "disco", 4, seed=0, size=(56, 80))
     options = {"height": 56, "width": 80}
-    data = {"kind": "disco", "root": tmp_path / "disco", "image_size": [56, 80]}
+    data: dict[str, Any] = {
+        "kind": "disco",
+        "root": tmp_path / "disco",
+        "image_size": [56, 80],
+    }
     crowd = {**CROWD, "backbone": {"name": "paper:audiocsrnet", "options": options}, "data": data}
     done = finetune(FinetunePlan.model_validate(crowd), tmp_path / "a")
     assert [len(epochs) for epochs in done.history.values()] == [2, 1]
-    assert done.test >= 0
+    splits = Disco.model_validate(data).load()
+    network = build("paper:audiocsrnet", weights=tmp_path / "a", options=options)
+    with torch.no_grad():
+        counts = network(*splits.test.read(range(4)).inputs)[:, 0].numpy()
+    assert done.test == pytest.approx(np.abs(counts - splits.test.targets).mean(), rel=1e-4)
+    assert done.validation == pytest.approx(done.history["train"][0]["validation_loss"])
     wrong = {**crowd, "data": {**data, "image_size": [64, 80]}}
     with pytest.raises(OfframpError, match="cannot take samples of shape"):
         finetune(FinetunePlan.model_validate(wrong), tmp_path / "b")
