@@ -101,7 +101,11 @@ def test_few_samples_say_nothing() -> None:
     [
         (np.zeros(7, np.int64), 2, "all 7 training samples are of class ant"),
         (LABELS % 3, 1000, r"997 of the network's 1,000 classes .*3, 4, 5, 6, 7 and 992 more"),
-        (LABELS[LABELS != 2], 5, r"1 of the network's 5 classes have no .*\(cow\).*ant 18, bee 18"),
+        (
+            LABELS[LABELS != 2],
+            5,
+            r"leave out 1 of the network's 5 classes .*\(cow\).*ant 18, bee 18",
+        ),
     ],
     ids=["one class", "a network for other classes", "one class is missing"],
 )

@@ -76,11 +76,11 @@ def doubts_of_labels(
         return ()
     named = ", ".join(_name(label, class_names) for label in missing[:_SHOWN].tolist())
     return (
-        f"{len(missing):,} of the network's {num_classes:,} classes have no training sample "
-        f"({named}{_and_more(len(missing) - _SHOWN)}), so branches cannot learn them. Samples by "
+        f"the training samples leave out {len(missing):,} of the network's {num_classes:,} classes "
+        f"({named}{_and_more(len(missing) - _SHOWN)}), which branches cannot learn. Samples by "
         f"class: {class_counts(labels, class_names)}. If these {len(present)} are all the classes "
         "of your task, use a network that was trained for them and ends in as many outputs; "
-        "otherwise add samples of the others.",
+        "otherwise add samples of what is left out.",
     )
 
 

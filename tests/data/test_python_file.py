@@ -142,5 +142,8 @@ def test_an_error_of_a_data_sets_own_code_is_named_with_its_split(
 
 
 def test_samples_in_two_splits_are_warned_of_with_their_number(returning: Returning) -> None:
-    with pytest.warns(OfframpWarning, match=r"^3 samples of .*mine\.py:make are in more than one"):
+    with pytest.warns(
+        OfframpWarning,
+        match=r"mine\.py:make gives samples that are in more than one split .3 of them",
+    ):
         splits_from(returning("parts(test=pair(3))"), "classification")

@@ -43,7 +43,7 @@ def test_rows_of_another_length_are_refused_with_their_lines(tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         rows.refuse([(3, "no file"), (3, "no label")], "Look.")
     assert str(caught.value).splitlines()[1:] == [
-        "  line 2: 1 cells, but the first line names 2 columns",
+        "  line 2: 1 cell, but the first line names 2 columns",
         "  line 3: no file; no label",
         "  line 4: 3 cells, but the first line names 2 columns",
         "Look.",

@@ -207,7 +207,7 @@ def test_a_policy_needs_a_score_not_a_name_or_a_name_that_is_taken() -> None:
 
 @pytest.mark.parametrize("temperature", [float("nan"), float("inf"), 0.0])
 def test_temperatures_that_are_not_positive_are_refused(temperature: float) -> None:
-    with pytest.raises(ShapeError, match="temperatures must be 1 positive numbers"):
+    with pytest.raises(ShapeError, match="temperatures must be 1 positive number,"):
         ExitPolicy(
             score=find_score("margin"),
             names=("a", "final"),

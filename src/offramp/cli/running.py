@@ -47,7 +47,7 @@ def run(
     absent: Annotated[
         Literal["refuse", "answer"],
         typer.Option(
-            help="Where the sound beside a picture is missing: refuse the picture, or answer by "
+            help="Where the sound beside a picture is missing: refuse the picture, or answer with "
             "the exits that need no sound."
         ),
     ] = "refuse",

@@ -23,6 +23,7 @@ from offramp.data.item import (
 )
 from offramp.data.samples import NAMES, Batch, Samples, Source
 from offramp.errors import DataError, ShapeError
+from offramp.table import counted
 
 
 def as_samples(
@@ -198,7 +199,7 @@ class MapSource(Source):
         first = self._first or _First(row, kind, shapes)
         if len(shapes) != len(first.shapes):
             raise ShapeError(
-                f"sample {row} has {len(shapes)} inputs but sample {first.row} has "
+                f"sample {row} has {counted(len(shapes), 'input')} but sample {first.row} has "
                 f"{len(first.shapes)}. Give every sample the same number of inputs, with None in "
                 "place of one that is absent."
             )

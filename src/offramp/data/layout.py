@@ -10,6 +10,7 @@ from pathlib import Path
 from offramp.data.listing import check_same_classes
 from offramp.data.splits import SPLIT_ALIASES, SPLIT_NAMES
 from offramp.errors import DataError, KindError
+from offramp.table import counted
 
 _NAMED = 3  # folders that an error names
 
@@ -192,9 +193,9 @@ def _folders(root: Path, medium: Medium) -> list[Path]:
     if not folders:
         fitting = other_medium(medium, entries) or medium
         raise DataError(
-            f"{root} holds {len(entries)} files, such as {entries[0].name}, and no folders of "
-            "classes. Put the files of each class into a folder of its own, or list all files with "
-            f"their labels in a CSV file and use `kind: {fitting.table}`."
+            f"{root} holds {counted(len(entries), 'file')}, such as {entries[0].name}, and no "
+            "folders of classes. Put the files of each class into a folder of its own, or list all "
+            f"files with their labels in a CSV file and use `kind: {fitting.table}`."
         )
     return folders
 

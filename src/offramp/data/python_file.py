@@ -131,8 +131,8 @@ def _warn_of_shared(place: str, parts: Mapping[str, Samples]) -> None:
     counts = Counter(digest for samples in parts.values() for digest in {*samples.digests})
     if shared := sum(count > 1 for count in counts.values()):
         warnings.warn(
-            f"{shared} samples of {place} are in more than one split, so results there look too "
-            "good. Keep each in one split.",
+            f"{place} gives samples that are in more than one split ({shared:,} of them), so "
+            "results there look too good. Keep each in one split.",
             OfframpWarning,
             stacklevel=2,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from offramp.data.splits import first_few
 from offramp.errors import DataError
 from offramp.storage.text import decode_text
+from offramp.table import counted
 
 _DELIMITERS = ",;\t"
 
@@ -74,7 +75,11 @@ def read_rows(file: Path) -> Rows:
     (_, header), *rows = found
     good = [(line, cells) for line, cells in rows if len(cells) == len(header)]
     faults = [
-        (line, f"{len(cells)} cells, but the first line names {len(header)} columns")
+        (
+            line,
+            f"{counted(len(cells), 'cell')}, but the first line names "
+            f"{counted(len(header), 'column')}",
+        )
         for line, cells in rows
         if len(cells) != len(header)
     ]

@@ -11,6 +11,7 @@ from offramp.errors import DataError, OfframpWarning
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy
 from offramp.spec import Spec
+from offramp.table import counted
 
 _FEWEST = 100
 
@@ -83,7 +84,8 @@ def reference_of(
     if len(leaves) < _FEWEST or len(exits) < 2:
         raise DataError(
             f"a watch needs at least {_FEWEST} independent reference samples and one enabled "
-            f"early exit; got {len(leaves)} samples and {len(exits) - 1} enabled early exits. "
+            f"early exit; got {counted(len(leaves), 'sample')} and "
+            f"{counted(len(exits) - 1, 'enabled early exit')}. "
             "With about 5,000 samples, it detects a shift of 5 points within 2,000 answers."
         )
     if outputs.units is not None:

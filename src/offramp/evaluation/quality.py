@@ -13,7 +13,7 @@ from offramp.evaluation.policy_quality import Part, PolicyQuality, drop_head, ju
 from offramp.outputs import CostUnit, ExitOutputs
 from offramp.policy import ExitPolicy, Score, find_score
 from offramp.record import Record
-from offramp.table import Column, Table, scaled_costs
+from offramp.table import Column, Table, counted, scaled_costs
 from offramp.task import Measure
 
 Policies = Sequence[ExitPolicy] | Mapping[str, ExitPolicy]
@@ -274,9 +274,9 @@ def _check_others(outputs: ExitOutputs, others: ExitOutputs) -> None:
     shared = _shared(outputs, others)
     if shared:
         raise DataError(
-            f"temperatures_on shares {shared} samples with outputs, so the calibration error "
-            "after scaling would look too small. Fit on other samples, such as the calibration "
-            "split."
+            f"temperatures_on shares {counted(shared, 'sample')} with outputs, so the calibration "
+            "error after scaling would look too small. Fit on other samples, such as the "
+            "calibration split."
         )
 
 

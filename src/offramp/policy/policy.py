@@ -22,6 +22,7 @@ from offramp.policy.decision import leaving
 from offramp.policy.files import check_schema, read_json, write_json
 from offramp.policy.promise import Promise, PromiseWarning
 from offramp.policy.scores import Score, find_score
+from offramp.table import counted
 
 _SCHEMA = "offramp exit policy 1"
 _CERTIFIED = ("engine", "precision", "model")
@@ -73,8 +74,8 @@ class ExitPolicy:
         early = len(self.names) - 1
         if len(self.thresholds) != early:
             raise ShapeError(
-                f"{early + 1} exits need {early} thresholds, one per early exit; got "
-                f"{len(self.thresholds)}. Use None to disable an exit."
+                f"{counted(early + 1, 'exit')} need {counted(early, 'threshold')}, one per early "
+                f"exit; got {len(self.thresholds)}. Use None to disable an exit."
             )
         wrong = [each for each in self.thresholds if not _is_threshold(each)]
         if wrong:
@@ -86,8 +87,8 @@ class ExitPolicy:
             or not all(0 < each < np.inf for each in self.temperatures)
         ):
             raise ShapeError(
-                f"temperatures must be {early} positive numbers, one per early exit; got "
-                f"{self.temperatures}."
+                f"temperatures must be {counted(early, 'positive number')}, one per early exit; "
+                f"got {self.temperatures}."
             )
 
     @property

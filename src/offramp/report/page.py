@@ -182,7 +182,7 @@ def _mix(quality: Quality, policy: PolicyQuality, place: int) -> str:
     alt = f"Share of samples that each exit answers under {policy.name}; the table has the numbers."
     few = f" The {SHOWN} largest of {len(policy.parts)}." if len(policy.parts) > SHOWN else ""
     caption = (
-        f"Which exit answers under {policy.name}; classes and groups that fall most behind the "
+        f"Which exit answers under {policy.name}; classes and groups that fall furthest behind the "
         f"final exit come first.{few}"
     )
     return captioned(plot_mix(quality, policy), f"mix-{place}", alt, caption)

@@ -103,9 +103,9 @@ def check_contained(folder: Path, stored: Plan, plan: Plan) -> None:
     if different:
         raise PlanError(
             f"{folder} holds a run of another plan; the two plans differ in "
-            f"{', '.join(different)}. Choose another --out, or delete that folder to start over. A "
-            f"plan that keeps all of the run's, {folder / PLAN}, and adds seeds, learning rates, "
-            "cuts or branches would extend it."
+            f"{', '.join(different)}. Choose another --out, or delete that folder to start over. "
+            f"To extend the run instead, take its plan, {folder / PLAN}, and only add seeds, "
+            "learning rates, cuts or branches to it."
         )
 
 
