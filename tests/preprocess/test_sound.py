@@ -58,17 +58,24 @@ def test_another_rate_is_resampled_and_keeps_the_tone() -> None:
         (b"RIFF, but nothing else", "not a sound of a known format"),
         (encoded([]), "decodes to no samples"),
         (encoded([0.1, np.nan]), "not finite"),
+        (encoded([0.1, -32_767]), r"the largest is 32,767\. Divide by 32768"),
     ],
     ids=[
         "nothing",
         "a header alone",
         "no samples",
         "a sample that is no number",
+        "samples on the scale of integers",
     ],  # files hold dates
 )
 def test_content_without_a_sound_is_one_clear_error(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         decode_sound(content, 16_000)
+
+
+def test_a_float_file_may_exceed_full_scale() -> None:
+    samples = np.array([0.5, -2.5, 1.25], np.float32)
+    assert np.array_equal(decode_sound(encoded(samples), 16_000), samples)
 
 
 @pytest.mark.parametrize("form", ["WAV", "AU", "WAVEX"])

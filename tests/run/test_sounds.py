@@ -110,6 +110,10 @@ def test_a_run_on_sounds_answers_sound_files_of_another_rate(
         opened.run(b"no sound")
     with pytest.raises(DataError, match=r"the sound cannot be read: it is empty\."):
         opened.run(b"")
+    with pytest.raises(DataError, match=r"the sound cannot be read: .*no samples at all\."):
+        opened.run(np.zeros(0, np.float32))
+    with pytest.raises(DataError, match=r"the sound cannot be read: .* Divide by 32768"):
+        opened.run(np.full(400, 12_000, np.float32))
     monkeypatch.setitem(sys.modules, "soundfile", None)
     words = ["run", str(run), str(folder / "data/test"), "--backbone", place]
     for flag in ([], ["--jsonl"]):

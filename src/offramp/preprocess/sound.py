@@ -13,6 +13,8 @@ from offramp.errors import DataError, ExtraError
 
 _UNKNOWN = 0x7FFF_F000
 """Sizes from here on, and 0, come from programs that write a stream and cannot know its size."""
+_LOUDEST = 100
+"""No sample of a recording from -1 to 1 is above this, though some filters and formats exceed 1."""
 _SLACK = 1024  # bytes; some programs count their header among the samples
 
 
@@ -25,7 +27,7 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
 
     Raises:
         DataError: The content is empty or not that of a sound, it ends before its header says, or
-            it has no samples.
+            its samples are refused by `check_samples`.
         ExtraError: The extra `audio` is not installed.
     """
     check_libraries()
@@ -37,11 +39,26 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
         samples, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise DataError("its content is not a sound of a known format, or is damaged") from error
+    check_samples(samples)
+    return resampled(samples.mean(axis=1), own_rate, rate)
+
+
+def check_samples(samples: NDArray[Any]) -> None:
+    """Refuse samples (N,) or (N, C) that are no sound, or are on the scale of integers.
+
+    Raises:
+        DataError: There are none, or some are not finite or far outside -1..1.
+    """
     if len(samples) == 0:
         raise DataError("it decodes to no samples at all")
     if not np.isfinite(samples).all():
         raise DataError("it holds values that are not finite")
-    return resampled(samples.mean(axis=1), own_rate, rate)
+    largest = float(np.abs(samples).max())
+    if largest > _LOUDEST:
+        raise DataError(
+            f"its samples should lie between -1 and 1, and the largest is {largest:,.0f}. Divide "
+            "by 32768 if they are 16-bit integers, or by their full scale otherwise"
+        )
 
 
 def resampled(samples: NDArray[Any], own_rate: int, rate: int) -> NDArray[np.float32]:

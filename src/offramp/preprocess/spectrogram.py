@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from offramp.errors import DataError, ShapeError
 from offramp.preprocess.mel import MelBins, mel_fault, mel_filters
-from offramp.preprocess.sound import decode_sound
+from offramp.preprocess.sound import check_samples, decode_sound
 from offramp.spec import Spec
 
 Sound = bytes | NDArray[np.float32]
@@ -137,7 +137,8 @@ class SpectrogramPreprocess(Spec):
         """One sound, or the bytes of a file, to float32 (C, H, W).
 
         Raises:
-            DataError: It is bytes that are not a sound, or a value of the result is not finite.
+            DataError: It is bytes that are not a sound, it has no samples, or samples or values of
+                the result that are not finite, or samples far outside -1..1.
             ShapeError: It is not one channel of floats.
         """
         if isinstance(sound, bytes):
@@ -147,6 +148,7 @@ class SpectrogramPreprocess(Spec):
                 f"a sound must be one channel of floats (N,), got {sound.dtype} {sound.shape}. "
                 "Take the mean of the channels and scale integers to -1..1."
             )
+        check_samples(sound)
         fitted = np.zeros(self.num_samples, np.float32)
         kept = sound[: self.num_samples]
         fitted[: len(kept)] = kept

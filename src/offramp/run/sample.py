@@ -116,7 +116,7 @@ def _input(model: MultiExit, part: Any, preprocess: Preprocess | None) -> NDArra
     if part.dtype == np.uint8 and isinstance(preprocess, ImagePreprocess):
         return preprocess(part)
     if part.ndim == 1 and isinstance(preprocess, SpectrogramPreprocess):
-        return preprocess(part)
+        return _decoded(model, part, preprocess)
     if part.dtype.kind != "f":
         return part
     if not np.isfinite(part).all():
@@ -125,15 +125,15 @@ def _input(model: MultiExit, part: Any, preprocess: Preprocess | None) -> NDArra
 
 
 def _decoded(
-    model: MultiExit, part: str | Path | bytes, preprocess: Preprocess | None
+    model: MultiExit, part: str | Path | bytes | NDArray[Any], preprocess: Preprocess | None
 ) -> NDArray[np.float32]:
     if preprocess is None:
         raise DataError(no_files(model))
     kind = "sound" if isinstance(preprocess, SpectrogramPreprocess) else "picture"
-    what = f"the {kind}" if isinstance(part, bytes) else str(part)
+    what = str(part) if isinstance(part, str | Path) else f"the {kind}"
     try:
-        return preprocess(part if isinstance(part, bytes) else Path(part).read_bytes())
-    except ExtraError:
+        return preprocess(Path(part).read_bytes() if isinstance(part, str | Path) else part)
+    except (ExtraError, ShapeError):
         raise
     except Exception as error:  # pillow's decoders raise many kinds
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
