@@ -45,7 +45,6 @@ from offramp.training.settings import Keep
 
 TABLES = (1, 4, 5, 6, 7, 8)
 SMOKE = {
-    "data": {"limit": 8},
     "train": {"epochs": 1, "seeds": [0]},
     "evaluate": {"timing_repeats": 1, "timing_warmup": 0, "bootstrap_draws": 20},
 }
@@ -63,19 +62,27 @@ def wanted(table: int, only: Sequence[str], gtzan_split: SplitBy = "segment") ->
 
 
 def write_stand_ins(folder: Path) -> None:
-    """A few synthetic files in the layout of each data set."""
-    cifar.write(folder / "cifar10", 8, 0)
-    cifar.write(folder / "cifar100", 24, 0, classes=100)
-    speech_commands.write(folder / "speech_commands", 1, 0)
-    gtzan.write(folder / "gtzan", 1, 0, samples=3 * gtzan.RATE)
-    disco.write(folder / "disco", 2, 0)
+    """A few synthetic files in the layout of each data set.
+
+    With `smoke_changes` there are 8 samples to train on, 4 to validate and 4 to test; of DISCO 2, 1
+    and 1.
+    """
+    cifar.write(folder / "cifar10", 4, 0)
+    cifar.write(folder / "cifar100", 20, 0, classes=100, num_tests=4)
+    speech_commands.write(folder / "speech_commands", 1, 0, noise_seconds=1.4, held_out=3)
+    gtzan.write(folder / "gtzan", 1, 0, samples=3 * gtzan.RATE, held_out=4)
+    disco.write(folder / "disco", 2, 0, held_out=1)
 
 
 def smoke_changes(one: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
     """Changes of a backbone's two plans for a quick trial."""
-    data: dict[str, Any] = {"limit": 2 if one.data == "disco" else 8}
+    data: dict[str, Any] = {"limit": 8}
+    if one.data in ("cifar10", "cifar100"):
+        data |= {"validation": 4}
     if one.data == "gtzan":
         data |= {"segments": 1}
+        if one.split_by == "segment":
+            data |= {"validation": 4, "test": 4}
     first: dict[str, Any] = {"data": data, "train": {"epochs": 1}}
     if one.data == "disco":
         first["density"] = {"epochs": 1}

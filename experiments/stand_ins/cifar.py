@@ -16,7 +16,9 @@ _LAYOUT = {
 }
 
 
-def write(root: Path, per_file: int, seed: int, *, classes: int = 10) -> None:
+def write(
+    root: Path, per_file: int, seed: int, *, classes: int = 10, num_tests: int | None = None
+) -> None:
     """Write every file of the binary archive, unpacked.
 
     Args:
@@ -24,14 +26,16 @@ def write(root: Path, per_file: int, seed: int, *, classes: int = 10) -> None:
         per_file: Number of pictures in each file.
         seed: Of the noise.
         classes: 10 or 100.
+        num_tests: Number of pictures in the file for testing; None is `per_file`.
     """
     rng = np.random.default_rng(seed)
     folder, files, names = _LAYOUT[classes]
     (root / folder).mkdir(parents=True, exist_ok=True)
     for name in files:
-        labels = rng.integers(0, classes, (per_file, 1))
+        count = per_file if num_tests is None or name != files[-1] else num_tests
+        labels = rng.integers(0, classes, (count, 1))
         shades = 40 + labels * np.array([[1, 7, 3]]) * 160 // classes % 160
-        pixels = np.repeat(shades, 32 * 32, axis=1) + rng.integers(0, 40, (per_file, 3072))
+        pixels = np.repeat(shades, 32 * 32, axis=1) + rng.integers(0, 40, (count, 3072))
         heads = [labels // 5, labels] if classes == 100 else [labels]
         records = np.hstack([*heads, pixels]).astype(np.uint8)
         (root / folder / name).write_bytes(records.tobytes())

@@ -24,6 +24,7 @@ def write(
     per_split: int,
     seed: int,
     *,
+    held_out: int | None = None,
     size: tuple[int, int] = SIZE,
     seconds: float = 1.0,
     most: int = 60,
@@ -37,6 +38,7 @@ def write(
         root: Folder that gets `imgs`, `auds`, `density` and the mark of stand-in files.
         per_split: Number of examples in each split.
         seed: Of places, numbers and noise.
+        held_out: Number of examples in validation and in test; None is `per_split`.
         size: Height and width of a picture, at least 2 x 2.
         seconds: Length of a sound.
         most: Largest number of heads.
@@ -47,7 +49,8 @@ def write(
     for split in ("train", "val", "test"):
         folder = root / "density" / split
         folder.mkdir(parents=True, exist_ok=True)
-        for number in range(per_split):
+        count = per_split if held_out is None or split == "train" else held_out
+        for number in range(count):
             name, heads = f"{split}_{number:04d}", int(rng.integers(1, most + 1))
             dots = rng.integers(0, size, (heads, 2))
             made = density(dots, size)

@@ -15,7 +15,13 @@ SAMPLES = 661_794  # of most clips of the data set
 
 
 def write(
-    root: Path, per_split: int, seed: int, *, samples: int = SAMPLES, rate: int = RATE
+    root: Path,
+    per_split: int,
+    seed: int,
+    *,
+    samples: int = SAMPLES,
+    rate: int = RATE,
+    held_out: int | None = None,
 ) -> None:
     """Write clips of noise with a beat and a chord, whose pitch and speed depend on the genre.
 
@@ -25,12 +31,15 @@ def write(
         seed: Of pitches, beats and noise.
         samples: Length of a clip.
         rate: Samples a second.
+        held_out: Number of genres with tracks in validation and test; None is all.
     """
     rng = np.random.default_rng(seed)
     by_part: dict[tuple[str, str], list[str]] = {}
     for track, part in published_split().items():
         by_part.setdefault((track.split(".")[0], part), []).append(track)
-    for (genre, _), tracks in by_part.items():
+    for (genre, part), tracks in by_part.items():
+        if part != "train" and genre not in GENRES[:held_out]:
+            continue
         folder = root / "genres" / genre
         folder.mkdir(parents=True, exist_ok=True)
         for track in tracks[:per_split]:

@@ -16,7 +16,14 @@ NOISES = ("pink_noise.wav", VALIDATION_NOISE)
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 
 
-def write(root: Path, per_split: int, seed: int, *, noise_seconds: float = 3.0) -> None:
+def write(
+    root: Path,
+    per_split: int,
+    seed: int,
+    *,
+    noise_seconds: float = 3.0,
+    held_out: int | None = None,
+) -> None:
     """Write tones whose pitch and melody depend on the word, some shorter than a second.
 
     Args:
@@ -24,12 +31,14 @@ def write(root: Path, per_split: int, seed: int, *, noise_seconds: float = 3.0) 
         per_split: Number of clips of each word in each split.
         seed: Of pitches, lengths and noise.
         noise_seconds: Length of each recording of noise.
+        held_out: Number of words in validation and in test, some of which then lack clips; None
+            leaves out none.
     """
     rng = np.random.default_rng(seed)
     for split in ("train", *LISTS):
         names = [
             f"{word}/{_speaker(split, take)}_nohash_0.wav"
-            for word in (*WORDS, *OTHERS)
+            for word in (*WORDS, *OTHERS)[: None if split == "train" else held_out]
             for take in range(per_split)
         ]
         for name in names:
@@ -39,10 +48,12 @@ def write(root: Path, per_split: int, seed: int, *, noise_seconds: float = 3.0) 
     for name in NOISES:
         _save(root / MAIN / NOISE / name, _noise(noise_seconds, rng))
     for take in range(per_split):
-        for word in (*WORDS, "_unknown_"):
+        for word in (*WORDS, "_unknown_")[:held_out]:
             name = f"{word}/{_speaker('final', take)}_nohash_0.wav"
             _save(root / TEST / name, _word(name, rng))
         _save(root / TEST / "_silence_" / f"{take}.wav", _noise(1, rng))
+    for word in (*WORDS, "_unknown_"):
+        (root / TEST / word).mkdir(exist_ok=True)
     (root / MARK).touch()
 
 

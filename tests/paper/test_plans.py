@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from plans import Places, Trained, backbone_plan, branch_plan, trained_backbones, write_all
+from run import smoke_changes, write_stand_ins
 from scenarios import IMAGE_BACKBONES, KINDS, scenarios
 from torch import nn
 
@@ -128,6 +129,24 @@ def test_networks_trained_on_spectrograms_do_not_see_their_scale(name: str) -> N
     x = torch.rand(5, 3, 33, 31, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(stem(100 * x), stem(10 * x), rtol=0, atol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::offramp.doubts.DoubtWarning")  # of GTZAN's segments
+def test_a_quick_trial_takes_a_few_samples_of_every_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    write_stand_ins(tmp_path)
+    places = Places(tmp_path, tmp_path / "backbones")
+    found = {}
+    for one in [*EVERY[::3], list(trained_backbones("track"))[9]]:  # each data set once
+        first, second = smoke_changes(one)
+        plan = FinetunePlan.model_validate(backbone_plan(one, places, **first))
+        assert Plan.model_validate(branch_plan(one, places, **second)).data == plan.data
+        splits = plan.data.load()
+        assert splits.stand_in
+        found[str(one)] = tuple(len(samples) for samples in splits.named().values())
+    assert len(found) == 6
+    assert found.pop("disco-audiocsrnet") == (2, 1, 1)
+    assert {*found.values()} == {(8, 4, 4)}
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
     python killed_runs.py FOLDER NUM_MOMENTS [JSON of settings for fit_branches]
     python killed_runs.py FOLDER NUM_MOMENTS finetune
+    python killed_runs.py FOLDER NUM_MOMENTS density
 
 Every run is a process of its own that dies by SIGKILL: while taps are computed, just before a
 rename (the temporary file is there, the final one not), within an epoch, just after a rename, or
-after a random time. The second form finetunes a network instead of training branches.
+after a random time. The second form finetunes a network instead of training branches,
+the third a network that counts, in two stages.
 One JSON line comes out per run: which moment, whether it was killed, digest of the final weights.
 """
 
@@ -29,6 +31,7 @@ from torch.utils.tensorboard import SummaryWriter as SummaryWriter  # once here,
 from offramp.backbones.staged import cut
 from offramp.branches import ConvBranch, SLViT
 from offramp.data import Splits, as_samples
+from offramp.data.density import with_maps
 from offramp.run.finetune_plan import FinetunePlan
 from offramp.run.finetuning import finetune
 from offramp.training import fit_branches
@@ -36,10 +39,21 @@ from offramp.training import fit_branches
 FORK = multiprocessing.get_context("fork")
 SEED = 0
 EVENTS = ("caching", "before rename", "training", "after rename", "time")
-FINETUNES = sys.argv[3:] == ["finetune"]
-SETTINGS = {} if FINETUNES or len(sys.argv) < 4 else json.loads(sys.argv[3])
+FORM = sys.argv[3] if sys.argv[3:] in (["finetune"], ["density"]) else ""
+SETTINGS = {} if FORM or len(sys.argv) < 4 else json.loads(sys.argv[3])
 NETWORK = """
 from torch import nn
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.maps, self.count = nn.Conv2d(3, 1, 3, padding=1), nn.Linear(96, 1)
+
+    def density(self, images):
+        return self.maps(images)
+
+    def forward(self, images):
+        return self.count(self.density(images).flatten(1))
 
 def network():
     return nn.Sequential(
@@ -82,25 +96,29 @@ def finetune_network(out: Path, event: Callable[[str], None]) -> str:
     """A small finetuning; gives the digest of the folder's weights and history."""
     torch.manual_seed(1)
     images, labels = torch.randn(120, 3, 12, 8), torch.arange(120) % 4
+    maps, counts = images.mean(1).numpy(), images.mean(1).sum((1, 2)).numpy()
     parts = {
-        name: as_samples((images[rows], labels[rows]))
+        name: with_maps((images[rows], counts[rows]), maps[rows])
+        if FORM == "density"
+        else as_samples((images[rows], labels[rows]))
         for name, rows in (("train", range(80)), ("validation", range(80, 100)))
     }
-    splits = Splits.of({**parts, "test": parts["validation"]}, target_names=tuple("abcd"))
+    parts["test"] = parts["validation"]
     (out / "mine.py").write_text(NETWORK)
-    plan = FinetunePlan.model_validate(
-        {
-            "backbone": {"name": "python"},
-            "data": {"kind": "python"},
-            "top": {"hidden": 9},
-            "train": {"epochs": 4, "batch_size": 16, "lr": 3e-3},
-        }
-    )
+    stage = {"epochs": 4, "batch_size": 16, "lr": 3e-3}
+    kind = {"backbone": {"name": "python"}, "data": {"kind": "python"}, "train": stage}
+    if FORM == "density":
+        splits = Splits.of(parts, target_names=("people",), task="regression")
+        kind |= {"task": "regression", "top": None, "density": stage}
+    else:
+        splits = Splits.of(parts, target_names=tuple("abcd"))
+        kind |= {"top": {"hidden": 9}}
+    plan = FinetunePlan.model_validate(kind)
     finetune(
         plan,
         out / "backbone",
         splits=splits,
-        backbone_file=f"{out / 'mine.py'}:network",
+        backbone_file=f"{out / 'mine.py'}:{'Counts' if FORM == 'density' else 'network'}",
         progress=lambda *_: event("training"),
     )
     files = [out / "backbone" / name for name in ("model.safetensors", "history.json")]
@@ -118,7 +136,7 @@ def run(out: Path, event: Callable[[str], None]) -> None:
         return final
 
     Path.replace = watched  # type: ignore[assignment, method-assign]
-    (out / "digest").write_text((finetune_network if FINETUNES else train)(out, event))
+    (out / "digest").write_text((finetune_network if FORM else train)(out, event))
 
 
 def start(out: Path, event: Callable[[str], None]) -> BaseProcess:

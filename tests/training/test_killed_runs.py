@@ -35,3 +35,8 @@ def test_so_does_a_fused_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_finetuning_killed_at_twenty_moments_ends_in_the_same_weights(tmp_path: Path) -> None:
     check(tmp_path, 20, "finetune")
+
+
+@pytest.mark.slow
+def test_so_does_a_finetuning_in_two_stages(tmp_path: Path) -> None:
+    check(tmp_path, 15, "density")
