@@ -96,6 +96,7 @@ def read_results(trained: Trained, run: Path) -> Results:
     differences = {
         places[row["cut"]]: (scale * row["difference"], *(scale * end for end in row["interval"]))
         for row in comparison["differences"]
+        if None not in row["interval"]  # of a single test sample
     }
     return Results(
         trained,
