@@ -175,7 +175,8 @@ def test_every_broken_row_is_listed_with_its_line(tmp_path: Path, rows: list[Row
   line 4: no split is called 'trian'
   line 6: photos/val/ant/04.png is on line 5 already
   line 7: the source is empty; 'dog' is not in `classes`
-Correct or remove these rows. Paths start from {tmp_path} (see `root`)."""
+Correct or remove these rows. Paths start from {tmp_path} (see `root`).
+Rows without their file are left out with `on_corrupt: skip`."""
     assert str(caught.value) == listed
 
 
@@ -185,8 +186,9 @@ def test_a_name_among_class_numbers_is_refused(tmp_path: Path, rows: list[Row], 
     numbered[7]["label"] = label
     with pytest.raises(
         DataError, match=f"line 9: '{label}' is not a class number, although other labels are"
-    ):
+    ) as caught:
         _load(tmp_path, numbered)
+    assert "on_corrupt" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["heavy", "nan", "inf", "1e300", "1,5"])

@@ -94,14 +94,17 @@ class FileTable(ListedFiles):
         paths = columns[0]
         self._check_medium(rows, paths)
         targets, names = self._targets(cells)
+        absent = [] if self.on_corrupt == "skip" else [*self._absent(rows, cells, columns)]
         faults = [
             *_blanks(rows, cells),
             *_repeated(rows, cells["path"], paths),
-            *([] if self.on_corrupt == "skip" else self._absent(rows, cells, columns)),
+            *absent,
             *_faults_of_splits(rows, cells.get("split", [])),
             *self._faults_of_targets(rows, cells, targets),
         ]
-        rows.refuse(faults, f"Correct or remove these rows. Paths start from {root} (see `root`).")
+        advice = f"Correct or remove these rows. Paths start from {root} (see `root`)."
+        skip = "\nRows without their file are left out with `on_corrupt: skip`." if absent else ""
+        rows.refuse(faults, advice + skip)
         given = self._splits(rows, cells, names)
         return Listing(
             rows.file,
