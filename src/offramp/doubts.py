@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from offramp.errors import OfframpWarning
 from offramp.outputs import ExitOutputs
+from offramp.table import counted
 
 _FEWEST = 20
 """Number of samples below which answers are not judged."""
@@ -20,6 +21,8 @@ _FAR = 0.1
 _FITS = 0.25
 """By which accuracy other class numbers must fit better to be named as a cause."""
 _SHOWN = 5
+_LACKS = 3
+"""Classes that a warning names for each split that lacks them; it counts the others."""
 
 _CAUSES = (
     "Likely causes: labels that number the classes in a different order from the network's; inputs "
@@ -105,6 +108,36 @@ def doubts_of_sources(
     example = min(set.union(*shared.values()))
     found = f"sources that are also in train: {', '.join(counts)}, such as {example!r}."
     return () if any(each.startswith(found) for each in known) else (f"{found} {remark}",)
+
+
+def doubts_of_classes(
+    labels: Mapping[str, NDArray[np.integer]],
+    clusters: Mapping[str, NDArray[np.generic]],
+    class_names: Sequence[str],
+) -> tuple[str, ...]:
+    """Warnings about classes of training samples that other splits have no sample of.
+
+    Args:
+        labels: (N,) the class number of each sample, by split.
+        clusters: (N,) the source of each sample, by split.
+        class_names: One per class number; empty if classes have no names.
+    """
+    trained, found = np.unique(labels["train"]), []
+    for split in labels:
+        missing = np.setdiff1d(trained, labels[split]).tolist()
+        lacks = [repr(class_names[number] if class_names else number) for number in missing]
+        if lacks:
+            more = f" and {len(lacks) - _LACKS} more" if len(lacks) > _LACKS else ""
+            number = counted(len(np.unique(clusters[split])), "source")
+            found.append(f"{', '.join(lacks[:_LACKS])}{more} in {split} ({number})")
+    if not found:
+        return ()
+    return (
+        f"classes of train that have no sample elsewhere: {'; '.join(found)}. Nothing that is "
+        "chosen, promised or measured there says how well these classes are answered. Samples of "
+        "one source stay in one split, so add sources of these classes, or draw the splits with "
+        "other shares or another seed.",
+    )
 
 
 def doubts_of_answers(outputs: ExitOutputs) -> tuple[str, ...]:

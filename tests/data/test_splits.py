@@ -1,5 +1,6 @@
 """Warnings of sources in training and in another split, and preprocessing that does not fit."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -232,3 +233,23 @@ def test_a_split_that_has_a_folder_is_not_said_to_be_drawn(tmp_path: Path) -> No
             (tmp_path / name).write_bytes(b"")
     with pytest.raises(DataError, match=r"test would be empty: .* be read\. Add samples\.$"):
         ImageFolder(root=tmp_path, image_size=4, source=r"(\w)-\d", on_corrupt="skip").load()
+
+
+def test_classes_that_drawn_splits_lack_are_named_in_one_warning(tmp_path: Path) -> None:
+    for number in range(4 * 5):  # a source of ten pictures of one class each
+        for place in range(10):
+            file = tmp_path / f"{'abcd'[number % 4]}/{number:02}-{place}.png"
+            file.parent.mkdir(exist_ok=True)
+            pixels = np.random.default_rng([number, place]).integers(0, 256, (5, 7, 3), np.uint8)
+            Image.fromarray(pixels).save(file)
+    drawn = {"validation": 0.05, "calibration": 0.05, "test": 0.3}
+    settings = {"root": tmp_path, "image_size": 4, "source": r"(\d+)-\d", "split": drawn}
+    with pytest.warns(DoubtWarning, match="classes of train that have no") as warned:
+        splits = ImageFolder.model_validate(settings).load()
+    assert splits.doubts == (str(warned[0].message),)
+    assert len(warned) == 1
+    assert re.search(r"'\w', '\w', '\w' in validation \(1 source\)", splits.doubts[0])
+    settings.pop("source")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ImageFolder.model_validate(settings).load().doubts == ()

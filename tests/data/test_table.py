@@ -88,6 +88,7 @@ def test_shares_draw_all_splits_where_no_column_names_them(tmp_path: Path, rows:
 
 
 @pytest.mark.filterwarnings("ignore:sources that are also in train")
+@pytest.mark.filterwarnings("ignore:classes of train that have no sample")
 def test_groups_and_sources_come_from_their_columns(tmp_path: Path, rows: list[Row]) -> None:
     splits = _load(tmp_path, rows, group="site", source="film")
     for images in splits.named().values():

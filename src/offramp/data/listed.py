@@ -26,6 +26,7 @@ from offramp.data.prepared import joined_digests
 from offramp.data.samples import Samples, Source
 from offramp.data.sound_fit import SoundFit
 from offramp.data.splits import SPLIT_NAMES, Splits, refuse_unreadable, thinned
+from offramp.doubts import doubts_of_classes, warn_of
 from offramp.errors import DataError, ExtraError
 from offramp.preprocess import Preprocess
 from offramp.progress import Progress, silent
@@ -100,6 +101,8 @@ class ListedFiles(Spec):
         _check_present(files, splits, listed.there, all_classes=self.classes is None)
         _warn_of_shared(files, splits, digests)
         warn_of_training(splits, digests, matching(files.ids, self.trained_on))
+        doubts = _lacking(files, splits)
+        warn_of(doubts)
         samples = Samples.of(
             self.as_source(files, of_files),
             ids=files.ids,
@@ -117,6 +120,7 @@ class ListedFiles(Spec):
             origin=str(files.origin),
             skipped=skipped,
             stand_in=files.stand_in,
+            doubts=doubts,
         ).doubting_sources()
         if check and self.on_corrupt == "raise":
             found.check(progress)
@@ -181,6 +185,16 @@ def _check_present(
             f"no sample of {', '.join(unseen)} in {files.origin} is left to train on. Add "
             "samples of the class, or remove it."
         )
+
+
+def _lacking(files: Listing, splits: NDArray[np.str_]) -> tuple[str, ...]:
+    """Warnings about classes that some splits lack since samples of a source stay together."""
+    if files.sources is None or files.task != "classification" or files.stand_in:
+        return ()
+    rows = {name: splits == name for name in SPLIT_NAMES}
+    labels = {name: files.targets[each] for name, each in rows.items()}
+    sources = {name: files.sources[each] for name, each in rows.items()}
+    return doubts_of_classes(labels, sources, files.target_names)
 
 
 def _why_empty(files: Listing, there: Set[str], empty: Set[str]) -> str:

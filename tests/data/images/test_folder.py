@@ -337,6 +337,7 @@ def test_shares_of_held_out_pictures_that_do_not_add_up_are_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:sources that are also in train")
+@pytest.mark.filterwarnings("ignore:classes of train that have no sample")
 def test_pictures_of_one_source_are_drawn_into_one_split_and_count_once(pair: Path) -> None:
     splits = _load(pair, source=r"(\w+/\d)\d\.png").load()  # ten pictures of each class a source
     held = [*splits.named().values()][1:]
