@@ -209,8 +209,9 @@ class ExitPolicy:
         if tuple(names) != self.names:
             remedy = "Calibrate on outputs of the same model."
             if self.without:
-                remedy = f"It is for samples without {' and '.join(self.without)}: use outputs of "
-                remedy += "the same model that were collected without."
+                absent = " and ".join(self.without)
+                remedy = f"It is for samples without {absent}: use outputs that the same model's "
+                remedy += "collect(data, without=...) gives."
             raise ShapeError(
                 f"the policy is for exits {list(self.names)}, but here they are {list(names)}. "
                 f"{remedy}"
