@@ -181,7 +181,7 @@ def test_a_finished_finetuning_has_nothing_to_train(place: Path) -> None:
     found = forecast(place)
     assert (found.state, found.stages, found.samples) == ("finished", (), SIZES)
     assert "nothing would be trained" in str(found)
-    with pytest.raises(PlanError, match="another plan; they differ in trains"):
+    with pytest.raises(PlanError, match="another plan; the two plans differ in trains"):
         forecast(place, trains="batch_norm")
 
 

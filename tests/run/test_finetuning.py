@@ -108,7 +108,7 @@ def test_the_folder_holds_the_documented_files(result: FinetuneResult, place: Pa
         *("manifest.json", "plan.yaml", "model.safetensors", "history.json", "environment.json")
     }
     manifest = json.loads((place / "backbone" / "manifest.json").read_text())
-    assert manifest["format"] == "offramp backbone 1"
+    assert manifest["format"] == "offramp backbone 2"
     assert manifest["class_names"] == [*CLASSES]
     assert manifest["backbone"]["top"] == {"hidden": 12, "dropout": 0.2}
     assert manifest["result"]["num_outputs"] == 4
@@ -464,9 +464,9 @@ def test_folders_of_another_kind_are_no_weights_and_no_place(
     file = f"{place / 'mine.py'}:network"
     train(exits(place), tmp_path / "run", splits=SPLITS, backbone_file=file)
     backbone = {"name": "python", "weights": str(tmp_path / "run")}
-    with pytest.raises(BundleError, match="reads 'offramp backbone 1' here"):
+    with pytest.raises(BundleError, match="reads 'offramp backbone 2' here"):
         run(place, tmp_path / "run")
-    with pytest.raises(BundleError, match="reads 'offramp backbone 1' here"):
+    with pytest.raises(BundleError, match="reads 'offramp backbone 2' here"):
         run(place, tmp_path / "a", backbone=backbone)
     with pytest.raises(BundleError, match="reads 'offramp run 2' here"):
         train(exits(place), place / "backbone", splits=SPLITS, backbone_file=file)

@@ -73,7 +73,7 @@ RUN = FolderKind(
 
 BACKBONE = FolderKind(
     name="backbone",
-    schema=1,
+    schema=2,
     missing=(
         "A backbone folder is what `offramp finetune` wrote. If finetuning was stopped, repeat the "
         "same `offramp finetune` and it resumes."
