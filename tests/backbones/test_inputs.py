@@ -54,12 +54,12 @@ def test_inputs_are_named_or_counted(backbone: StagedBackbone) -> None:
 def test_an_input_that_the_backbone_has_not_is_refused(
     backbone: StagedBackbone, wrong: object
 ) -> None:
-    with pytest.raises(PlanError, match=r"no input .* Name inputs, 'picture' or 'sound'"):
+    with pytest.raises(PlanError, match=r"no input .* Give names of inputs .'picture' or 'sound'"):
         backbone.inputs.numbers(wrong)  # type: ignore[arg-type]
 
 
 def test_what_names_no_input_is_refused(backbone: StagedBackbone) -> None:
-    with pytest.raises(ArgumentError, match="Name inputs"):
+    with pytest.raises(ArgumentError, match="Give names of inputs"):
         backbone.inputs.numbers(None)  # type: ignore[arg-type]
 
 

@@ -97,7 +97,11 @@ def test_a_branch_learns_from_samples_without_a_sound(backbone: StagedBackbone, 
     ("cut", "spec", "text"),
     [
         ("AV1", ConvBranch(padding=1), r"at 'AV1' refuses.*Give it absent='token'"),
-        ("AV2", ConvBranch(padding=1), r"at 'AV2' refuses to answer without. Leave these samples"),
+        (
+            "AV2",
+            ConvBranch(padding=1),
+            r"at 'AV2' refuses to answer without it. Leave these samples",
+        ),
     ],
 )
 def test_samples_without_a_sound_are_refused_where_it_is_needed(
