@@ -177,7 +177,9 @@ def test_the_plan_that_a_run_extends_is_refused_with_the_plan_of_the_run(
     go: Go, folder: Path
 ) -> None:
     go(seeds(1, 2), folder)
-    with pytest.raises(PlanError, match=r"extends this plan: .*train\.seeds.*plan\.yaml") as caught:
+    with pytest.raises(
+        PlanError, match=r"has since been extended beyond this plan, in .*train\.seeds.*plan\.yaml"
+    ) as caught:
         go(seeds(1), folder)
     assert "delete" not in str(caught.value)
 
