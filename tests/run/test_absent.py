@@ -101,7 +101,7 @@ def test_a_run_reports_its_exits_with_and_without_a_sound(network: str, tmp_path
 def test_samples_that_the_final_exit_cannot_answer_are_refused_before_training(
     network: str, tmp_path: Path, part: str
 ) -> None:
-    text = rf"3 of \d+ {part} samples, such as sample 1, lack input 1 \('sound'\), and all exits"
+    text = rf"3 of \d+ {part} samples, such as sample 1, lack input 1 \('sound'\), but every exit"
     with pytest.raises(DataError, match=text if part != "calibration" else text.replace("3", "2")):
         train(PLAN, tmp_path / "run", splits=splits(part), backbone_file=network)
     assert not (tmp_path / "run/work/cache").exists()
