@@ -61,7 +61,7 @@ def load_weights(
     Batch norm's step counters may be missing. Names may carry the prefixes of DataParallel and
     torch.compile and one of a training script, such as `model.`, or be those of torchvision's
     published DenseNets. Names that begin with one of `ignored` are for parts that this model was
-    built without, or has anew: these stay as they are.
+    built without, or has new ones for: these stay as they are.
 
     Raises:
         BundleError: Names or shapes are those of another model; all three kinds are counted.

@@ -159,7 +159,7 @@ def _advice(inputs: Inputs, number: int | None, hint: str) -> str:
 
 
 def _counted_units(inputs: Inputs, number: int) -> str:
-    """So many independent samples, or clusters of the mean size of those given."""
+    """This number of independent samples, or of clusters as large as those given on average."""
     if inputs.roles.clusters is None:
         return counted(number, "calibration sample")
     return (

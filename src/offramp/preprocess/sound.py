@@ -44,7 +44,7 @@ def decode_sound(content: bytes, rate: int) -> NDArray[np.float32]:
 
 
 def check_samples(samples: NDArray[Any]) -> None:
-    """Refuse samples (N,) or (N, C) that are no sound, or are on the scale of integers.
+    """Refuse samples (N,) or (N, C) that hold no sound, or whole numbers where floats belong.
 
     Raises:
         DataError: There are none, or some are not finite or far outside -1..1.
@@ -92,7 +92,7 @@ def _check_whole(content: bytes) -> None:
     if 0 < promised < _UNKNOWN and held + _SLACK < promised:
         raise DataError(
             f"it ends early: its header promises {promised:,} bytes of samples, and it holds "
-            f"{held:,}. Copy or record it again, or write it anew with the samples that are there"
+            f"{held:,}. Copy or record it again, or save the samples that are there again"
         )
 
 
