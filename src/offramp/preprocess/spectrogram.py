@@ -251,6 +251,6 @@ GTZAN = SpectrogramPreprocess(
 Their windows are 100 and 50 ms and their steps 50 and 25 ms. At 22,050 Hz that is 2205, 1102.5,
 1102.5 and 551.25 samples, rounded to the nearest whole number, halves to the even one; the
 transforms have the next power of two. The paper does not say whether it takes powers and
-logarithms: both are taken here, with 1e-6 added, as Palanisamy et al. do, whom it follows. The
+logarithms: both are taken here, with 1e-6 added, as in Palanisamy et al., which it follows. The
 257 x 257, 59 x 128 and 119 x 128 values are resized bilinearly to 224 x 224 each.
 """

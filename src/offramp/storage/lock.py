@@ -62,7 +62,7 @@ def _check_writable(lock_file: Path) -> None:
 
 
 def _sign(path: Path) -> None:
-    """Leave a note for waiting processes. Nothing depends on it, so a full disk is no error."""
+    """Leave a note for waiting processes. Nothing depends on it, so a full disk is not an error."""
     try:
         note = json.dumps({"process": os.getpid(), "host": socket.gethostname()})
         path.write_text(note, encoding="utf-8")
