@@ -1,10 +1,13 @@
 """What an answer costs, as plain numbers: FLOPs, milliseconds, and two ways to add them up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Number = TypeVar("Number", int, float)
 
 Convention = Literal["2mac", "paper"]
 """How FLOPs are counted: `2mac` is twice the multiply-adds of convolutions, linear layers and
@@ -51,3 +54,23 @@ def with_passed(
     if active is not None:
         runs = runs * np.asarray(active, bool)
     return np.cumsum(np.asarray(stages, np.float64)) + np.cumsum(runs)
+
+
+def joined(
+    ends: Sequence[str], exits: Sequence[str], per_stage: Sequence[Number]
+) -> tuple[Number, ...]:
+    """Sum the stages from exit to exit, since a cut without a branch is not an exit.
+
+    Args:
+        ends: What each stage ends with: a cut, or the network's end for the last one.
+        exits: The ends that are exits; the last end always is.
+        per_stage: Cost of each stage alone.
+    """
+    sums: list[Number] = []
+    running: Number = per_stage[0] - per_stage[0]
+    for name, cost in zip(ends, per_stage, strict=True):
+        running += cost
+        if name in exits or name == ends[-1]:
+            sums.append(running)
+            running -= running
+    return tuple(sums)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from offramp.data.layout import IMAGES, SOUNDS, list_split, list_unsplit, other_medium
+from offramp.data.layout import list_split, list_unsplit
 from offramp.errors import DataError, KindError
+from offramp.preprocess.media import IMAGES, SOUNDS, other_medium
 
 
 def write(root: Path, *names: str) -> Path:

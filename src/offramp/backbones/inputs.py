@@ -6,13 +6,8 @@ from typing import Self
 
 from torch import fx
 
-from offramp.arguments import check_kind
+from offramp.answering.inputs import Numbers, input_numbers, inputs_text
 from offramp.backbones.partition import Flow
-from offramp.errors import PlanError
-
-Numbers = frozenset[int]
-"""Some of the inputs, counted from 0."""
-NONE: Numbers = frozenset()
 
 
 @dataclass(frozen=True)
@@ -49,18 +44,8 @@ class Inputs:
         Raises:
             PlanError: There is no such input.
         """
-        known_names = " or ".join(map(repr, self.names))
-        remedy = f"Give names of inputs ({known_names}) or their positions, counted from 0."
-        check_kind(given, (int, str, Iterable), "the inputs", remedy)
-        found = set()
-        for each in [given] if isinstance(given, int | str) else given:
-            check_kind(each, (int, str), "an input", remedy)
-            known = each in self.names if isinstance(each, str) else 0 <= each < len(self.names)
-            if not known:
-                raise PlanError(f"the backbone has no input {each!r}. {remedy}")
-            found.add(self.names.index(each) if isinstance(each, str) else each)
-        return frozenset(found)
+        return input_numbers(self.names, given)
 
     def text(self, numbers: Iterable[int]) -> str:
         """How messages call inputs: each by its number and its name."""
-        return " and ".join(f"input {each} ({self.names[each]!r})" for each in sorted(numbers))
+        return inputs_text(self.names, numbers)

@@ -8,13 +8,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, fx, nn
 
+from offramp.answering.inputs import NONE, Numbers
 from offramp.arguments import check_kind
 from offramp.backbones.aliasing import make_out_of_place
 from offramp.backbones.analysis import Analysis, analyse, as_tuple
 from offramp.backbones.cuts import Cut as Cut
 from offramp.backbones.cuts import check_names, divide, in_order, spelled
 from offramp.backbones.fingerprint import Fingerprint
-from offramp.backbones.inputs import NONE, Inputs, Numbers
+from offramp.backbones.inputs import Inputs
 from offramp.backbones.leaves import find_leaves, leaf_names
 from offramp.backbones.partition import Flow, Partition
 from offramp.backbones.stage import Live, Partly, make_stage

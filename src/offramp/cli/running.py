@@ -28,9 +28,9 @@ from offramp.errors import DataError, ExtraError, OfframpError
 
 if TYPE_CHECKING:
     from offramp.answer import Answer
+    from offramp.answering import Opened
+    from offramp.answering.sample import WhereAbsent
     from offramp.policy import ExitPolicy
-    from offramp.run.opened import OpenRun
-    from offramp.run.sample import WhereAbsent
 
 
 def run(
@@ -82,9 +82,9 @@ def run(
             show_line(row.as_json())
         rows.append(row.emptied() if as_json_lines else row)
     if not as_json_lines:
-        unit = opened.model.value_name
+        unit = opened.facts.value_name
         head = f"answer ({unit})" if unit else "answer"
-        show(Rows(tuple(rows), chosen, lacking, opened.model.exits_text, head), as_json)
+        show(Rows(tuple(rows), chosen, lacking, opened.facts.exits_text, head), as_json)
     if any(row.error for row in rows):
         raise typer.Exit(1)
 
@@ -198,7 +198,7 @@ class Rows:
 
 
 def _given(
-    opened: "OpenRun", file: Path | None, **limits: float | None
+    opened: "Opened", file: Path | None, **limits: float | None
 ) -> "ExitPolicy | float | None":
     """The policy of a file that fits the limit, or else the limit that picks one of the run's."""
     from offramp.policy import load_policies
@@ -210,7 +210,7 @@ def _given(
 
 
 def _of_lacking(
-    folder: Path, opened: "OpenRun", given: "ExitPolicy | float | None"
+    folder: Path, opened: "Opened", given: "ExitPolicy | float | None"
 ) -> tuple[Chosen, ...]:
     """The run's policies for samples that lack an input, unless one was given for all samples."""
     from offramp.policy import ExitPolicy
@@ -222,13 +222,13 @@ def _of_lacking(
     for names in opened.policies_without:
         policy = opened.chosen(given, names)
         if policy is not None and policy.without:
-            number = opened.model.backbone.inputs.names.index(names[0])
+            number = opened.facts.input_names.index(names[0])
             found.append(Chosen((policy,), folder / lacking(POLICY, number)))
     return tuple(found)
 
 
 def _answered(
-    opened: "OpenRun", name: str, given: "ExitPolicy | float | None", absent: "WhereAbsent"
+    opened: "Opened", name: str, given: "ExitPolicy | float | None", absent: "WhereAbsent"
 ) -> Row:
     from offramp.policy import ExitPolicy
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from offramp.data.drawing import RandomSplit
-from offramp.data.layout import Medium, list_split, list_unsplit
+from offramp.data.layout import list_split, list_unsplit
 from offramp.data.listed import ListedFiles
 from offramp.data.listing import Listing
 from offramp.errors import DataError
+from offramp.preprocess.media import Medium
 
 
 class ClassFolders(ListedFiles):

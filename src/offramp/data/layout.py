@@ -3,60 +3,19 @@
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from offramp.data.listing import check_same_classes
 from offramp.data.splits import SPLIT_ALIASES, SPLIT_NAMES
 from offramp.errors import DataError, KindError
+from offramp.preprocess.media import Medium, other_medium
 from offramp.table import counted
 
 _NAMED = 3  # folders that an error names
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Medium:
-    """A kind of file.
-
-    Attributes:
-        noun: What messages call one such file.
-        folder: Kind of data that reads them from folders of classes.
-        table: Kind of data that reads them from a CSV file.
-        endings: Endings of file names, in lower case.
-        beside: Endings of files that may lie beside these without a warning.
-    """
-
-    noun: str
-    folder: str
-    table: str
-    endings: tuple[str, ...]
-    beside: tuple[str, ...] = ()
-
-
-IMAGES = Medium(
-    "image",
-    "image_folder",
-    "csv",
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
-)
-SOUNDS = Medium("sound", "sound_folder", "sound_csv", (".wav", ".au", ".flac", ".ogg", ".mp3"))
-
-
-def other_medium(medium: Medium, files: Iterable[Path]) -> Medium | None:
-    """What these files are if none of them is of this medium, but some are of another."""
-    endings = {file.suffix.lower() for file in files}
-    if not endings.isdisjoint(medium.endings):
-        return None
-    return next((each for each in (IMAGES, SOUNDS) if not endings.isdisjoint(each.endings)), None)
-
-
-def sounds_beside(file: Path) -> list[Path]:
-    """The sound files in the same folder that have the name of this file except for the ending."""
-    named = [file.with_suffix(ending) for ending in SOUNDS.endings]
-    return [path for path in named if path.is_file()]
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from pydantic import Discriminator, Tag, model_validator
 
 from offramp.data.drawing import RandomSplit
 from offramp.data.labels import names_of, numbers_of
-from offramp.data.layout import Medium, other_medium
 from offramp.data.listed import ListedFiles
 from offramp.data.listing import Listing, check_same_classes
 from offramp.data.rows import Fault, Rows, read_rows
 from offramp.data.splits import SPLIT_ALIASES, SPLIT_NAMES
 from offramp.errors import DataError, KindError
+from offramp.preprocess.media import Medium, other_medium
 
 _COLUMNS = ("label", "value", "split", "group", "source")
 _LARGEST = float(np.finfo(np.float32).max)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offramp.backbones.inputs import Numbers
+from offramp.answering.inputs import Numbers
 from offramp.data import Batch
 
 Lacking = NDArray[np.bool_] | None

@@ -1,17 +1,17 @@
 """Exits that can answer where inputs are absent, and why the others cannot."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offramp.backbones.inputs import Inputs, Numbers
+from offramp.answering.inputs import Numbers, refusal
+from offramp.backbones.inputs import Inputs
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches.absent import answers_without_sides
 from offramp.data import Batch, Samples
-from offramp.errors import DataError
 from offramp.features.absent import lacking, marked
 from offramp.multiexit.trial import Trial
 from offramp.spec import FINAL, dims
@@ -26,41 +26,11 @@ def needed_inputs(inputs: Inputs, cut: str, spec: object) -> Numbers:
     return first if answers_without_sides(spec) else first.union(*sides)
 
 
-def absent_of(inputs: Sequence[object]) -> Numbers:
-    """The inputs that are None."""
-    return frozenset(place for place, each in enumerate(inputs) if each is None)
-
-
 def refusing(inputs: Inputs, trials: Iterable[Trial], absent: Numbers) -> dict[str, Numbers]:
     """The exits that cannot answer where inputs are absent, each with those that it needs."""
     needed = {each.cut: needed_inputs(inputs, each.cut, each.spec) for each in trials}
     needed[FINAL] = inputs.of_answer
     return {name: needs & absent for name, needs in needed.items() if needs & absent}
-
-
-def refusal(
-    inputs: Inputs, refused: Mapping[str, Numbers], others: Sequence[str], start: str = ""
-) -> DataError:
-    """The error that exits cannot answer without an input.
-
-    Args:
-        inputs: Inputs of the backbone.
-        refused: Exits, each with the absent inputs that it needs.
-        others: Exits that answer without these inputs.
-        start: What comes first, such as which sample lacks an input.
-    """
-    which = frozenset().union(*refused.values())
-    names, numbers = ", ".join(map(repr, refused)), ", ".join(map(str, sorted(which)))
-    remedy = (
-        f"{', '.join(map(repr, others))} can answer without it: the model's walk() and "
-        f"collect(data, without=[{numbers}]) give these answers."
-        if others
-        else "No exit can. Train a branch on a feature map that does not depend on it, with "
-        "absent='token'."
-    )
-    return DataError(
-        f"{start}{names} cannot answer without {inputs.text(which)}, which is absent. {remedy}"
-    )
 
 
 def check_batch(
@@ -86,7 +56,7 @@ def check_batch(
         if refused := {name: needs for name, needs in refused.items() if name not in unasked}:
             others = dict.fromkeys(each.cut for each in trials if each.cut not in refused)
             lacks = f"{samples.name_of(int(batch.rows[row]))} lacks {backbone.inputs.text(absent)}"
-            raise refusal(backbone.inputs, refused, tuple(others), f"{lacks}: ")
+            raise refusal(backbone.inputs.names, refused, tuple(others), f"{lacks}: ")
 
 
 def taps_without(

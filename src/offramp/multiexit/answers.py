@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offramp.backbones.inputs import NONE, Numbers
+from offramp.answering.inputs import NONE, Numbers, absent_of, refusal
 from offramp.backbones.stage import Partly
 from offramp.backbones.staged import StagedBackbone
 from offramp.branches.predictor import score_of, surest
 from offramp.data import Samples
 from offramp.errors import OfframpError, ShapeError
-from offramp.multiexit.absent import absent_of, check_batch, refusal, refusing, taps_without
+from offramp.multiexit.absent import check_batch, refusing, taps_without
 from offramp.multiexit.costs import ExitTimings, exit_flops
 from offramp.multiexit.trial import Trial
 from offramp.outputs import ExitOutputs
@@ -126,7 +126,7 @@ def walk_exits(
             else:
                 yield name, chosen[name].answer(taps_without(backbone, name, taps))[0]
     if refused:
-        raise refusal(backbone.inputs, refused, answered)
+        raise refusal(backbone.inputs.names, refused, answered)
 
 
 def gathered(

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from offramp.backbones.inputs import NONE, Numbers
+from offramp.answering.inputs import NONE, Numbers
 from offramp.backbones.staged import StagedBackbone
 from offramp.compute import count_flops
+from offramp.cost import joined
 from offramp.multiexit.trial import Trial
 from offramp.spec import FINAL
-
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ def exit_flops(
             is part of the last stage.
     """
     cuts = tuple(trial.cut for trial in trials)
-    stages = list(joined_per_exit(backbone, cuts, backbone.stage_flops(absent=absent)))
+    stages = list(joined((*backbone.cuts, FINAL), cuts, backbone.stage_flops(absent=absent)))
     branches = [branch_flops(backbone, trial) for trial in trials]
     if not backbone.inputs.of_answer & absent:
         return stages, [*branches, 0]
@@ -46,17 +44,3 @@ def exit_flops(
 def branch_flops(backbone: StagedBackbone, trial: Trial) -> int:
     """FLOPs of a branch alone (2mac, one sample)."""
     return count_flops(trial.branch, backbone.zero_taps(trial.cut))
-
-
-def joined_per_exit(
-    backbone: StagedBackbone, exits: tuple[str, ...], per_stage: Sequence[Number]
-) -> tuple[Number, ...]:
-    """Sum the stages from exit to exit, since a cut without a branch is not an exit."""
-    sums: list[Number] = []
-    running: Number = per_stage[0] - per_stage[0]
-    for name, cost in zip((*backbone.cuts, FINAL), per_stage, strict=True):
-        running += cost
-        if name in exits or name == FINAL:
-            sums.append(running)
-            running -= running
-    return tuple(sums)

@@ -7,16 +7,17 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from offramp.answering.inputs import NONE, Numbers, absent_of, refusal
 from offramp.arguments import as_path, check_kind
-from offramp.backbones.inputs import NONE, Numbers
 from offramp.backbones.staged import StagedBackbone, check_staged
+from offramp.cost import joined
 from offramp.data import Samples, as_samples
 from offramp.doubts import doubts_of_answers, warn_of
 from offramp.errors import BundleError, CutError, PlanError
-from offramp.multiexit.absent import absent_of, refusal, refusing
+from offramp.multiexit.absent import refusing
 from offramp.multiexit.answers import Answers, answer_samples, device_of, gathered, walk_exits
 from offramp.multiexit.costs import ExitTimings as ExitTimings
-from offramp.multiexit.costs import branch_flops, joined_per_exit
+from offramp.multiexit.costs import branch_flops
 from offramp.multiexit.saved import (
     WEIGHTS,
     ModelParts,
@@ -145,7 +146,7 @@ class MultiExit(nn.Module):
         self.backbone.check_inputs(inputs, absent=True)
         if refused := self._refusing(absent_of(inputs)):
             others = [name for name in self.names if name not in refused]
-            raise refusal(self.backbone.inputs, refused, others)
+            raise refusal(self.backbone.inputs.names, refused, others)
         return torch.stack([answer for _, answer in self.walk(*inputs)])
 
     def exits_without(self, without: int | str | Iterable[int | str]) -> tuple[str, ...]:
@@ -162,7 +163,8 @@ class MultiExit(nn.Module):
 
     def exit_stage_flops(self) -> tuple[int, ...]:
         """FLOPs between one exit and the next (2mac, one sample): stages joined up to each exit."""
-        return joined_per_exit(self.backbone, tuple(self.chosen), self.backbone.stage_flops())
+        ends = (*self.backbone.cuts, FINAL)
+        return joined(ends, tuple(self.chosen), self.backbone.stage_flops())
 
     def exit_branch_flops(self) -> tuple[int, ...]:
         """FLOPs of each exit's own branch (2mac, one sample); 0 for the last exit."""
@@ -224,7 +226,7 @@ class MultiExit(nn.Module):
         """The chosen branches that answer without some inputs."""
         refused = self._refusing(absent)
         if refused.keys() == set(self.names):
-            raise refusal(self.backbone.inputs, refused, ())
+            raise refusal(self.backbone.inputs.names, refused, ())
         return tuple(trial for cut, trial in self.chosen.items() if cut not in refused)
 
     def as_outputs(

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from offramp.compute import count_flops, count_params, wait_for
-from offramp.cost import Timing
+from offramp.cost import Timing, joined
 from offramp.data import Samples, Splits, as_samples
 from offramp.doubts import doubts_of_answers, doubts_of_labels
 from offramp.evaluation import Rival, TrialOutputs
 from offramp.multiexit.answers import Answers
-from offramp.multiexit.costs import joined_per_exit
 from offramp.multiexit.model import ExitTimings, MultiExit
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
 from offramp.run.plan import EvaluatePlan
 from offramp.run.rivals import BATCH_SIZE, static_rivals, why_no_rivals
+from offramp.spec import FINAL
 from offramp.task import training_labels
 from offramp.timing import measure_ms
 
@@ -53,9 +53,8 @@ class ModelTimings:
 
     def of_exits(self, model: MultiExit) -> ExitTimings:
         """Medians between the exits of `model`, for `MultiExit.collect`."""
-        stage_ms = joined_per_exit(
-            model.backbone, tuple(model.chosen), [t.median_ms for t in self.stages]
-        )
+        ends = (*model.backbone.cuts, FINAL)
+        stage_ms = joined(ends, tuple(model.chosen), [t.median_ms for t in self.stages])
         branch_ms = [
             self.branches[trial.cut, trial.spec.label()].median_ms
             for trial in model.chosen.values()

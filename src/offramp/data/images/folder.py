@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from offramp.data.class_folders import ClassFolders
 from offramp.data.images.files import SoundedPictureFiles
-from offramp.data.layout import IMAGES, SOUNDS, Medium, sounds_beside
 from offramp.data.splits import first_few
 from offramp.errors import DataError
+from offramp.preprocess.media import IMAGES, SOUNDS, Medium, sounds_beside
 
 
 class ImageFolder(SoundedPictureFiles, ClassFolders):

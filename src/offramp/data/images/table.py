@@ -3,8 +3,8 @@
 from typing import Literal
 
 from offramp.data.images.files import SoundedPictureFiles
-from offramp.data.layout import IMAGES, Medium
 from offramp.data.table import FileTable
+from offramp.preprocess.media import IMAGES, Medium
 
 
 class ImageTable(SoundedPictureFiles, FileTable):

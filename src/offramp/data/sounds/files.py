@@ -4,13 +4,13 @@ from numpy import str_
 from numpy.typing import NDArray
 
 from offramp.data.chain import Chain
-from offramp.data.layout import SOUNDS, Medium
 from offramp.data.listed import ListedFiles
 from offramp.data.listing import Listing
 from offramp.data.prepared import PreparedSource, SoundFiles
 from offramp.data.samples import Source
 from offramp.data.splits import Splits
 from offramp.preprocess import SpectrogramPreprocess
+from offramp.preprocess.media import SOUNDS, Medium
 from offramp.preprocess.sound import check_libraries
 from offramp.progress import Progress, silent
 

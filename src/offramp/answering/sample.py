@@ -7,12 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.backbones.inputs import Numbers
-from offramp.data.layout import SOUNDS, sounds_beside
+from offramp.answering.facts import ModelFacts
+from offramp.answering.inputs import Numbers, absent_of
 from offramp.errors import DataError, ExtraError, ShapeError
-from offramp.multiexit.absent import absent_of
-from offramp.multiexit.model import MultiExit
 from offramp.preprocess import ImagePreprocess, Preprocess, SpectrogramPreprocess
+from offramp.preprocess.media import SOUNDS, sounds_beside
 
 Sample = Any
 """A path, the bytes of a picture or sound file, pixels uint8 (H, W) or (H, W, C), a sound (N,) at
@@ -26,30 +25,30 @@ WhereAbsent = Literal["refuse", "answer"]
 """What a picture without its sound gets: an error, or an answer of the exits that need none."""
 
 
-def no_files(model: MultiExit) -> str:
+def no_files(facts: ModelFacts) -> str:
     """Reason why files cannot be answered; empty if they can."""
-    if model.info.inputs:
+    if facts.preprocess:
         return ""
     return (
         "this model does not know how to prepare files: its samples were prepared by other "
-        "code. In Python, give OpenRun.run float32 arrays of shape "
-        f"{_listed(model.backbone.input_shapes)}, prepared by that code."
+        "code. In Python, give `run` float32 arrays of shape "
+        f"{_listed(facts.shapes)}, prepared by that code."
     )
 
 
 def files_of(
-    model: MultiExit, name: str, absent: WhereAbsent
+    facts: ModelFacts, name: str, absent: WhereAbsent
 ) -> str | tuple[str | Path | None, ...]:
-    """The files of one sample, arguments and errors as for `OpenRun.files_of`."""
-    if len(model.info.inputs) < 2 or not Path(name).exists():
+    """The files of one sample, arguments and errors as for `Opened.files_of`."""
+    if len(facts.preprocess) < 2 or not Path(name).exists():
         return name  # whoever reads it says that it is missing
-    kinds = [each.kind for each in model.info.inputs]
-    if kinds != ["image", "spectrogram"]:
+    if not facts.hears_beside:
+        kinds = [each.kind for each in facts.preprocess]
         raise DataError(
             f"{name} alone is not a sample: the model reads {' and '.join(kinds)}. In Python, "
-            "give OpenRun.run a tuple with one of each."
+            "give `run` a tuple with one of each."
         )
-    found, able = sounds_beside(Path(name)), model.exits_without(1)
+    found, able = sounds_beside(Path(name)), facts.exits_without(1)
     if len(found) > 1:
         raise DataError(
             f"{name} has {' and '.join(path.name for path in found)} beside it, and the model "
@@ -70,21 +69,21 @@ def files_of(
     return name, (found[0] if found else None)
 
 
-def prepare(model: MultiExit, sample: Sample, without: Numbers) -> Prepared:
+def prepare(facts: ModelFacts, sample: Sample, without: Numbers) -> Prepared:
     """Prepare the inputs of one sample, but for those `without` which it is answered.
 
     Raises:
         DataError: The sample cannot be read, or the model does not know how to prepare files.
         ShapeError: It is not what the model reads.
     """
-    shapes, dtypes = model.backbone.input_shapes, model.backbone.input_dtypes
+    shapes, dtypes = facts.shapes, [each.dtype for each in facts.inputs]
     parts = sample if isinstance(sample, tuple) else (sample,)
     absent: Numbers = frozenset()
     if 1 < len(parts) == len(shapes):
         absent = absent_of(parts) | without
-    known = model.info.inputs or (None,) * len(parts)
+    known = facts.preprocess or (None,) * len(parts)
     given = tuple(
-        None if number in absent else _input(model, part, preprocess)
+        None if number in absent else _input(facts, part, preprocess)
         for number, (part, preprocess) in enumerate(zip(parts, known, strict=False))
     )
     found = [None if each is None else each.shape for each in given]
@@ -96,18 +95,18 @@ def prepare(model: MultiExit, sample: Sample, without: Numbers) -> Prepared:
             "model was trained with."
         )
     for each, dtype in zip(given, dtypes, strict=True):
-        if each is not None and dtype.is_floating_point != (each.dtype.kind == "f"):
+        if each is not None and ("float" in dtype) != (each.dtype.kind == "f"):
             raise ShapeError(
-                f"the input is {each.dtype}, and the model reads {str(dtype).partition('.')[2]}"
-                ". Prepare it like the samples that the model was trained with."
+                f"the input is {each.dtype}, and the model reads {dtype}. Prepare it like the "
+                "samples that the model was trained with."
             )
     return given
 
 
-def _input(model: MultiExit, part: Any, preprocess: Preprocess | None) -> NDArray[Any]:
+def _input(facts: ModelFacts, part: Any, preprocess: Preprocess | None) -> NDArray[Any]:
     """One input, prepared."""
     if isinstance(part, str | Path | bytes):
-        return _decoded(model, part, preprocess)
+        return _decoded(facts, part, preprocess)
     if not isinstance(part, np.ndarray):
         raise DataError(
             f"a sample cannot be a {type(part).__name__}. Give a path, the bytes of a picture "
@@ -116,7 +115,7 @@ def _input(model: MultiExit, part: Any, preprocess: Preprocess | None) -> NDArra
     if part.dtype == np.uint8 and isinstance(preprocess, ImagePreprocess):
         return preprocess(part)
     if part.ndim == 1 and isinstance(preprocess, SpectrogramPreprocess):
-        return _decoded(model, part, preprocess)
+        return _decoded(facts, part, preprocess)
     if part.dtype.kind != "f":
         return part
     if not np.isfinite(part).all():
@@ -125,10 +124,10 @@ def _input(model: MultiExit, part: Any, preprocess: Preprocess | None) -> NDArra
 
 
 def _decoded(
-    model: MultiExit, part: str | Path | bytes | NDArray[Any], preprocess: Preprocess | None
+    facts: ModelFacts, part: str | Path | bytes | NDArray[Any], preprocess: Preprocess | None
 ) -> NDArray[np.float32]:
     if preprocess is None:
-        raise DataError(no_files(model))
+        raise DataError(no_files(facts))
     kind = "sound" if isinstance(preprocess, SpectrogramPreprocess) else "picture"
     what = str(part) if isinstance(part, str | Path) else f"the {kind}"
     try:
