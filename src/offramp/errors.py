@@ -32,7 +32,11 @@ class KindError(DataError):
 
 
 class ExtraError(DataError):
-    """A library that reads such files is not installed; the message names the extra."""
+    """A library that this needs is not installed; the message names the extra."""
+
+
+class ExportError(OfframpError):
+    """A network cannot be written as an ONNX graph; the message says which part and why."""
 
 
 class PlanError(OfframpError, ValueError):
