@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from offramp.calibration.calibrate import calibrate
     from offramp.errors import OfframpError
     from offramp.evaluation.tradeoff import tradeoff
+    from offramp.exporting.writing import export
     from offramp.features import FeatureCache
     from offramp.multiexit.model import MultiExit
     from offramp.outputs import ExitOutputs
     from offramp.policy import ExitPolicy
     from offramp.run.plan import load_plan
+    from offramp.runtime.runtime import Runtime
     from offramp.training import fit_branches
 
 __version__ = "0.1.0"
@@ -29,10 +31,12 @@ _HOMES = {
     "FeatureCache": "offramp.features",
     "MultiExit": "offramp.multiexit.model",
     "OfframpError": "offramp.errors",
+    "Runtime": "offramp.runtime.runtime",
     "SLViT": "offramp.branches",
     "StagedBackbone": "offramp.backbones.staged",
     "calibrate": "offramp.calibration",
     "cut": "offramp.backbones.staged",
+    "export": "offramp.exporting.writing",
     "fit_branches": "offramp.training",
     "load_plan": "offramp.run.plan",
     "tradeoff": "offramp.evaluation",
@@ -46,10 +50,12 @@ __all__ = [
     "FeatureCache",
     "MultiExit",
     "OfframpError",
+    "Runtime",
     "SLViT",
     "StagedBackbone",
     "calibrate",
     "cut",
+    "export",
     "fit_branches",
     "load_plan",
     "tradeoff",

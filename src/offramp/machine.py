@@ -25,7 +25,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": threads,
         "device": device,
@@ -33,8 +33,8 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    """The model name as the kernel gives it; elsewhere what Python knows."""
+def processor_name() -> str:
+    """Name of the processor: as the kernel gives it; elsewhere what Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]

@@ -185,6 +185,14 @@ def num_answers(shape: Sequence[int], task: Task) -> int:
     return shape[-1]
 
 
+def surest(task: Task) -> float:
+    """Score of the last exit, which always answers, beside those of error predictors.
+
+    It is the largest value that these can have.
+    """
+    return 1.0 if task == "classification" else 0.0
+
+
 def _is_one_value(shape: Sequence[int]) -> bool:
     return tuple(shape) in ((), (1,))
 

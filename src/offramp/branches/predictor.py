@@ -45,8 +45,3 @@ def parted(answers: Tensor) -> tuple[Tensor, Tensor]:
 def score_of(prediction: Tensor, task: Task) -> Tensor:
     """Score (B,), larger where more certain: the probability of being right, or minus the error."""
     return prediction.sigmoid() if task == "classification" else -prediction
-
-
-def surest(task: Task) -> float:
-    """Score of the last exit, which always answers: the largest value that a score can have."""
-    return 1.0 if task == "classification" else 0.0

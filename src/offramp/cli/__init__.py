@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import offramp
-from offramp.cli import policies, running, simulating, training, watching
+from offramp.cli import deploying, policies, running, simulating, training, watching
 from offramp.cli.notices import be_quiet, shown_warnings
 from offramp.cli.streams import alert, drop_output, prepare_streams
 from offramp.cli.verb import FAILURES, Debug, Quiet, as_verb, explanation
@@ -48,6 +48,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     training.runs,
     policies.tradeoff,
     policies.calibrate,
+    deploying.export,
     running.run,
     simulating.simulate,
     watching.watch,
@@ -79,8 +80,13 @@ _EXAMPLES = {
         "offramp calibrate runs/plan --max-drop 0.01",
         "offramp calibrate runs/plan --budget 2.5 --cost ms",
     ),
+    "export": (
+        "offramp export runs/plan bundles/plan",
+        "offramp export runs/plan bundles/plan --engine onnxruntime --engine openvino",
+    ),
     "run": (
         "offramp run runs/plan photo.jpg more/photos",
+        "offramp run bundles/plan photo.jpg",
         "find photos -name '*.jpg' | offramp run runs/plan - --jsonl",
     ),
     "simulate": ("offramp simulate runs/plan --rate 100 --deadline-ms 30",),

@@ -17,7 +17,8 @@ from offramp.cli.showing import (
     AsJsonLines,
     BackboneFile,
     Device,
-    RunFolder,
+    Engine,
+    Precision,
     Threads,
     show,
     show_line,
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
 
 
 def run(
-    folder: RunFolder,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder that `offramp train` wrote, or a bundle of `offramp export`.",
+        ),
+    ],
     files: Annotated[
         list[str],
         typer.Argument(
@@ -57,14 +64,14 @@ def run(
     max_rise: MaxRise = None,
     backbone_file: BackboneFile = None,
     device: Device = "cpu",
+    engine: Engine = "onnxruntime",
+    precision: Precision = "fp32",
     threads: Threads = None,
     as_json: AsJson = False,
     as_json_lines: AsJsonLines = False,
 ) -> None:
-    """Get answers for pictures or sounds from a run and its policy."""
-    from offramp.run.opened import open_run
-
-    opened = open_run(folder, backbone_file=backbone_file, device=device, threads=threads)
+    """Get answers for pictures or sounds from a run or a bundle, and its policy."""
+    opened = _opened(folder, backbone_file, device, engine, precision, threads)
     if opened.no_files:
         raise DataError(opened.no_files)
     given = _given(
@@ -87,6 +94,36 @@ def run(
         show(Rows(tuple(rows), chosen, lacking, opened.facts.exits_text, head), as_json)
     if any(row.error for row in rows):
         raise typer.Exit(1)
+
+
+def _opened(
+    folder: Path,
+    backbone_file: str | None,
+    device: str,
+    engine: str,
+    precision: str,
+    threads: int | None,
+) -> "Opened":
+    """A bundle in its engine, or a run with torch."""
+    from offramp.storage.manifest import is_bundle
+
+    if is_bundle(folder):
+        if backbone_file is not None or device != "cpu":
+            raise typer.BadParameter(
+                "--backbone and --device are for a run; a bundle has --engine, which may name a "
+                "provider, such as onnxruntime:cuda"
+            )
+        from offramp.runtime.runtime import Runtime
+
+        return Runtime(folder, engine=engine, precision=precision, threads=threads)
+    if (engine, precision) != ("onnxruntime", "fp32"):
+        raise typer.BadParameter(
+            "--engine and --precision are for a bundle of `offramp export`; a run answers with "
+            "torch on --device"
+        )
+    from offramp.run.opened import open_run
+
+    return open_run(folder, backbone_file=backbone_file, device=device, threads=threads)
 
 
 @dataclass(frozen=True)

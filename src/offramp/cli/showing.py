@@ -72,6 +72,17 @@ CalibrationOutputs = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="ENGINE",
+        help="What runs the graphs of a bundle: onnxruntime, onnxruntime:cuda, "
+        "onnxruntime:coreml, openvino, or auto (the fastest here).",
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(metavar="PRECISION", help="What the engine computes in: fp32 or bf16.")
+]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder that `offramp train` wrote.")
 ]

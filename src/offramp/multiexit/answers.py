@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from offramp.answering.inputs import NONE, Numbers, absent_of, refusal
 from offramp.backbones.stage import Partly
 from offramp.backbones.staged import StagedBackbone
-from offramp.branches.predictor import score_of, surest
+from offramp.branches.predictor import score_of
 from offramp.data import Samples
 from offramp.errors import OfframpError, ShapeError
 from offramp.multiexit.absent import check_batch, refusing, taps_without
@@ -23,7 +23,7 @@ from offramp.multiexit.trial import Trial
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress
 from offramp.spec import FINAL
-from offramp.task import Task, num_answers, training_labels
+from offramp.task import Task, num_answers, surest, training_labels
 
 
 @dataclass(frozen=True, eq=False)

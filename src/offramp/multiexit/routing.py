@@ -11,13 +11,14 @@ from torch import Tensor
 
 from offramp.answering import Asked, Route, Walk
 from offramp.backbones.stage import Partly
-from offramp.branches.predictor import score_of, surest
+from offramp.branches.predictor import score_of
 from offramp.compute.device import wait_for
 from offramp.multiexit.absent import taps_without
 from offramp.multiexit.answers import as_inputs, as_rows, columns, evaluating
 from offramp.multiexit.model import MultiExit
 from offramp.policy import ExitPolicy
 from offramp.spec import FINAL
+from offramp.task import surest
 
 
 def rows_are_apart(model: MultiExit) -> bool:

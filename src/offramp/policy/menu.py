@@ -172,7 +172,15 @@ def load_policies(
     Raises:
         BundleError: The file does not exist, or is neither a policy nor a menu.
     """
+    found = read_policy(source, scores)
+    return found.policies if isinstance(found, PolicyMenu) else (found,)
+
+
+def read_policy(
+    source: Path | str | bytes, scores: Sequence[Score] = ()
+) -> ExitPolicy | PolicyMenu:
+    """Read the policy or the menu in a file; arguments and errors as for `load_policies`."""
     content = read_json(source, "a policy")
     if isinstance(content, dict) and "policies" in content:
-        return PolicyMenu.from_json(content, scores).policies
-    return (ExitPolicy.from_json(content, scores),)
+        return PolicyMenu.from_json(content, scores)
+    return ExitPolicy.from_json(content, scores)

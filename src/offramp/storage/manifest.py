@@ -89,6 +89,31 @@ BACKBONE = FolderKind(
 """What `offramp finetune` writes."""
 
 
+BUNDLE = FolderKind(
+    name="bundle",
+    schema=1,
+    missing="A bundle is a folder that `offramp export` or `offramp.export` wrote.",
+    remedies=(
+        ("policy*.json", "Run `offramp calibrate` on this folder to write it again."),
+        (
+            "outputs/*",
+            "Run `offramp evaluate` on this folder, with --data, to write it again.",
+        ),
+        ("*", "Copy the bundle here again, or export it again."),
+    ),
+)
+"""What `offramp export` writes."""
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder's manifest says that it is a bundle, of any version."""
+    try:
+        body = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(body, dict) and str(body.get("format")).startswith(f"offramp {BUNDLE.name} ")
+
+
 def sealed(kind: FolderKind, content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
     """A manifest as bytes, with its own digest in it.
 

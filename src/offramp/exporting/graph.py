@@ -2,13 +2,11 @@
 
 import importlib
 import inspect
-import io
 import logging
 import re
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -32,7 +30,6 @@ _LOGGERS = (
     "onnxscript",
     "onnx_ir",
 )
-_ONE_AT_A_TIME = threading.Lock()  # what is silenced is silenced for the whole process
 _NOTES = ("metadata_props", "doc_string")  # where a module's code lies, among others
 
 
@@ -284,8 +281,8 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says about itself, in warnings and logs and on stderr."""
-    with _ONE_AT_A_TIME, redirect_stderr(io.StringIO()), ExitStack() as undo:
+    """Without what the exporter says about itself, in warnings and logs."""
+    with ExitStack() as undo:
         undo.enter_context(warnings.catch_warnings())
         for libraries in (r"(torch|onnx|onnxscript|onnx_ir|copyreg)\b", re.escape(__name__)):
             warnings.filterwarnings("ignore", module=libraries)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from offramp.branches.conv import ConvBranch
 from offramp.branches.slvit import SLViT
 from offramp.errors import ExportError, ExtraError
-from offramp.export.graph import onnx_graph
+from offramp.exporting.graph import onnx_graph
 from offramp.spec import FeatureShape
 
 TOLERANCE = 1e-3
@@ -216,7 +216,7 @@ def test_a_file_holds_all_weights_and_nothing_of_the_machine() -> None:
 
 WRITE = """
 import sys, torch
-from offramp.export.graph import onnx_graph
+from offramp.exporting.graph import onnx_graph
 torch.manual_seed(0)
 module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Flatten())
 graphs = [onnx_graph(module, [torch.zeros(rows, 2, 4, 4)], ["x"], ["y"]) for rows in (1, 4)]

@@ -1,0 +1,24 @@
+"""Bundle: the folder that is deployed, with one ONNX graph per stage and branch."""
+
+from offramp.bundle.contents import Bundle, open_bundle
+from offramp.bundle.manifest import (
+    BranchGraph,
+    BundleManifest,
+    Graph,
+    Parity,
+    PartTimes,
+    StageGraph,
+    Times,
+)
+
+__all__ = [
+    "BranchGraph",
+    "Bundle",
+    "BundleManifest",
+    "Graph",
+    "Parity",
+    "PartTimes",
+    "StageGraph",
+    "Times",
+    "open_bundle",
+]

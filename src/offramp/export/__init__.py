@@ -1,1 +1,0 @@
-"""Export of a model with exits: from torch modules to files that run without torch."""

@@ -1,0 +1,1 @@
+"""Runtime: answers new samples from a bundle, stops early for real, and imports no torch."""

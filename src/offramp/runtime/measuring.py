@@ -1,0 +1,69 @@
+"""Measuring how long the graphs of a bundle take on this machine."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from offramp.bundle import Bundle, PartTimes, Times
+from offramp.machine import processor_name
+from offramp.progress import Progress, silent
+from offramp.runtime.parts import Live, Parts
+from offramp.timing import measure_ms
+
+REPEATS = 20
+
+
+def measured_times(
+    bundle: Bundle,
+    parts: Parts,
+    *,
+    batches: Sequence[int] = (1,),
+    repeats: int = REPEATS,
+    progress: Progress = silent,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
+    """Time every graph that samples with all inputs need, on inputs of zeros.
+
+    Args:
+        bundle: The bundle.
+        parts: Its graphs in the engine to be measured.
+        batches: Sizes of batches.
+        repeats: Runs of each graph that count.
+        progress: Called after each graph.
+        clock: In seconds.
+    """
+    manifest, engine = bundle.manifest, parts.engine
+    stages = [each for each in manifest.stages if not each.without]
+    total = len(batches) * (len(stages) + len(manifest.branches))
+    found: list[PartTimes] = []
+    for batch in batches:
+        live: Live = parts.live(
+            np.zeros((batch, *each.shape), each.dtype) for each in manifest.facts.inputs
+        )
+        for graph in (*stages, *manifest.branches):
+            timing = measure_ms(
+                partial(parts.run_graph, graph, live), warmup=2, repeats=repeats, clock=clock
+            )
+            if graph in stages:
+                live = {**live, **parts.run_graph(graph, live)}
+            found.append(
+                PartTimes(
+                    file=graph.file,
+                    batch=batch,
+                    median_ms=timing.median_ms,
+                    high_ms=timing.high_ms,
+                    repeats=repeats,
+                )
+            )
+            progress(f"milliseconds with {engine.name}", len(found), total)
+    return Times(
+        engine=engine.name,
+        precision=engine.precision,
+        threads=engine.threads,
+        processor=processor_name(),
+        cores=os.cpu_count() or 1,
+        parts=tuple(found),
+    )
