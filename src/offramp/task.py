@@ -245,6 +245,37 @@ def training_labels(
     return labels.astype(np.int64, copy=False)
 
 
+def checked_target(target: Any, row: int) -> Any:
+    """A class number, a value or probabilities (K,), as numpy holds them; a tensor is taken too.
+
+    Raises:
+        DataError: It is not a finite number, nor probabilities that sum to 1.
+    """
+    array = np.asarray(target.detach().cpu() if hasattr(target, "detach") else target)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"label {row} is {target!r}, which is not a number. Number the classes from 0, or "
+            "give the value to predict as a float."
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"label {row} is {target}. Remove the sample or correct its label.")
+    if array.size == 1:
+        number = array.reshape(())[()]
+        return np.int64(number) if array.dtype.kind in "biu" else np.float32(number)
+    if array.ndim != 1 or (array < 0).any() or abs(float(array.sum()) - 1) > 1e-3:
+        raise ShapeError(
+            f"label {row} has shape {array.shape}. Give one number per sample, or "
+            "probabilities that sum to 1, one per class."
+        )
+    return array.astype(np.float32)
+
+
+def as_targets(targets: Sequence[Any]) -> NDArray[Any]:
+    """(N,) int64 if all are of whole-number types, else float32: (N,), or (N, K) if soft."""
+    array = np.array(targets)
+    return array.astype(np.int64 if array.dtype.kind in "biu" else np.float32)
+
+
 def _check_class_numbers(
     labels: NDArray[Any], num_outputs: int, class_names: Sequence[str]
 ) -> None:

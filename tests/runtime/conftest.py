@@ -13,7 +13,7 @@ from offramp.branches import ConvBranch
 from offramp.exporting import export
 from offramp.multiexit.model import MultiExit
 from offramp.multiexit.trial import ModelInfo, Trial
-from offramp.preprocess import ImagePreprocess
+from offramp.preprocess import ImagePreprocess, SpectrogramPreprocess
 
 SIZE = (9, 7)
 CLASSES = 5
@@ -35,6 +35,57 @@ class Toy(nn.Module):
         x = x + self.second(x).relu()
         top: Tensor = self.top(self.third(x).relu().mean((2, 3)))
         return top
+
+
+class SeenAndHeard(nn.Module):
+    """Picture (B, 3, 9, 7) and spectrogram (B, 1, 19, 33) to (B, 5)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.see = nn.Conv2d(3, 5, 3, padding=1)
+        self.hear = nn.Conv2d(1, 5, 3)
+        self.look = nn.Conv2d(5, 6, 3, padding=1)
+        self.answer = nn.Linear(6, CLASSES)
+
+    def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
+        seen = self.see(picture)
+        heard = self.hear(sound)
+        both = self.look(seen) * heard.mean((1, 2, 3))[:, None, None, None]
+        answer: Tensor = self.answer(both.mean(dim=(2, 3)))
+        return answer
+
+
+SOUND = SpectrogramPreprocess.model_validate(
+    {"rate": 8000, "num_samples": 400, "channels": [{"window": 40, "step": 20, "fft": 64}]}
+)
+
+
+@pytest.fixture(scope="session")
+def hearing() -> MultiExit:
+    """Exits V1 and V2 need no sound; AV1 has learned to do without, and predicts its error."""
+    torch.manual_seed(1)
+    places = [
+        Cut("V1", taps=("see",)),
+        Cut("AV1", taps=("see", "hear")),
+        Cut("V2", taps=("look",)),
+    ]
+    sample = torch.zeros(2, 3, *SIZE), torch.zeros(2, *SOUND.shape)
+    backbone = cut(SeenAndHeard().eval(), places, sample)
+    trials = {}
+    for name in backbone.cuts:
+        spec = ConvBranch(filters=3, padding=1, hidden=6, error_predictor=True)
+        spec = spec.model_copy(update={"absent": "token"}) if name == "AV1" else spec
+        branch = spec.build(backbone.features(name), CLASSES).eval()
+        trials[name] = Trial(name, spec, 0, branch, (), 1, 1.0, 0.5)
+    inputs = ImagePreprocess(height=SIZE[0], width=SIZE[1]), SOUND
+    return MultiExit(backbone, trials, info=ModelInfo(None, inputs, tuple("abcde")))
+
+
+@pytest.fixture(scope="session")
+def hearing_folder(hearing: MultiExit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("bundles") / "hearing"
+    export(hearing, to=place)
+    return place
 
 
 @pytest.fixture(scope="session")

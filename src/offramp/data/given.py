@@ -13,7 +13,6 @@ from offramp.data.adapted import AdaptedDataset, Keys, checked_keys
 from offramp.data.item import (
     Item,
     MapDataset,
-    checked_target,
     digest_of,
     listed_keys,
     parts_of,
@@ -24,6 +23,7 @@ from offramp.data.item import (
 from offramp.data.samples import NAMES, Batch, Samples, Source
 from offramp.errors import DataError, ShapeError
 from offramp.table import counted
+from offramp.task import as_targets, checked_target
 
 
 def as_samples(
@@ -261,12 +261,6 @@ class ArraySource(Source):
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         """See Source."""
         return tuple(tuple(array.shape[1:]) for array in self._inputs)
-
-
-def as_targets(targets: Sequence[Any]) -> NDArray[Any]:
-    """(N,) int64 if all are of whole-number types, else float32: (N,), or (N, K) if soft."""
-    array = np.array(targets)
-    return array.astype(np.int64 if array.dtype.kind in "biu" else np.float32)
 
 
 def _kind(target: Any) -> str:

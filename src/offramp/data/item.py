@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from offramp.errors import DataError, ShapeError
+from offramp.errors import DataError
+from offramp.task import checked_target
 
 PROBED = 12
 """Number of samples of a user's data set that are read twice, to see whether they change."""
@@ -139,28 +140,3 @@ def single_precision(values: Tensor) -> Tensor:
             "offramp.preprocess.ImagePreprocess, which takes pillow images and arrays (H, W, C)."
         )
     return values.detach().float() if values.dtype == torch.float64 else values.detach()
-
-
-def checked_target(target: Any, row: int) -> Any:
-    """A class number, a value or probabilities (K,), as numpy holds them.
-
-    Raises:
-        DataError: It is not a finite number, nor probabilities that sum to 1.
-    """
-    array = np.asarray(target.detach().cpu() if isinstance(target, Tensor) else target)
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"label {row} is {target!r}, which is not a number. Number the classes from 0, or "
-            "give the value to predict as a float."
-        )
-    if not np.isfinite(array).all():
-        raise DataError(f"label {row} is {target}. Remove the sample or correct its label.")
-    if array.size == 1:
-        number = array.reshape(())[()]
-        return np.int64(number) if array.dtype.kind in "biu" else np.float32(number)
-    if array.ndim != 1 or (array < 0).any() or abs(float(array.sum()) - 1) > 1e-3:
-        raise ShapeError(
-            f"label {row} has shape {array.shape}. Give one number per sample, or "
-            "probabilities that sum to 1, one per class."
-        )
-    return array.astype(np.float32)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from offramp.bundle import Bundle, PartTimes, Times
 from offramp.machine import processor_name
 from offramp.progress import Progress, silent
+from offramp.runtime.engines import Engine
 from offramp.runtime.parts import Live, Parts
 from offramp.timing import measure_ms
 
@@ -67,3 +68,17 @@ def measured_times(
         cores=os.cpu_count() or 1,
         parts=tuple(found),
     )
+
+
+def times_here(times: Iterable[Times], engine: Engine) -> Times | None:
+    """Those of the times that were measured with this engine on a machine like this one."""
+    for each in times:
+        if (each.engine, each.precision, each.threads, each.processor, each.cores) == (
+            engine.name,
+            engine.precision,
+            engine.threads,
+            processor_name(),
+            os.cpu_count() or 1,
+        ):
+            return each
+    return None

@@ -1,7 +1,7 @@
 """Runtime: a bundle that answers new samples, and really stops at the exit that answers."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +13,11 @@ from offramp.answering import Asked, Opened, Route, Walk
 from offramp.answering.inputs import absent_of
 from offramp.answering.opened import Stacked
 from offramp.arguments import check_kind
-from offramp.bundle import Bundle, open_bundle
+from offramp.bundle import Bundle, Times, open_bundle
+from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, Score
+from offramp.progress import Progress, silent
+from offramp.runtime.collecting import collected
 from offramp.runtime.engines import open_engine
 from offramp.runtime.parts import Live, Parts
 from offramp.spec import FINAL
@@ -66,6 +69,59 @@ class Runtime(Opened):
             "precision": engine.precision,
             "model": self.bundle.manifest.model,
         }
+
+    def collect(
+        self,
+        data: Any,
+        *,
+        batch_size: int = 64,
+        timings: Times | None = None,
+        split: str = "",
+        without: int | str | Iterable[int | str] = (),
+        progress: Progress = silent,
+    ) -> ExitOutputs:
+        """Collect the answers of every exit on a data set, with costs, as plain arrays.
+
+        A promise that `calibrate` makes on them holds for this engine and precision.
+
+        Args:
+            data: A data set of (input or tuple of inputs, label), or a pair of arrays. It has `len`
+                and `[i]`, and may have `ids`, `groups` and `clusters` of one entry per sample. An
+                input is whatever `run` takes, such as the path of a file.
+            batch_size: Samples per pass; the last batch is shorter.
+            timings: Measured times, of `offramp.runtime.measuring.measured_times`. None takes those
+                in the bundle that were measured in this engine on such a machine; if there are
+                none, the result has no milliseconds.
+            split: Name of the split, stored in `source`.
+            without: Inputs to leave out for all samples, named or counted from 0. The result holds
+                only the exits that answer without them, and what they need is not computed. Where
+                the network itself needs one, the last of these exits is its end, and its branch is
+                counted in its stage.
+            progress: Called after each batch.
+
+        `scores` come from the error predictors, if every branch has one.
+
+        Raises:
+            DataError: It is no data set, a sample cannot be read or lacks an input that an exit
+                needs, a label does not fit, or no exit answers without the inputs left out.
+            ShapeError: A sample is not what the model reads.
+            PlanError: There is no such input, or timings are given, which hold for all inputs.
+
+        Warns:
+            DoubtWarning: The final exit hardly does better than guessing, is far below an early
+                exit, or gives probabilities; with likely causes.
+        """
+        return collected(
+            self.bundle.manifest,
+            self.parts,
+            data,
+            source=self.source(),
+            batch_size=batch_size,
+            timings=timings,
+            split=split,
+            without=without,
+            progress=progress,
+        )
 
     @property
     def stage_runs(self) -> tuple[int, ...]:
