@@ -174,7 +174,7 @@ class ModelFacts(Spec):
         """
         chosen = [each for each in self.exits if each.name in set(names)]
         cuts = tuple(each.name for each in chosen if each.name != FINAL)
-        stages = list(joined((*self.cuts, FINAL), cuts, self._stage_flops(absent)))
+        stages = list(joined((*self.cuts, FINAL), cuts, self.stage_flops(absent)))
         branches = [each.flops for each in chosen if each.name != FINAL]
         if not absent.intersection(self.exits[-1].needs):
             return stages, [*branches, 0]
@@ -182,7 +182,12 @@ class ModelFacts(Spec):
         stages[-1] += branches[-1]
         return stages, [*branches[:-1], 0]
 
-    def _stage_flops(self, absent: Numbers) -> tuple[int, ...]:
+    def stage_flops(self, absent: Numbers = NONE) -> tuple[int, ...]:
+        """FLOPs of each stage between cuts, without some inputs.
+
+        Raises:
+            OfframpError: They are not known.
+        """
         for each in self.costs:
             if absent == frozenset(each.without):
                 return each.flops

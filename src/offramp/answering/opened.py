@@ -192,7 +192,26 @@ class Opened(ABC):
                 found[place] = self._as_answer(each, rule, taken[place], absent)
         return [found[place] for place in range(len(samples))]
 
-    def _as_answer(self, found: Route, policy: ExitPolicy, ms: float, absent: Numbers) -> Answer:
+    def _as_answer(
+        self,
+        found: Route,
+        policy: ExitPolicy,
+        ms: float,
+        absent: Numbers,
+        *,
+        flops: int | None = None,
+        fired: bool = True,
+    ) -> Answer:
+        """The answer of a route.
+
+        Args:
+            found: The route.
+            policy: For the exits that answer without what is absent.
+            ms: Milliseconds that preparing took.
+            absent: Absent inputs.
+            flops: Spent; None for those of the policy's own way to this exit.
+            fired: Whether it is the policy's own answer.
+        """
         probabilities, label, name = None, None, None
         if self.facts.task == "classification":
             last = found.exit == len(policy.thresholds)
@@ -201,7 +220,8 @@ class Opened(ABC):
             label = int(found.outputs.argmax())
             names = self.facts.class_names
             name = names[label] if label < len(names) else None
-        spent = float(policy.path_cost(*self._flops(policy.names, absent))[found.exit])
+        if flops is None:
+            flops = int(policy.path_cost(*self._flops(policy.names, absent))[found.exit])
         return Answer(
             outputs=found.outputs,
             probabilities=probabilities,
@@ -211,9 +231,9 @@ class Opened(ABC):
             score=found.score if np.isfinite(found.score) else None,
             stage_ms=found.stage_ms,
             total_ms=ms + sum(found.stage_ms),
-            flops=int(spent),
-            flops_saved=1 - spent / self._whole_flops,
-            promised=policy.promise is not None,
+            flops=flops,
+            flops_saved=1 - flops / self._whole_flops,
+            promised=fired and policy.promise is not None,
             absent=self.facts.names_of(absent),
         )
 

@@ -141,13 +141,6 @@ class BundleManifest(Spec):
     times: tuple[Times, ...] = ()
     about: Mapping[str, Any] = {}
 
-    def stage_graph(self, stage: int, without: frozenset[int]) -> StageGraph | None:
-        """The graph of a stage where inputs are absent; None if nothing of it can be computed."""
-        for each in self.stages:
-            if each.stage == stage and frozenset(each.without) == without:
-                return each
-        return None
-
     @property
     def graphs(self) -> tuple[Graph, ...]:
         """All graphs."""

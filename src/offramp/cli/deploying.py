@@ -15,6 +15,7 @@ from offramp.cli.showing import (
     progress_bars,
     show,
 )
+from offramp.table import counted
 
 if TYPE_CHECKING:
     from offramp.bundle import Bundle
@@ -80,5 +81,6 @@ class Exported:
             f"({each.tolerance:g} is allowed)"
             for each in manifest.parity
         ]
-        graphs = f"{len(manifest.stages)} stages and {len(manifest.branches)} branches"
+        stages, branches = len(manifest.stages), len(manifest.branches)
+        graphs = f"{counted(stages, 'stage')} and {branches} branch{'es' * (branches != 1)}"
         return "\n".join([*lines, f"{graphs}, checked: {self.bundle.place}"])

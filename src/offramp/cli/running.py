@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -67,11 +68,19 @@ def run(
     engine: Engine = "onnxruntime",
     precision: Precision = "fp32",
     threads: Threads = None,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="For a bundle: answer each file within this time, with the last exit that can.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     as_json_lines: AsJsonLines = False,
 ) -> None:
     """Get answers for pictures or sounds from a run or a bundle, and its policy."""
     opened = _opened(folder, backbone_file, device, engine, precision, threads)
+    ask = _asking(opened, deadline_ms)
     if opened.no_files:
         raise DataError(opened.no_files)
     given = _given(
@@ -84,7 +93,7 @@ def run(
         note("\n".join(map(str, [chosen, *lacking])))
     rows: list[Row] = []
     for name in _files(files, opened.file_endings, opened.endings_beside):
-        row = _answered(opened, name, given, absent)
+        row = _answered(opened, name, given, absent, ask)
         if as_json_lines:
             show_line(row.as_json())
         rows.append(row.emptied() if as_json_lines else row)
@@ -126,6 +135,23 @@ def _opened(
     return open_run(folder, backbone_file=backbone_file, device=device, threads=threads)
 
 
+def _asking(opened: "Opened", deadline_ms: float | None) -> "Callable[..., Answer]":
+    """How a sample is answered: by a deadline, which only a bundle knows, or without one."""
+    from offramp.runtime.runtime import Runtime
+
+    if deadline_ms is None:
+        return opened.run
+    if not isinstance(opened, Runtime):
+        raise typer.BadParameter(
+            "--deadline-ms is for a bundle, and this is a run. Export it first: offramp export "
+            "RUN BUNDLE"
+        )
+    if opened.measured_elsewhere:
+        note(opened.measured_elsewhere)
+    opened.warm_up()
+    return partial(opened.run, deadline_ms=deadline_ms)
+
+
 @dataclass(frozen=True)
 class Row:
     """A file with its answer, or with the error that it gave."""
@@ -148,6 +174,11 @@ class Row:
     def absent(self) -> tuple[str, ...]:
         """Inputs that it was answered without."""
         return () if self.answer is None else self.answer.absent
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a deadline cut it short."""
+        return self.answer is not None and self.answer.interrupted
 
     @property
     def promised(self) -> bool:
@@ -220,7 +251,17 @@ class Rows:
             f", {self.failed} not answered" * bool(self.failed)
         )
         lines = [f"{count}; {self.chosen}", *map(str, self.lacking), *self._uncovered()]
+        lines += self._cut_short()
         return "\n".join([str(table), *lines, f"branches: {self.exits}"])
+
+    def _cut_short(self) -> list[str]:
+        """A line on the answers that a deadline cut short, if there are any."""
+        cut = sum(row.interrupted for row in self.rows)
+        if not cut:
+            return []
+        promises = any(policy.promise for policy in self.chosen.policies)
+        share = f"{cut} of {len(self.rows)} answers were cut short by the deadline"
+        return [f"{share}, so the promise does not cover this stream" if promises else share]
 
     def _uncovered(self) -> list[str]:
         """A line on the answers without an input that no promise covers, if there are any."""
@@ -265,7 +306,11 @@ def _of_lacking(
 
 
 def _answered(
-    opened: "Opened", name: str, given: "ExitPolicy | float | None", absent: "WhereAbsent"
+    opened: "Opened",
+    name: str,
+    given: "ExitPolicy | float | None",
+    absent: "WhereAbsent",
+    ask: "Callable[..., Answer]",
 ) -> Row:
     from offramp.policy import ExitPolicy
 
@@ -276,9 +321,7 @@ def _answered(
                 f"({', '.join(opened.file_endings)}). Name another folder, or the files."
             )
         leaves_out = isinstance(given, ExitPolicy) and given.without
-        return Row(
-            name, opened.run(opened.files_of(name, "answer" if leaves_out else absent), given)
-        )
+        return Row(name, ask(opened.files_of(name, "answer" if leaves_out else absent), given))
     except ExtraError:  # the same for every file
         raise
     except OfframpError as error:

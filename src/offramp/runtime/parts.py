@@ -34,6 +34,9 @@ class Parts:
         self.engine = engine
         self._bundle, self._manifest = bundle, bundle.manifest
         self.ends = (*bundle.manifest.facts.cuts, FINAL)
+        self._stages = {
+            (each.stage, frozenset(each.without)): each for each in bundle.manifest.stages
+        }
         self._branches = {each.exit: each for each in bundle.manifest.branches}
         self._used = [set(self._used_after(stage)) for stage in range(len(self.ends))]
         self._graphs: dict[str, Graph] = {}
@@ -48,6 +51,15 @@ class Parts:
         """How often each stage has run, for one sample or for several at once."""
         with self._counting:
             return tuple(self._runs)
+
+    def stage_file(self, stage: int, absent: Numbers) -> str:
+        """File of a stage's graph; empty if nothing of it can be computed."""
+        described = self._stages.get((stage, absent))
+        return "" if described is None else described.file
+
+    def branch_file(self, exit: str) -> str:
+        """File of an early exit's branch."""
+        return self._branches[exit].file
 
     def live(self, inputs: Iterable[NDArray[Any] | None]) -> Live:
         """The inputs of samples as the engine's own tensors; those that are None are left out."""
@@ -64,7 +76,7 @@ class Parts:
         Raises:
             Stopped: The stop was requested before the end.
         """
-        described = self._manifest.stage_graph(stage, absent)
+        described = self._stages.get((stage, absent))
         found = {} if described is None else self.run_graph(described, live, stop)
         with self._counting:
             self._runs[stage] += 1

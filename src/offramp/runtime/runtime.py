@@ -1,27 +1,40 @@
 """Runtime: a bundle that answers new samples, and really stops at the exit that answers."""
 
+import math
+import pathlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from numbers import Real
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from offramp.answer import Answer
 from offramp.answering import Asked, Opened, Route, Walk
 from offramp.answering.inputs import absent_of
 from offramp.answering.opened import Stacked
+from offramp.answering.sample import Sample
 from offramp.arguments import check_kind
 from offramp.bundle import Bundle, Times, open_bundle
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, Score
 from offramp.progress import Progress, silent
 from offramp.runtime.collecting import collected
-from offramp.runtime.engines import open_engine
+from offramp.errors import PlanError
+from offramp.runtime.deadline import Attempt, Workers
+from offramp.runtime.engines import Stop, open_engine
+from offramp.runtime.measuring import measured_times, times_here
+from offramp.runtime.pace import Pace
 from offramp.runtime.parts import Live, Parts
+from offramp.runtime.path import Path, Reached, walk_all
 from offramp.spec import FINAL
 from offramp.task import surest
+
+_REPEATS, _FEW_REPEATS = 10, 3
 
 
 class Runtime(Opened):
@@ -46,7 +59,7 @@ class Runtime(Opened):
 
     def __init__(
         self,
-        bundle: str | Path | Bundle,
+        bundle: str | pathlib.Path | Bundle,
         *,
         engine: str = "onnxruntime",
         precision: str = "fp32",
@@ -55,10 +68,12 @@ class Runtime(Opened):
         scores: Sequence[Score] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        check_kind(bundle, (str, Path, Bundle), "bundle", "Give the folder of a bundle.")
+        check_kind(bundle, (str, pathlib.Path, Bundle), "bundle", "Give the folder of a bundle.")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, scores)
         opened = open_engine(engine, precision, threads)
         self.parts = Parts(self.bundle, opened, lazy=lazy)
+        self._workers, self._warming = Workers(), Lock()
+        self._pace: Pace | None = None
         super().__init__(self.bundle.manifest.facts, self.source(), self.bundle.policies, clock)
 
     def source(self) -> dict[str, Any]:
@@ -123,13 +138,119 @@ class Runtime(Opened):
             progress=progress,
         )
 
+    def run(
+        self,
+        sample: Sample,
+        policy: ExitPolicy | float | None = None,
+        deadline_ms: float | None = None,
+    ) -> Answer:
+        """Answer one sample, by a deadline if there is one.
+
+        A stage that is expected to end after the deadline is not started; the last exit that
+        answers in time then answers, whether its threshold is reached or not. What still runs at
+        the deadline is stopped, and the best answer so far is returned. Times are predicted from
+        those of the latest runs; before the first deadline every graph is run a few times.
+
+        Args:
+            sample: As for `Opened.run`.
+            policy: As for `Opened.run`. Exits that it disables answer where time is short.
+            deadline_ms: Milliseconds from this call until its return.
+
+        Returns:
+            The answer. `interrupted` says that the deadline cut it short; it is then not the
+            policy's own, so a promise, which is about the average of those, does not cover it.
+
+        Raises:
+            DeadlineError: The deadline is shorter than the first exit needs.
+            PlanError: It is not a positive number.
+        """
+        if deadline_ms is None:
+            return super().run(sample, policy)
+        _check_deadline(deadline_ms)
+        self.warm_up()
+        started = self._clock()
+        path = self._path(sample, policy, stop := Stop())
+        prepared_ms = 1000 * (self._clock() - started)
+        due = started + deadline_ms / 1000
+        found = self._workers.answer(Attempt(path, due, self._clock, stop))
+        answer = self._reached(path, found, prepared_ms)
+        total_ms = 1000 * (self._clock() - started)
+        return replace(answer, total_ms=total_ms, interrupted=not found.fired)
+
+    def anytime(self, sample: Sample, policy: ExitPolicy | float | None = None) -> Iterator[Answer]:
+        """Answers of ever later exits, each computed when it is asked for.
+
+        Whoever stops asking stops the work. All exits answer, also those that the policy disables;
+        `promised` is true for the one that the policy would choose.
+
+        Args:
+            sample: As for `Opened.run`.
+            policy: As for `Opened.run`; it decides how the answers are scored.
+        """
+        started = self._clock()
+        path = self._path(sample, policy, None)
+        prepared_ms, fired = 1000 * (self._clock() - started), False
+        for found in walk_all(path):
+            own = found.fired and not fired
+            fired = fired or found.fired
+            yield self._reached(path, replace(found, fired=own), prepared_ms)
+
+    def warm_up(self) -> None:
+        """Load every graph and learn how long it takes here; done once, before a first deadline.
+
+        Where the bundle's times were measured on such a machine with this engine, precision and
+        number of threads, a few runs are enough.
+        """
+        with self._warming:
+            if self._pace is None:
+                repeats = _REPEATS if self.known_times is None else _FEW_REPEATS
+                found = measured_times(self.bundle, self.parts, repeats=repeats, clock=self._clock)
+                self._pace = Pace({each.file: each.high_ms for each in found.parts})
+
+    @property
+    def known_times(self) -> Times | None:
+        """Times in the bundle that apply here; None if they were measured elsewhere, or not."""
+        return times_here(self.bundle.manifest.times, self.parts.engine)
+
+    @property
+    def measured_elsewhere(self) -> str:
+        """Says where the bundle's times were measured, if that was not here; else empty."""
+        times = self.bundle.manifest.times
+        if self.known_times is not None or not times:
+            return ""
+        there, engine = times[0], self.parts.engine
+        return (
+            f"the times in {self.bundle.place} were measured on {there.processor} "
+            f"({there.cores} cores) with {there.engine} in {there.precision} on {there.threads} "
+            f"threads; here it is {engine.name} in {engine.precision} on {engine.threads} threads, "
+            "which is measured before the first deadline"
+        )
+
+    def _path(self, sample: Sample, policy: ExitPolicy | float | None, stop: Stop | None) -> Path:
+        prepared = self._prepared(sample, policy)
+        rule = self._rule(policy, absent_of(prepared))
+        inputs = tuple(None if each is None else each[None] for each in prepared)
+        pace = self._pace or Pace({})
+        return Path(self.parts, self.facts, rule, inputs, pace, self._clock, stop)
+
+    def _reached(self, path: Path, found: Reached, prepared_ms: float) -> Answer:
+        return self._as_answer(
+            found.route,
+            path.policy,
+            prepared_ms,
+            path.absent,
+            flops=found.flops,
+            fired=found.fired,
+        )
+
     @property
     def stage_runs(self) -> tuple[int, ...]:
         """How often each stage has run, for one sample or for several at once."""
         return self.parts.stage_runs
 
     def close(self) -> None:
-        """Let go of the engine and its memory; the runtime cannot answer any more."""
+        """Stop what runs, and let go of the engine; the runtime cannot answer any more."""
+        self._workers.close()
         self.parts.close()
 
     def __enter__(self) -> Self:
@@ -168,3 +289,10 @@ class Runtime(Opened):
         outputs, task = self.parts.final(live), self.facts.task
         predicts = self.facts.predicts_error
         return outputs, np.full(len(outputs), surest(task)) if predicts else None
+
+
+def _check_deadline(deadline_ms: float) -> None:
+    if not isinstance(deadline_ms, Real) or not math.isfinite(deadline_ms) or deadline_ms <= 0:
+        raise PlanError(
+            f"deadline_ms={deadline_ms!r} is wrong: it must be a positive number of milliseconds."
+        )

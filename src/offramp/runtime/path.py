@@ -1,0 +1,184 @@
+"""Path: one sample on its way through the stages, which answers at the exits that are asked."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offramp.answering import ModelFacts, Route, Walk
+from offramp.answering.inputs import Numbers, absent_of
+from offramp.answering.opened import Stacked
+from offramp.policy import ExitPolicy
+from offramp.policy.decision import fires, soonest
+from offramp.runtime.engines import Stop
+from offramp.runtime.pace import Pace
+from offramp.runtime.parts import Parts
+from offramp.spec import FINAL
+from offramp.task import surest
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """How far a sample has come, and the last answer on the way.
+
+    Attributes:
+        route: The answer of the last exit that was asked.
+        fired: Whether it is the policy's own answer: the exit fired, or is the last one.
+        flops: Spent so far, on stages and branches that have ended.
+    """
+
+    route: Route
+    fired: bool
+    flops: int
+
+
+class Path:
+    """One sample (1, ...) under a policy; nothing runs but what is asked for.
+
+    Args:
+        parts: The graphs.
+        facts: Facts of the model.
+        policy: For exits that answer without what is absent.
+        inputs: The network's inputs, with a batch axis.
+        pace: Learns how long the graphs take.
+        clock: In seconds.
+        stop: Ends a graph that runs.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        facts: ModelFacts,
+        policy: ExitPolicy,
+        inputs: Stacked,
+        pace: Pace,
+        clock: Callable[[], float],
+        stop: Stop | None = None,
+    ) -> None:
+        self.policy = policy
+        self._parts, self._facts, self._pace, self._clock = parts, facts, pace, clock
+        self._stop = stop
+        self.absent: Numbers = absent_of(inputs)
+        self._exits = {name: number for number, name in enumerate(policy.names)}
+        self._flops = facts.stage_flops(self.absent)
+        self._runs = policy.runs.tolist()
+        self._live = parts.live(inputs)
+        self._walk = Walk(policy, 1, clock)
+        self._next, self._spent_flops = 0, 0
+        self._stage_ms: list[float] = []
+
+    @property
+    def exit(self) -> int | None:
+        """Number of the exit after the stage that ran last; None if it has none."""
+        return self._exits.get(self._parts.ends[self._next - 1]) if self._next else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last exit of the policy has been passed."""
+        return self._next > 0 and self._parts.ends[self._next - 1] == self.policy.names[-1]
+
+    def run_stage(self) -> None:
+        """Run the next stage.
+
+        Raises:
+            Stopped: It was cut short.
+        """
+        stage = self._next
+        with self._timed(self._parts.stage_file(stage, self.absent), new_stage=True):
+            self._live = self._parts.run_stage(stage, self._live, self.absent, self._stop)
+        self._next += 1
+        self._spent_flops += self._flops[stage]
+
+    def ask(self) -> Reached:
+        """The answer of the exit after the stage that ran last, which must have one.
+
+        Raises:
+            Stopped: It was cut short.
+            DataError: Its score is NaN.
+        """
+        name = self._parts.ends[self._next - 1]
+        number = self._exits[name]
+        if name == FINAL:
+            outputs, own = self._parts.final(self._live), self._surest()
+        else:
+            with self._timed(self._parts.branch_file(name), new_stage=False):
+                outputs, own = self._parts.run_branch(name, self._live, self._stop)
+            self._spent_flops += self._facts.exits[self._facts.names.index(name)].flops
+        score = float(self._walk.scores(number, outputs, own)[0])
+        last = number == len(self.policy.thresholds)
+        fired = last or fires(score, self.policy.thresholds[number])
+        route = Route(number, outputs[0], score, tuple(self._stage_ms))
+        return Reached(route, fired, self._spent_flops)
+
+    def needed_ms(self) -> tuple[list[int], list[float]]:
+        """Exits ahead, and what reaching and asking each is expected to take.
+
+        The branches that the policy runs on the way are counted.
+        """
+        ahead: list[int] = []
+        expected: list[float] = []
+        total = 0.0
+        for stage in range(self._next, len(self._parts.ends)):
+            total += self._pace.expected_ms(self._parts.stage_file(stage, self.absent))
+            exit = self._exits.get(self._parts.ends[stage])
+            if exit is not None:
+                own = self.branch_ms(exit)
+                ahead.append(exit)
+                expected.append(total + own)
+                total += own if self._runs[exit] else 0.0
+            if self._parts.ends[stage] == self.policy.names[-1]:
+                break
+        return ahead, list(soonest(expected)) if expected else []
+
+    def branch_ms(self, exit: int) -> float:
+        """What asking an exit is expected to take."""
+        name = self.policy.names[exit]
+        return 0.0 if name == FINAL else self._pace.expected_ms(self._parts.branch_file(name))
+
+    def runs_branch(self, exit: int) -> bool:
+        """Whether the policy runs the branch of an exit."""
+        return bool(self._runs[exit])
+
+    def doubt_next(self) -> None:
+        """Note that the next stage is not started, since it is expected to end too late."""
+        self._pace.doubt(self._parts.stage_file(self._next, self.absent))
+
+    def _surest(self) -> NDArray[np.float64] | None:
+        if not self._facts.predicts_error:
+            return None
+        return np.full(1, surest(self._facts.task))
+
+    def _timed(self, file: str, *, new_stage: bool) -> "_Timed":
+        return _Timed(self, file, new_stage)
+
+    def _note(self, file: str, ms: float, new_stage: bool, whole: bool) -> None:
+        """Count the time of a graph; of one that was cut short, only if it is long already."""
+        if whole or ms > self._pace.expected_ms(file):
+            self._pace.add(file, ms)
+        if new_stage:
+            self._stage_ms.append(ms)
+        elif self._stage_ms:
+            self._stage_ms[-1] += ms
+
+
+class _Timed:
+    """Times a block and tells the path."""
+
+    def __init__(self, path: Path, file: str, new_stage: bool) -> None:
+        self._path, self._file, self._new_stage = path, file, new_stage
+
+    def __enter__(self) -> None:
+        self._before = self._path._clock()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        ms = 1000 * (self._path._clock() - self._before)
+        self._path._note(self._file, ms, self._new_stage, kind is None)
+
+
+def walk_all(path: Path) -> Iterator[Reached]:
+    """Every exit's answer, one after the other; the next stage runs when the next is asked for."""
+    while not path.ended:
+        path.run_stage()
+        if path.exit is not None:
+            yield path.ask()

@@ -1,0 +1,100 @@
+"""`offramp export`, and `offramp run` with a bundle."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from offramp.cli import app
+from offramp.run.plan import Plan
+from offramp.run.steps import train
+from offramp.runtime.runtime import Runtime
+
+NETWORK = """
+from torch import nn
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, its network and pictures, and a bundle of it."""
+    root = tmp_path_factory.mktemp("place")
+    for split in ("train", "validation", "calibration", "test"):
+        for number, kind in enumerate(("ant", "bee")):
+            for index in range(3):
+                path = root / "photos" / split / kind / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                draw = np.random.default_rng(10 * number + index)
+                Image.fromarray(draw.integers(0, 256, (9, 11, 3), np.uint8)).save(path)
+    (root / "network.py").write_text(NETWORK)
+    plan = Plan.model_validate(
+        {
+            "backbone": {"name": "python"},
+            "data": {"kind": "image_folder", "root": str(root / "photos"), "image_size": 9},
+            "branches": {"1": [{"kind": "conv", "filters": 2, "hidden": 3}]},
+            "train": {"epochs": 1, "batch_size": 3, "seeds": [0]},
+            "evaluate": {"rival_sizes": [], "timing_repeats": 0, "bootstrap_draws": 9},
+        }
+    )
+    backbone = f"{root / 'network.py'}:network"
+    train(plan, root / "run", backbone_file=backbone)
+    done = typed(["export", root / "run", root / "bundle", "--backbone", backbone])
+    assert done.exit_code == 0, done.output
+    assert "2 stages and 1 branch" in done.stdout
+    return root
+
+
+def typed(words: list[object]) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_the_card_names_exits_accuracy_difference_and_times(place: Path) -> None:
+    card = (place / "bundle/README.md").read_text()
+    assert "| exit | branch | MFLOPs | accuracy % | ms |" in card
+    assert "at most" in card
+    assert "6 real samples" in card
+
+
+def test_a_bundle_answers_files_by_a_deadline(place: Path) -> None:
+    done = typed(
+        ["run", place / "bundle", place / "photos/test", "--deadline-ms", 60_000, "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [each["exit"] for each in found["answers"]] == ["final"] * 6
+    with Runtime(place / "bundle") as runtime:
+        answer = runtime.run(place / "photos/test/ant/0.png")
+    assert found["answers"][0]["class_name"] == answer.class_name
+    np.testing.assert_allclose(found["answers"][0]["outputs"], answer.outputs, atol=1e-6)
+
+
+def test_a_deadline_that_is_too_short_is_an_error_of_each_file(place: Path) -> None:
+    done = typed(["run", place / "bundle", place / "photos/test", "--deadline-ms", 1e-4])
+    assert done.exit_code == 1
+    assert "6 files, 6 not answered" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("folder", "option", "text"),
+    [
+        ("run", ["--deadline-ms", 5, "--backbone", "network.py:network"], "Export it first"),
+        ("run", ["--engine", "openvino"], "are for a bundle"),
+        ("bundle", ["--device", "cuda"], "are for a run"),
+        ("bundle", ["--engine", "tensorrt"], "tensorrt"),
+    ],
+)
+def test_options_of_the_other_kind_of_folder_are_refused(
+    place: Path, folder: str, option: list[object], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    done = typed(["run", folder, "photos/test", *option])
+    assert done.exit_code in (1, 2)
+    assert text in done.output + str(done.exception)
