@@ -28,7 +28,7 @@ def _siblings(system: Path, number: int) -> str:
     """The logical processors on the same core as this one, as the kernel lists them."""
     listed = system / f"devices/system/cpu/cpu{number}/topology/thread_siblings_list"
     try:
-        return listed.read_text().strip()
+        return listed.read_text("utf-8").strip()
     except OSError:
         return str(number)
 
@@ -36,7 +36,7 @@ def _siblings(system: Path, number: int) -> str:
 def _quota(system: Path) -> int:
     """Cores that the control group allows, rounded up; very many where it sets no limit."""
     try:
-        allowed, period = (system / "fs/cgroup/cpu.max").read_text().split()
+        allowed, period = (system / "fs/cgroup/cpu.max").read_text("utf-8").split()
         return math.ceil(int(allowed) / int(period))
     except (OSError, ValueError):  # ValueError: "max", no limit
         return 1_000_000
