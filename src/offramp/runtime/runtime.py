@@ -20,11 +20,11 @@ from offramp.answering.opened import Stacked
 from offramp.answering.sample import Sample
 from offramp.arguments import check_kind
 from offramp.bundle import Bundle, Times, open_bundle
+from offramp.errors import PlanError
 from offramp.outputs import ExitOutputs
 from offramp.policy import ExitPolicy, Score
 from offramp.progress import Progress, silent
 from offramp.runtime.collecting import collected
-from offramp.errors import PlanError
 from offramp.runtime.deadline import Attempt, Workers
 from offramp.runtime.engines import Stop, open_engine
 from offramp.runtime.measuring import measured_times, times_here
