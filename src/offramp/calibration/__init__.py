@@ -1,5 +1,6 @@
 """Calibration: choose exit thresholds for a promise, a budget or a deadline."""
 
+import offramp.statistics_extra  # noqa: F401  (first, so that its error names the extra)
 from offramp.calibration.calibrate import (
     Calibration,
     Tried,

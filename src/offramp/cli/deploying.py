@@ -41,7 +41,11 @@ def export(
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a bundle that answers without torch: a graph per stage and branch, checked."""
+    """Write a bundle of a run, which answers without torch.
+
+    It holds an ONNX graph for each stage and branch, each compared with the run before it is
+    written.
+    """
     from offramp.run.exported import export_run
 
     with progress_bars() as progress:

@@ -77,7 +77,7 @@ def run(
     as_json: AsJson = False,
     as_json_lines: AsJsonLines = False,
 ) -> None:
-    """Get answers for pictures or sounds from a run or a bundle, and its policy."""
+    """Get answers for pictures or sounds from a run or a bundle."""
     opened = _opened(folder, backbone_file, device, engine, precision, threads)
     ask = _asking(opened, deadline_ms)
     if opened.no_files:

@@ -1,5 +1,6 @@
 """Evaluation of exits from plain arrays, without a model."""
 
+import offramp.statistics_extra  # noqa: F401  (first, so that its error names the extra)
 from offramp.evaluation.absence import Absence, AbsenceRow, compare_absence
 from offramp.evaluation.comparison import Comparison, compare
 from offramp.evaluation.intervals import Interval
