@@ -123,7 +123,7 @@ def test_garbage_is_refused_by_name_and_quietly(
     engine: Engine, convolutions: Make, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for content in (b"", b"garbage", convolutions()[:-40]):
-        with pytest.raises(BundleError, match=r"stages/1\.onnx is no ONNX graph .* Export"):
+        with pytest.raises(BundleError, match=r"stages/1\.onnx is not an ONNX graph .* Export"):
             engine.load(content, "stages/1.onnx")
     assert capfd.readouterr() == ("", "")
 

@@ -6,6 +6,7 @@ from offramp.errors import PlanError
 from offramp.runtime.engines.cores import usable_cores
 from offramp.runtime.engines.engine import Engine
 from offramp.runtime.engines.ort import OnnxRuntime
+from offramp.runtime.engines.ov import OpenVino
 
 EngineName = Literal["onnxruntime", "onnxruntime:cuda", "onnxruntime:coreml", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -22,16 +23,18 @@ def open_engine(
 
     Args:
         name: "onnxruntime", "onnxruntime:cuda", "onnxruntime:coreml" or "openvino".
-        precision: "fp32" or "bf16"; refused where the engine or the processor has it not.
-        threads: CPU threads of one run; None: one per core that the process may use.
+        precision: "fp32" or "bf16"; refused where the engine or the processor lacks it.
+        threads: CPU threads of one run; None: one for each core that the process may use.
         batch: Fix the batch size of every graph; None: any size.
 
     Raises:
-        PlanError: The name, the precision or the number of threads is none that exists here.
+        PlanError: The name, the precision or the number of threads does not exist here.
         ExtraError: The library is not installed.
     """
     _check(name, precision, threads)
     threads = usable_cores() if threads is None else threads
+    if name == "openvino":
+        return OpenVino(precision, threads)
     _, _, device = name.partition(":")
     return OnnxRuntime(device or "cpu", precision, threads, batch=batch)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 
-class Stopped(Exception):  # noqa: N818 - it reports a wish, not a mistake
+class Stopped(Exception):  # noqa: N818 - it reports a request, not a mistake
     """A run was cut short because it was asked to stop."""
 
 

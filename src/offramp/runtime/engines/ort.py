@@ -75,8 +75,8 @@ class OnnxRuntime:
             )
         except Exception as error:
             raise BundleError(
-                f"{what} is no ONNX graph that {self.name} can run ({_line(error)}). Export the "
-                "bundle again, or update onnxruntime."
+                f"{what} is not an ONNX graph that {self.name} can run ({_line(error)}). Export "
+                "the bundle again, or update onnxruntime."
             ) from error
         if session.get_providers()[0] != wanted:
             raise PlanError(
