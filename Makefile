@@ -59,9 +59,9 @@ define install
 	@mkdir -p $(STAMPS) && touch $@
 endef
 
-$(STAMPS)/train: EXTRAS = train
-$(STAMPS)/dev: EXTRAS = train,dev
+$(STAMPS)/train: EXTRAS = train,export
+$(STAMPS)/dev: EXTRAS = train,export,dev
 $(STAMPS)/docs: EXTRAS = docs
-$(STAMPS)/bench: EXTRAS = train,bench
+$(STAMPS)/bench: EXTRAS = train,export,openvino,bench
 $(STAMPS)/train $(STAMPS)/dev $(STAMPS)/docs $(STAMPS)/bench: pyproject.toml | $(BIN)/python
 	$(install)

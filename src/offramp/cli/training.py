@@ -53,6 +53,7 @@ def demo(
     """Train and calibrate exits on the shipped network and pictures."""
     from offramp.run import demo as story
     from offramp.run import steps
+    from offramp.run.exported import export_run
     from offramp.run.forecast import Forecast, forecast_run
     from offramp.run.results import RunResult
 
@@ -68,6 +69,12 @@ def demo(
         put(str(error))
     for picture in story.answers(result, pictures):
         put(f"\n{story.told(picture)}")
+    bundle = out.with_name(f"{out.name}-bundle")
+    put(f"\nThe same model as a bundle, {bundle}, which `offramp export` writes:\n")
+    with progress_bars() as progress:
+        export_run(out, bundle, progress=progress)
+    put("\nThe pictures again, answered from the bundle without torch and by deadlines:\n")
+    put(str(story.in_time(result, bundle, pictures)))
 
 
 def cuts(

@@ -3,17 +3,23 @@
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.errors import DeadlineError
+from offramp.policy import ExitPolicy
 from offramp.report import Picture
 from offramp.run.pictures import answered_pictures
 from offramp.run.plan import Plan, load_plan
 from offramp.run.results import RunResult, fixed_policy
+from offramp.runtime.runtime import Runtime
+from offramp.table import Table
 
 _SHADES = " .:-=+*#%@"
 _WIDTH = 28
+_SEED, _SLACK = 0, 1.5
 
 
 def demo_plan(overrides: Sequence[str] = ()) -> Plan:
@@ -27,6 +33,38 @@ def answers(result: RunResult, number: int) -> Iterator[Picture]:
     test = result.plan.data.load(check=False).test
     policy = fixed_policy(result.model.names, result.plan.evaluate.threshold)
     return answered_pictures(result.model, test, number, policy)
+
+
+def in_time(result: RunResult, bundle: Path, number: int) -> Table:
+    """The same test pictures answered from a bundle, without torch, by ever longer deadlines.
+
+    For each exit there is a deadline of half as much again as it is expected to need here.
+    """
+    some = result.plan.data.load(check=False).test.sample(number, _SEED)
+    policy = fixed_policy(result.model.names, result.plan.evaluate.threshold)
+    rows = []
+    with Runtime(bundle) as runtime:
+        deadlines = [_SLACK * needed for needed in runtime.needed_ms().values()]
+        for index in range(len(some)):
+            pixels, label = some[index]
+            truth = result.model.info.class_names[label]
+            for deadline in deadlines:
+                found = _by_deadline(runtime, pixels.numpy(), policy, deadline)
+                rows.append([truth, f"{deadline:.1f}", *found])
+    head = ["picture of", "deadline ms", "answer", "exit", "ms", "ended by"]
+    return Table(head, rows)
+
+
+def _by_deadline(
+    runtime: Runtime, pixels: NDArray[np.float32], policy: ExitPolicy, deadline_ms: float
+) -> list[str]:
+    """Answer, exit, milliseconds, and what ended the work."""
+    try:
+        answer = runtime.run(pixels, policy, deadline_ms=deadline_ms)
+    except DeadlineError:  # on a busy machine
+        return ["none in time", "", "", "the deadline"]
+    ended = "the deadline" if answer.interrupted else "the policy"
+    return [answer.text, answer.exit, f"{answer.total_ms:.1f}", ended]
 
 
 def told(picture: Picture) -> str:

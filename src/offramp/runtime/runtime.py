@@ -18,6 +18,7 @@ from offramp.answering import Asked, Opened, Route, Walk
 from offramp.answering.inputs import absent_of
 from offramp.answering.opened import Stacked
 from offramp.answering.sample import Sample
+from offramp.answering.walk import full_network
 from offramp.arguments import check_kind
 from offramp.bundle import Bundle, Times, open_bundle
 from offramp.errors import PlanError
@@ -206,6 +207,14 @@ class Runtime(Opened):
                 repeats = _REPEATS if self.known_times is None else _FEW_REPEATS
                 found = measured_times(self.bundle, self.parts, repeats=repeats, clock=self._clock)
                 self._pace = Pace({each.file: each.high_ms for each in found.parts})
+
+    def needed_ms(self) -> dict[str, float]:
+        """Milliseconds within which each exit, or a later one, is expected to answer here."""
+        self.warm_up()
+        zeros = tuple(np.zeros(each.shape, each.dtype) for each in self.facts.inputs)
+        policy = full_network(self.facts.task, self.facts.names)
+        ahead, expected = self._path(zeros, policy, None).needed_ms()
+        return {policy.names[exit]: ms for exit, ms in zip(ahead, expected, strict=True)}
 
     @property
     def known_times(self) -> Times | None:
