@@ -82,6 +82,16 @@ def test_a_deadline_that_is_too_short_is_an_error_of_each_file(place: Path) -> N
     assert "6 files, 6 not answered" in done.stdout
 
 
+def test_run_says_which_engine_it_measured_as_the_fastest(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = place / "photos/test/ant/0.png"
+    with caplog.at_level("INFO", "offramp"):
+        done = typed(["run", place / "bundle", picture, "--engine", "auto", "--json"])
+    assert done.exit_code == 0, done.output
+    assert "is the fastest engine here in fp32" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("folder", "option", "text"),
     [

@@ -27,10 +27,11 @@ from offramp.policy import ExitPolicy, Score
 from offramp.progress import Progress, silent
 from offramp.runtime.collecting import collected
 from offramp.runtime.deadline import Attempt, Workers
-from offramp.runtime.engines import Stop, open_engine
+from offramp.runtime.engines import Stop
+from offramp.runtime.fastest import opened_parts
 from offramp.runtime.measuring import measured_times, times_here
 from offramp.runtime.pace import Pace
-from offramp.runtime.parts import Live, Parts
+from offramp.runtime.parts import Live
 from offramp.runtime.path import Path, Reached, walk_all
 from offramp.spec import FINAL
 from offramp.task import surest
@@ -44,13 +45,17 @@ class Runtime(Opened):
     Args:
         bundle: A folder that `offramp export` wrote, or a `Bundle`.
         engine: `onnxruntime`, which may name a provider (`onnxruntime:cuda`), `openvino`, or
-            `auto`, which measures those that are installed and takes the fastest.
+            `auto`, which measures those that are installed and takes the fastest that has the
+            precision.
         precision: What the engine computes in: `fp32`, or `bf16` where engine and processor can.
         threads: CPU threads; None takes one for each core.
         lazy: Load a graph when it is first needed. The first answers of later exits then take
             longer, and a bundle whose early exits nearly always answer needs less memory.
         scores: Scores of your own that the bundle's policies use.
         clock: In seconds, for the times in an answer.
+
+    Attributes:
+        chosen_because: Why `auto` took its engine, with times; empty for an engine that was named.
 
     Raises:
         BundleError: The folder is not a bundle that this version reads, or a file was changed.
@@ -71,8 +76,9 @@ class Runtime(Opened):
     ) -> None:
         check_kind(bundle, (str, pathlib.Path, Bundle), "bundle", "Give the folder of a bundle.")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, scores)
-        opened = open_engine(engine, precision, threads)
-        self.parts = Parts(self.bundle, opened, lazy=lazy)
+        self.parts, self.chosen_because = opened_parts(
+            self.bundle, engine, precision, threads, lazy=lazy, clock=clock
+        )
         self._workers, self._warming = Workers(), Lock()
         self._pace: Pace | None = None
         super().__init__(self.bundle.manifest.facts, self.source(), self.bundle.policies, clock)
