@@ -46,6 +46,7 @@ bench: demo $(STAMPS)/bench ## all benchmarks, about an hour: speed, kept promis
 	$(BIN)/python benchmarks/policies.py --run runs/demo
 	$(BIN)/python benchmarks/drift.py
 	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/runtime.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from offramp.policy import ExitPolicy
 from offramp.policy.scores import scaled, softmax
 
 _TOGETHER = 64
+_MOST_RULES = 64
 
 Stacked = tuple[NDArray[Any] | None, ...]
 """The inputs of samples that lack the same ones, each with a batch axis; None for an absent one."""
@@ -44,7 +46,7 @@ class Opened(ABC):
         self.facts = facts
         self._choice = Choice(facts, source, policies)
         self._clock = clock
-        self._costs: dict[tuple[tuple[str, ...], Numbers], tuple[list[int], list[int]]] = {}
+        self._rules: dict[tuple[object, Numbers], _Rule] = {}
         self._whole_flops = sum(facts.flops(facts.names)[0])
 
     @abstractmethod
@@ -153,10 +155,19 @@ class Opened(ABC):
         """
         return self._choice.chosen(policy, absent)
 
-    def _rule(self, policy: ExitPolicy | float | None, absent: Numbers) -> ExitPolicy:
-        """The policy that decides, or that of the full network as far as it answers."""
-        found = self.chosen(policy, absent)
-        return found or self._choice.only(full_network(self.facts.task, self.facts.names), absent)
+    def _rule(self, policy: ExitPolicy | float | None, absent: Numbers) -> "_Rule":
+        """What decides, found once for each policy and the inputs that are absent."""
+        key = (policy if isinstance(policy, float | int) else id(policy), absent)
+        if key not in self._rules:
+            found = self.chosen(policy, absent)
+            if found is None:
+                whole = full_network(self.facts.task, self.facts.names)
+                found = self._choice.only(whole, absent)
+            costs = found.path_cost(*self.facts.flops(found.names, absent))
+            if len(self._rules) >= _MOST_RULES:
+                self._rules.clear()
+            self._rules[key] = _Rule(found, tuple(map(int, costs)), policy)
+        return self._rules[key]
 
     def _prepared(self, sample: Sample, policy: ExitPolicy | float | None) -> Prepared:
         """The inputs of a sample, but for those that the policy leaves out."""
@@ -187,9 +198,10 @@ class Opened(ABC):
         found: dict[int, Answer] = {}
         for absent, places in alike.items():
             rule = self._rule(policy, absent)
-            routes = self._routes(_stacked([prepared[place] for place in places]), rule)
+            routes = self._routes(_stacked([prepared[place] for place in places]), rule.policy)
             for place, each in zip(places, routes, strict=True):
-                found[place] = self._as_answer(each, rule, taken[place], absent)
+                flops = rule.flops[each.exit]
+                found[place] = self._as_answer(each, rule.policy, taken[place], absent, flops=flops)
         return [found[place] for place in range(len(samples))]
 
     def _as_answer(
@@ -199,7 +211,7 @@ class Opened(ABC):
         ms: float,
         absent: Numbers,
         *,
-        flops: int | None = None,
+        flops: int,
         fired: bool = True,
     ) -> Answer:
         """The answer of a route.
@@ -209,7 +221,7 @@ class Opened(ABC):
             policy: For the exits that answer without what is absent.
             ms: Milliseconds that preparing took.
             absent: Absent inputs.
-            flops: Spent; None for those of the policy's own way to this exit.
+            flops: Spent.
             fired: Whether it is the policy's own answer.
         """
         probabilities, label, name = None, None, None
@@ -220,8 +232,6 @@ class Opened(ABC):
             label = int(found.outputs.argmax())
             names = self.facts.class_names
             name = names[label] if label < len(names) else None
-        if flops is None:
-            flops = int(policy.path_cost(*self._flops(policy.names, absent))[found.exit])
         return Answer(
             outputs=found.outputs,
             probabilities=probabilities,
@@ -237,10 +247,20 @@ class Opened(ABC):
             absent=self.facts.names_of(absent),
         )
 
-    def _flops(self, names: tuple[str, ...], absent: Numbers) -> tuple[list[int], list[int]]:
-        if (names, absent) not in self._costs:
-            self._costs[names, absent] = self.facts.flops(names, absent)
-        return self._costs[names, absent]
+
+@dataclass(frozen=True, eq=False)
+class _Rule:
+    """What decides for samples.
+
+    Attributes:
+        policy: For the exits that answer without what is absent.
+        flops: Spent where each of its exits answers.
+        given: What it was found for, kept so that its id is not used again.
+    """
+
+    policy: ExitPolicy
+    flops: tuple[int, ...]
+    given: object
 
 
 def _stacked(samples: Sequence[Prepared]) -> Stacked:

@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -22,6 +22,7 @@ from offramp.policy.decision import leaving
 from offramp.policy.files import check_schema, read_json, write_json
 from offramp.policy.promise import Promise, PromiseWarning
 from offramp.policy.scores import Score, find_score
+from offramp.storage.arrays import kept
 from offramp.table import counted
 
 _SCHEMA = "offramp exit policy 1"
@@ -96,18 +97,18 @@ class ExitPolicy:
         """Inputs that were left out where it was calibrated, and are where it answers."""
         return inputs_left_out(self.source)
 
-    @property
+    @cached_property
     def enabled(self) -> NDArray[np.bool_]:
         """Which early exits are enabled, (E - 1,)."""
-        return np.array([threshold is not None for threshold in self.thresholds], bool)
+        return kept(np.array([threshold is not None for threshold in self.thresholds], bool))
 
-    @property
+    @cached_property
     def runs(self) -> NDArray[np.bool_]:
         """Which branches run, (E,): those of enabled exits and those that the scores need."""
         enabled = np.append(self.enabled, True)
         if self.score.reads_earlier and self.enabled.any():
             enabled[: int(np.flatnonzero(self.enabled)[-1]) + 1] = True
-        return enabled
+        return kept(enabled)
 
     def choose(self, outputs: ExitOutputs) -> NDArray[np.int64]:
         """The exit that answers each sample, (N,).

@@ -246,7 +246,7 @@ class Runtime(Opened):
         rule = self._rule(policy, absent_of(prepared))
         inputs = tuple(None if each is None else each[None] for each in prepared)
         pace = self._pace or Pace({})
-        return Path(self.parts, self.facts, rule, inputs, pace, self._clock, stop)
+        return Path(self.parts, self.facts, rule.policy, inputs, pace, self._clock, stop)
 
     def _reached(self, path: Path, found: Reached, prepared_ms: float) -> Answer:
         return self._as_answer(
