@@ -11,7 +11,7 @@ from offramp.arguments import as_path
 from offramp.bundle.manifest import BundleManifest
 from offramp.errors import BundleError, PlanError
 from offramp.policy import ExitPolicy, Score, load_policies
-from offramp.storage.folder import read_folder
+from offramp.storage.folder import Contents, read_folder
 from offramp.storage.manifest import BUNDLE, MANIFEST
 
 POLICIES = "policy*.json"
@@ -27,12 +27,14 @@ class Bundle:
         policies: Its policies: one or a menu, and those for samples that lack an input.
         read: Gives the content of a graph's file.
         folder: Where it is; None while it is in memory.
+        contents: What was read of the folder when it was opened, if it was.
     """
 
     manifest: BundleManifest
     policies: tuple[ExitPolicy, ...]
     read: Callable[[str], bytes]
     folder: Path | None = None
+    contents: Contents | None = None
 
     @property
     def place(self) -> str:
@@ -55,7 +57,7 @@ def open_bundle(folder: str | Path, scores: Sequence[Score] = ()) -> Bundle:
     policies = [each for text in stored.files.values() for each in load_policies(text, scores)]
     manifest = read_manifest(stored.manifest, place)
     digests = stored.manifest["files"]
-    return Bundle(manifest, tuple(policies), partial(_graph, place, digests), place)
+    return Bundle(manifest, tuple(policies), partial(_graph, place, digests), place, stored)
 
 
 def read_manifest(content: Mapping[str, Any], folder: Path) -> BundleManifest:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import offramp
-from offramp.cli import deploying, policies, running, simulating, training, watching
+from offramp.cli import deploying, evaluating, policies, running, simulating, training, watching
 from offramp.cli.notices import be_quiet, shown_warnings
 from offramp.cli.streams import alert, drop_output, prepare_streams
 from offramp.cli.verb import FAILURES, Debug, Quiet, as_verb, explanation
@@ -44,7 +44,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     training.cuts,
     training.finetune,
     training.train,
-    training.evaluate,
+    evaluating.evaluate,
     training.runs,
     policies.tradeoff,
     policies.calibrate,
@@ -73,12 +73,15 @@ _EXAMPLES = {
     "evaluate": (
         "offramp evaluate runs/plan --device cuda",
         "offramp evaluate runs/plan --data-root /mnt/photos",
+        "offramp evaluate bundles/plan --data plan.yaml --engine openvino",
+        "offramp evaluate bundles/plan --data photos --split test",
     ),
     "runs": ("offramp runs runs", "offramp runs experiments --json"),
     "tradeoff": ("offramp tradeoff runs/plan",),
     "calibrate": (
         "offramp calibrate runs/plan --max-drop 0.01",
         "offramp calibrate runs/plan --budget 2.5 --cost ms",
+        "offramp calibrate bundles/plan --max-drop 0.01 --max-drop 0.02",
     ),
     "export": (
         "offramp export runs/plan bundles/plan",

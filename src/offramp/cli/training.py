@@ -1,4 +1,4 @@
-"""Verbs around training: demo, cuts, finetune, train, evaluate, runs."""
+"""Verbs around training: demo, cuts, finetune, train, runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +12,11 @@ from offramp.cli.notices import note
 from offramp.cli.showing import (
     LEAVES_NOTHING,
     RESUMES,
-    STARTS_OVER,
     AsJson,
     BackboneFile,
     DataFile,
     DataRoot,
     Device,
-    RunFolder,
     Settings,
     Shown,
     Threads,
@@ -237,33 +235,6 @@ def _carried_out(
     show(result, as_json)
     note(result.work_done)
     return result
-
-
-@stopping(STARTS_OVER)
-def evaluate(
-    folder: RunFolder,
-    backbone_file: BackboneFile = None,
-    data_file: DataFile = None,
-    data_root: DataRoot = None,
-    device: Device = "cpu",
-    threads: Threads = None,
-    as_json: AsJson = False,
-) -> None:
-    """Evaluate a run again and replace its outputs and report."""
-    from offramp.run import steps
-
-    keep_freed_memory()
-    with progress_bars() as progress:
-        result = steps.evaluate(
-            folder,
-            backbone_file=backbone_file,
-            data_file=data_file,
-            data_root=data_root,
-            device=device,
-            threads=threads,
-            progress=progress,
-        )
-    show(result, as_json)
 
 
 @stopping(LEAVES_NOTHING)

@@ -1,8 +1,6 @@
 """Layout of a folder of files by class: split and class of each file."""
 
 import difflib
-import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +8,10 @@ from pathlib import Path
 from offramp.data.listing import check_same_classes
 from offramp.data.splits import SPLIT_ALIASES, SPLIT_NAMES
 from offramp.errors import DataError, KindError
-from offramp.preprocess.media import Medium, other_medium
+from offramp.preprocess.media import Medium, other_medium, visible_entries, warn_of_unread
 from offramp.table import counted
 
 _NAMED = 3  # folders that an error names
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,11 +111,8 @@ def _files(
         yield from (ClassFile(path, split, class_folder.name) for path in of_class)
     if not fitting and (other := other_medium(medium, others)):
         raise _other_kind(folder, medium, other)
-    ignored = Counter(e.suffix or e.name for e in others if e.suffix.lower() not in medium.beside)
-    if ignored:
-        found = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
-        wanted = "/".join(medium.endings)
-        _log.warning("%s: these were not read, since they are not %s: %s", folder, wanted, found)
+    unread = [e for e in others if e.suffix.lower() not in medium.beside]
+    warn_of_unread(folder, unread, medium.endings)
 
 
 def _other_kind(folder: Path, medium: Medium, other: Medium) -> KindError:
@@ -157,29 +150,6 @@ def _folders(root: Path, medium: Medium) -> list[Path]:
             f"files with their labels in a CSV file and use `kind: {fitting.table}`."
         )
     return folders
-
-
-def visible_entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, without hidden entries.
-
-    Raises:
-        DataError: The folder cannot be listed, or holds a name that is not valid UTF-8.
-    """
-    try:
-        entries = sorted(e for e in folder.iterdir() if not e.name.startswith("."))
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be listed: {error.strerror}. Allow reading it, or check `root`."
-        ) from error
-    for entry in entries:
-        try:
-            entry.name.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{folder} holds {entry.name!a}, a name that is not valid UTF-8, but file names "
-                "identify samples in tables and files. Rename it."
-            ) from error
-    return entries
 
 
 def _is_class(folder: Path) -> bool:

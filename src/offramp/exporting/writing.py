@@ -8,10 +8,10 @@ from typing import Any
 
 from offramp.arguments import as_items, as_path, check_kind
 from offramp.bundle import Bundle
+from offramp.bundle.card import model_card
 from offramp.bundle.contents import README
 from offramp.data import as_samples
 from offramp.errors import PlanError
-from offramp.exporting.card import model_card
 from offramp.exporting.making import Inputs, made_bundle
 from offramp.multiexit.facts import facts_of
 from offramp.multiexit.model import MultiExit
@@ -20,8 +20,8 @@ from offramp.progress import Progress, silent
 from offramp.storage.atomic import make_folder, write_bytes
 from offramp.storage.folder import changing
 from offramp.storage.manifest import BUNDLE
+from offramp.storage.names import POLICY, lacking
 
-POLICY = "policy.json"
 Policy = ExitPolicy | PolicyMenu
 
 
@@ -67,7 +67,7 @@ def export(
     names = as_items(engines, "engines", "Give a list such as ['onnxruntime'].")
     given = {} if policy is None else {POLICY: policy}
     for number, each in (policies_without or {}).items():
-        given[f"policy-without-{number}.json"] = each
+        given[lacking(POLICY, number)] = each
     for each in given.values():
         check_kind(each, (ExitPolicy, PolicyMenu), "policy", "Give an ExitPolicy or a menu.")
     folder = make_folder(as_path(to, "to"))

@@ -2,18 +2,22 @@
 
 import json
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Generic
 
-from offramp.data import PythonData, Splits
+from offramp.answering import ModelFacts
+from offramp.data import PythonData, Samples, Splits
 from offramp.data.location import located, paths_of
 from offramp.data.python_file import splits_from
 from offramp.errors import DataError, PlanError
 from offramp.progress import Progress
-from offramp.run.plan import AnyPlan
+from offramp.run.names import PLAN, PLAN_ENDINGS
+from offramp.run.plan import AnyPlan, load_plan
 from offramp.storage.atomic import make_folder, write_bytes
 
+_NAMED = 5  # classes that an error names
 CHECKED = "checked.json"
 """File in the work folder with the keys of data that was checked in full."""
 
@@ -71,6 +75,53 @@ class RunData(Generic[AnyPlan]):
                     "--data-root (in Python: data_root=)."
                 )
         return self.plan.data.load(check=False)
+
+
+def splits_for(
+    place: str, facts: ModelFacts, data_root: str | Path | None = None
+) -> dict[str, Samples]:
+    """The calibration samples, if there are some, and the test samples, for an exported model.
+
+    Args:
+        place: A plan, a run, or a function `file.py:function` that returns the splits.
+        facts: Facts of the model.
+        data_root: Where the data is now, if it has moved.
+
+    Raises:
+        PlanError: There is no such plan or function.
+        DataError: The data cannot be read, or has other classes or another preprocessing.
+    """
+    path = Path(place)
+    if path.is_dir() or path.suffix.lower() in PLAN_ENDINGS:
+        plan = load_plan(path / PLAN if path.is_dir() else path)
+        splits = RunData(plan, None, None, data_root).splits
+    else:
+        splits = splits_from(place, facts.task)
+    _check_fitting(splits, facts, place)
+    every = splits.named()
+    return {name: every[name] for name in ("calibration", "test") if name in every}
+
+
+def _check_fitting(splits: Splits, facts: ModelFacts, place: str) -> None:
+    """Refuse samples of other classes or another preprocessing than the model's."""
+    different = []
+    if splits.task != facts.task:
+        different.append(f"its task is {splits.task}, and the bundle's {facts.task}")
+    names = splits.target_names, facts.class_names
+    if all(names) and names[0] != names[1]:
+        different.append(f"its classes are {_some(names[0])}, and the bundle's {_some(names[1])}")
+    inputs = splits.inputs, facts.preprocess
+    if all(inputs) and inputs[0] != inputs[1]:
+        different.append("it prepares files in another way than the bundle")
+    if different:
+        raise DataError(
+            f"the data of {place} does not fit the bundle: {'; '.join(different)}. Give the plan "
+            "or the run that the bundle was exported from, or a folder of classes."
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
 
 
 def data_keys(splits: Splits) -> dict[str, str]:

@@ -15,12 +15,12 @@ from offramp.data.chain import Chain
 from offramp.data.crowds.degradation import Degradation
 from offramp.data.crowds.heads import read_map
 from offramp.data.crowds.source import TEXT, CrowdSource, size_of
-from offramp.data.layout import visible_entries
 from offramp.data.published import check_sizes, held_out, is_stand_in
 from offramp.data.samples import Samples
 from offramp.data.splits import SPLIT_ALIASES, Splits, first_few, thinned
 from offramp.errors import DataError
 from offramp.preprocess import Deviation, ImagePreprocess, Mean, Preprocess, Size
+from offramp.preprocess.media import visible_entries
 from offramp.preprocess.sound import check_libraries
 from offramp.preprocess.spectrogram import VGGISH
 from offramp.progress import Progress, silent

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from offramp.arguments import check_kind
 from offramp.data.images.pictures import PictureArray, labelled_pictures
-from offramp.data.layout import visible_entries
 from offramp.data.published import is_stand_in
 from offramp.data.samples import Samples
 from offramp.data.splits import refuse_unreadable
 from offramp.errors import DataError
 from offramp.preprocess import ImagePreprocess
-from offramp.preprocess.media import IMAGES
+from offramp.preprocess.media import IMAGES, visible_entries
 from offramp.progress import Progress, silent
 from offramp.spec import Spec
 

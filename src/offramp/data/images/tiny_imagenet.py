@@ -8,12 +8,11 @@ from typing import Literal
 import numpy as np
 
 from offramp.data.images.files import PictureFiles
-from offramp.data.layout import visible_entries
 from offramp.data.listing import Listing
 from offramp.data.published import check_sizes, is_stand_in, read_lines
 from offramp.data.splits import first_few
 from offramp.errors import DataError
-from offramp.preprocess.media import IMAGES
+from offramp.preprocess.media import IMAGES, visible_entries
 
 FOLDER = "tiny-imagenet-200"
 """What the archive unpacks to."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from offramp.data.chain import Chain
-from offramp.data.layout import visible_entries
 from offramp.data.prepared import PreparedSource, SoundFiles
 from offramp.data.published import check_sizes, held_out, is_stand_in, with_calibration
 from offramp.data.samples import Samples
@@ -22,7 +21,7 @@ from offramp.data.splits import Splits, first_few, thinned
 from offramp.doubts import warn_of
 from offramp.errors import DataError
 from offramp.preprocess import SpectrogramPreprocess
-from offramp.preprocess.media import SOUNDS
+from offramp.preprocess.media import SOUNDS, visible_entries
 from offramp.preprocess.sound import check_libraries, decode_sound
 from offramp.preprocess.spectrogram import GTZAN
 from offramp.progress import Progress, silent

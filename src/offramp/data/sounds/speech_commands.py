@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from offramp.data.chain import Chain
-from offramp.data.layout import visible_entries
 from offramp.data.prepared import PreparedSource, SoundFiles
 from offramp.data.published import check_sizes, is_stand_in, read_lines, with_calibration
 from offramp.data.samples import Samples
@@ -18,6 +17,7 @@ from offramp.data.sounds.segments import SoundSegments
 from offramp.data.splits import Splits, first_few, thinned
 from offramp.errors import DataError
 from offramp.preprocess import SpectrogramPreprocess
+from offramp.preprocess.media import visible_entries
 from offramp.preprocess.sound import check_libraries, decode_sound
 from offramp.preprocess.spectrogram import SPEECH_COMMANDS
 from offramp.progress import Progress, silent

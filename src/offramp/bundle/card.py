@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from offramp.bundle import BundleManifest
+from offramp.bundle.manifest import BundleManifest
 from offramp.policy import ExitPolicy, PolicyMenu
 
 
