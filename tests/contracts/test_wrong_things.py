@@ -7,7 +7,7 @@ or raise an OfframpError; anything else would be a traceback from the inside of 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -80,6 +80,7 @@ def things() -> Things:
     outputs.save(folder / "outputs.npz")
     policy.save(folder / "policy.json")
     model.save(folder / "model")
+    orp.export(model, to=folder / "bundle", samples=data)
     return Things(folder, images, labels, backbone, model, outputs, policy)
 
 
@@ -107,6 +108,7 @@ def entries() -> dict[str, Entry]:
     branch = orp.ConvBranch(filters=2, hidden=4)
     times: Any = {"stage_ms": np.array([1.0, 2.0]), "branch_ms": np.array([0.1, 0.0])}
     timed = orp.ExitOutputs(**arrays(t.outputs), **times)
+    runtime = orp.Runtime(out / "bundle", threads=1)
     opened, picture = OpenRun(t.model, [t.policy]), t.images[0].numpy()
     return {
         "ConvBranch": Entry(orp.ConvBranch, {"kernel": 3, "padding": 0, "pool": 2, "norm": False}),
@@ -183,6 +185,14 @@ def entries() -> dict[str, Entry]:
         "OpenRun": Entry(OpenRun, {"model": t.model, "policies": [t.policy]}),
         "OpenRun.run": Entry(opened.run, {"sample": picture, "policy": t.policy}),
         "OpenRun.run_batch": Entry(opened.run_batch, {"samples": [picture], "policy": t.policy}),
+        "export": Entry(
+            partial(orp.export, to=out / "exported"), {"model": t.model, "precision": "fp32"}
+        ),
+        "Runtime": Entry(orp.Runtime, {"bundle": out / "bundle", "threads": 1}),
+        "Runtime.run": Entry(runtime.run, {"sample": picture, "deadline_ms": 5000.0}),
+        "Runtime.anytime": Entry(lambda sample: list(runtime.anytime(sample)), {"sample": picture}),
+        "Runtime.run_batch": Entry(runtime.run_batch, {"samples": [picture], "policy": t.policy}),
+        "Runtime.collect": Entry(runtime.collect, {"data": data, "split": "test"}),
         "with_maps": Entry(with_maps, {"data": (t.images, t.labels), "maps": t.images[:, 0]}),
         "load_finetune_plan": Entry(
             load_finetune_plan, {"path": out / "none.yaml", "overrides": ()}

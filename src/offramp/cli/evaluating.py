@@ -66,7 +66,9 @@ def evaluate(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer the samples again: of a run, with torch, or for a bundle, in its engine.
+    """Answer the samples of a run or a bundle, and store the answers.
+
+    A run answers with torch, and a bundle in its engine.
 
     A run's outputs and report are replaced. A bundle gets the answers as outputs, from which
     `offramp calibrate` makes promises that hold for this engine.

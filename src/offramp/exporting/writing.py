@@ -62,6 +62,7 @@ def export(
         BundleError: The folder cannot be written, or has files of these names but is no bundle.
     """
     check_kind(model, MultiExit, "model", "Give a MultiExit, such as MultiExit.load(run).")
+    check_kind(precision, str, "precision", "Give 'fp32'.")
     if precision != "fp32":
         raise PlanError(f"precision={precision!r} cannot be exported. Use 'fp32'.")
     names = as_items(engines, "engines", "Give a list such as ['onnxruntime'].")
