@@ -1,7 +1,9 @@
 """The engines by name."""
 
+from types import NoneType
 from typing import Literal, get_args
 
+from offramp.arguments import check_kind
 from offramp.errors import PlanError
 from offramp.runtime.engines.cores import usable_cores
 from offramp.runtime.engines.engine import Engine
@@ -40,6 +42,9 @@ def open_engine(
 
 
 def _check(name: str, precision: str, threads: int | None) -> None:
+    check_kind(name, str, "engine", "Give a name such as 'onnxruntime'.")
+    check_kind(precision, str, "precision", "Give 'fp32' or 'bf16'.")
+    check_kind(threads, (int, NoneType), "threads", "Give a whole number, or None.")
     if name not in get_args(EngineName):
         raise PlanError(f"engine={name!r} is none of: {', '.join(get_args(EngineName))}.")
     if precision not in get_args(Precision):
