@@ -51,3 +51,19 @@ def peak_memory() -> int | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if platform.system() == "Darwin" else most * 1024
+
+
+def memory_in_use() -> tuple[int, int] | None:
+    """Memory of this process in RAM, now and at most so far, in bytes; None if not known.
+
+    Other than `peak_memory`, it does not count what the process was before it became this program.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    if "VmRSS" not in found or "VmHWM" not in found:
+        return None
+    now, most = (1024 * int(found[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+    return now, most

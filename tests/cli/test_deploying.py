@@ -92,6 +92,24 @@ def test_run_says_which_engine_it_measured_as_the_fastest(
     assert "is the fastest engine here in fp32" in caplog.text
 
 
+def test_bench_prints_a_verdict_and_draws_what_it_measured(place: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "bench.svg"
+    words = ["bench", place / "bundle", "--no-cold", "--repeats", 3, "--batch", 2, "--batch", 3]
+    done = typed([*words, "--json", "--plot", picture])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [row["name"] for row in found["exits"]] == ["1", "final"]
+    assert [row["batch"] for row in found["throughput"]] == [2, 3]
+    assert found["verdict"]["sentence"].startswith("exits ")
+    assert picture.read_text().startswith("<?xml")
+
+
+def test_bench_refuses_a_picture_of_another_kind_before_it_measures(place: Path) -> None:
+    done = typed(["bench", place / "bundle", "--plot", "bench.gif"])
+    assert done.exit_code == 2
+    assert "neither .png nor .svg" in done.output
+
+
 @pytest.mark.parametrize(
     ("folder", "option", "text"),
     [

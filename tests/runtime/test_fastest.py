@@ -36,8 +36,9 @@ def test_auto_takes_the_engine_whose_runs_took_least(
     # Read once at the start; in a round, before and after each engine, and at its end.
     steps = [each / 1000 for each in (1, first_ms, 1, second_ms, 1)]
     clock = clock_of(steps[-1:] + steps[:-1])
-    parts, because = opened_parts(bundle, "auto", "fp32", 1, lazy=False, clock=clock)
+    parts, name, because = opened_parts(bundle, "auto", "fp32", 1, lazy=False, clock=clock)
     assert parts.engine.name == names[fastest]
+    assert name == ("onnxruntime", "openvino")[fastest]
     assert because.startswith(f"{names[fastest]} is the fastest engine here in fp32 (")
     assert all(name in because for name in names)
     parts.close()

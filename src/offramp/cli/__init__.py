@@ -50,6 +50,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     policies.calibrate,
     deploying.export,
     running.run,
+    deploying.bench,
     simulating.simulate,
     watching.watch,
 )
@@ -91,6 +92,10 @@ _EXAMPLES = {
         "offramp run runs/plan photo.jpg more/photos",
         "offramp run bundles/plan photo.jpg",
         "find photos -name '*.jpg' | offramp run runs/plan - --jsonl",
+    ),
+    "bench": (
+        "offramp bench bundles/plan",
+        "offramp bench bundles/plan --engine auto --threads 2 --save --plot bench.png",
     ),
     "simulate": ("offramp simulate runs/plan --rate 100 --deadline-ms 30",),
     "watch": (

@@ -1,5 +1,6 @@
 """Exporting a finished run: its model, its policies, and what is known of its accuracy."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from offramp.policy import ExitPolicy, PolicyMenu, Score
 from offramp.policy.menu import read_policy
 from offramp.progress import Progress, silent
 from offramp.run.data import RunData
-from offramp.run.names import POLICY, lacking, outputs_of
+from offramp.run.names import METRICS, POLICY, lacking, outputs_of
 from offramp.run.plan import Plan
 from offramp.run.stored_model import plan_and_model
 from offramp.storage.folder import Contents, read_folder
@@ -57,7 +58,7 @@ def export_run(
         ExportError: A graph cannot be made, or differs too much from the model.
     """
     folder = as_path(folder, "folder")
-    files = [POLICY, lacking(POLICY, "*"), _TEST]
+    files = [POLICY, lacking(POLICY, "*"), _TEST, METRICS]
     stored = read_folder(folder, RUN, [WEIGHTS], files)
     plan, model = plan_and_model(stored, backbone_file)
     data = RunData(plan, None, data_file, data_root)
@@ -107,4 +108,12 @@ def _about(
             name: measure.text(float(each.mean()))
             for name, each in zip(outputs.names, values, strict=True)
         }
+    if METRICS in stored.files:
+        facts["rivals"] = _rivals(stored.files[METRICS])
     return facts
+
+
+def _rivals(metrics: bytes) -> list[dict[str, Any]]:
+    """The smaller static models that the run was compared with."""
+    rows = json.loads(metrics)["comparison"]["rivals"]
+    return [{name: row[name] for name in ("name", "value", "flops", "note")} for row in rows]

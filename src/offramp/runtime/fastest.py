@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -20,6 +20,20 @@ _RUNS, _SECONDS = 10, 1.0
 _log = logging.getLogger(__name__)
 
 
+class Opening(NamedTuple):
+    """Graphs in an engine.
+
+    Attributes:
+        parts: The graphs.
+        name: The engine's name, as `open_engine` takes it.
+        because: Why `auto` took it; empty for an engine that was named.
+    """
+
+    parts: Parts
+    name: str
+    because: str
+
+
 def opened_parts(
     bundle: Bundle,
     engine: str,
@@ -28,8 +42,8 @@ def opened_parts(
     *,
     lazy: bool,
     clock: Callable[[], float],
-) -> tuple[Parts, str]:
-    """The graphs of a bundle in an engine, and why it is this one; empty if it was named.
+) -> Opening:
+    """The graphs of a bundle in an engine that is named, or in the fastest one.
 
     `auto` runs all stages in each installed engine in turn, at most ten times and for about a
     second, and takes the one with the smallest median. It loads all graphs, also if `lazy`, and
@@ -40,12 +54,15 @@ def opened_parts(
         ExtraError: The engine is not installed.
     """
     if engine != AUTO:
-        return Parts(bundle, open_engine(engine, precision, threads), lazy=lazy), ""
-    rivals = [Parts(bundle, each) for each in _installed(precision, threads)]
+        return Opening(
+            Parts(bundle, open_engine(engine, precision, threads), lazy=lazy), engine, ""
+        )
+    names, engines = zip(*_installed(precision, threads), strict=True)
+    rivals = [Parts(bundle, each) for each in engines]
     if len(rivals) == 1:
         because = f"{rivals[0].engine.name} is the only engine here that has {precision}"
         _log.info("%s", because)
-        return rivals[0], because
+        return Opening(rivals[0], names[0], because)
     took = _medians(bundle, rivals, clock)
     order = sorted(range(len(rivals)), key=took.__getitem__)
     for place in order[1:]:
@@ -53,10 +70,10 @@ def opened_parts(
     times = ", ".join(f"{rivals[place].engine.name} {took[place]:.3g} ms" for place in order)
     because = f"{rivals[order[0]].engine.name} is the fastest engine here in {precision} ({times})"
     _log.info("%s", because)
-    return rivals[order[0]], because
+    return Opening(rivals[order[0]], names[order[0]], because)
 
 
-def _installed(precision: str, threads: int | None) -> Iterator[Engine]:
+def _installed(precision: str, threads: int | None) -> Iterator[tuple[str, Engine]]:
     """Every engine that starts here; the error of the first one if none does."""
     refusals: list[PlanError | ExtraError] = []
     started = 0
@@ -67,7 +84,7 @@ def _installed(precision: str, threads: int | None) -> Iterator[Engine]:
             refusals.append(error)
             continue
         started += 1
-        yield engine
+        yield name, engine
     if not started:
         raise refusals[-1]
 

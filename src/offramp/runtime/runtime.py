@@ -55,6 +55,7 @@ class Runtime(Opened):
         clock: In seconds, for the times in an answer.
 
     Attributes:
+        engine: The engine's name as given, or that of the one that `auto` took.
         chosen_because: Why `auto` took its engine, with times; empty for an engine that was named.
 
     Raises:
@@ -76,9 +77,8 @@ class Runtime(Opened):
     ) -> None:
         check_kind(bundle, (str, pathlib.Path, Bundle), "bundle", "Give the folder of a bundle.")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, scores)
-        self.parts, self.chosen_because = opened_parts(
-            self.bundle, engine, precision, threads, lazy=lazy, clock=clock
-        )
+        opening = opened_parts(self.bundle, engine, precision, threads, lazy=lazy, clock=clock)
+        self.parts, self.engine, self.chosen_because = opening
         self._workers, self._warming = Workers(), Lock()
         self._pace: Pace | None = None
         super().__init__(self.bundle.manifest.facts, self.source(), self.bundle.policies, clock)
