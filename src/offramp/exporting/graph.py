@@ -2,11 +2,13 @@
 
 import importlib
 import inspect
+import io
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -30,6 +32,8 @@ _LOGGERS = (
     "onnxscript",
     "onnx_ir",
 )
+_MOST_ROWS = 2**31 - 1  # without a limit, torch 2.7 sees slices as limiting the batch
+_ONE_AT_A_TIME = threading.Lock()  # what is silenced is silenced for the whole process
 _NOTES = ("metadata_props", "doc_string")  # where a module's code lies, among others
 
 
@@ -131,26 +135,31 @@ def _captured(module: nn.Module, inputs: Sequence[Tensor]) -> torch.export.Expor
     `torch.onnx.export` would call it too, but where the batch cannot be symbolic it tries again
     with a fixed one.
     """
-    batch = torch.export.Dim(BATCH)
+    batch = torch.export.Dim(BATCH, max=_MOST_ROWS)
     axes = (tuple({0: batch} for _ in inputs),)
     try:
-        return torch.export.export(_Flat(module), tuple(inputs), dynamic_shapes=axes, strict=False)
+        with redirect_stderr(io.StringIO()):  # where torch prints the operators of what it refuses
+            return torch.export.export(
+                _Flat(module), tuple(inputs), dynamic_shapes=axes, strict=False
+            )
     except Exception as error:  # whatever a user's module raises, or torch about it
         raise ExportError(_why_not(module, error)) from error
 
 
 def _why_not(module: nn.Module, error: Exception) -> str:
-    name, reason = type(module).__name__, str(error).strip().partition("\n")[0]
-    if f"({BATCH})" in reason:
+    name, text = type(module).__name__, str(error).strip()
+    if f"constant ({_ROWS})" in text:
         return (
             f"the graph of {name} would take batches of {_ROWS} only, the sample it was made from: "
-            "its forward uses the number of rows as a plain number. Let it write -1 or x.shape[0] "
-            f"there, not int(x.shape[0]) or a constant. (torch: {reason})"
+            "its forward uses the number of rows as a plain number. Write -1 or x.shape[0] there, "
+            "not len(x), int(x.shape[0]) or a constant."
         )
+    found = re.search(r"^ +- (.*)", text, re.MULTILINE)  # why the batch is limited
+    reason = found.group(1) if found else text.partition("\n")[0]
     return (
-        f"{name} cannot be written as an ONNX graph, since torch.export cannot follow its forward: "
-        f"{type(error).__name__}: {reason}. Rewrite that part with plain tensor operators, or cut "
-        "elsewhere."
+        f"{name} cannot be written as an ONNX graph for batches of any size, since torch.export "
+        f"cannot follow its forward: {type(error).__name__}: {reason}. Rewrite that part with "
+        "plain tensor operators, or cut elsewhere."
     )
 
 
@@ -282,7 +291,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what the exporter says about itself, in warnings and logs."""
-    with ExitStack() as undo:
+    with _ONE_AT_A_TIME, ExitStack() as undo:
         undo.enter_context(warnings.catch_warnings())
         for libraries in (r"(torch|onnx|onnxscript|onnx_ir|copyreg)\b", re.escape(__name__)):
             warnings.filterwarnings("ignore", module=libraries)
