@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "data": {"kind": "image_folder", "root": str(root / "photos"), "image_size": 9},
             "branches": {"1": [{"kind": "conv", "filters": 2, "hidden": 3}]},
             "train": {"epochs": 1, "batch_size": 3, "seeds": [0]},
-            "evaluate": {"rival_sizes": [], "timing_repeats": 0, "bootstrap_draws": 9},
+            "evaluate": {"rival_sizes": [7], "timing_repeats": 0, "bootstrap_draws": 9},
         }
     )
     backbone = f"{root / 'network.py'}:network"
@@ -101,7 +101,19 @@ def test_bench_prints_a_verdict_and_draws_what_it_measured(place: Path, tmp_path
     assert [row["name"] for row in found["exits"]] == ["1", "final"]
     assert [row["batch"] for row in found["throughput"]] == [2, 3]
     assert found["verdict"]["sentence"].startswith("exits ")
+    metrics = json.loads((place / "run/metrics.json").read_text())
+    assert [(row["name"], row["value"]) for row in found["static"]] == [
+        (row["name"], row["value"]) for row in metrics["comparison"]["rivals"]
+    ]
+    assert found["static"][0]["name"] == "7 px"
+    assert all(row["value"] is not None for row in found["exits"])
     assert picture.read_text().startswith("<?xml")
+
+
+def test_bench_says_that_a_run_is_no_bundle(place: Path) -> None:
+    done = typed(["bench", place / "run"])
+    assert done.exit_code == 1
+    assert "reads 'offramp bundle 1'" in str(done.exception)
 
 
 def test_bench_refuses_a_picture_of_another_kind_before_it_measures(place: Path) -> None:
