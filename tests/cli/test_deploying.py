@@ -1,6 +1,7 @@
 """`offramp export`, and `offramp run` with a bundle."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from offramp.cli import app
+from offramp.policy import PromiseWarning
 from offramp.run.plan import Plan
 from offramp.run.steps import train
 from offramp.runtime.runtime import Runtime
@@ -18,7 +20,8 @@ from torch import nn
 
 def network():
     return nn.Sequential(
-        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 64, 3), nn.ReLU(),
+        nn.Conv2d(64, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
 """
 
@@ -138,3 +141,36 @@ def test_options_of_the_other_kind_of_folder_are_refused(
     done = typed(["run", folder, "photos/test", *option])
     assert done.exit_code in (1, 2)
     assert text in done.output + str(done.exception)
+
+
+def draw_classes(root: Path, split: str, number: int) -> None:
+    for kind, level in (("ant", 60), ("bee", 190)):
+        for index in range(number):
+            draw = np.random.default_rng(1000 * level + index)
+            path = root / split / kind / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.clip(draw.normal(level, 9, (9, 11, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(path)
+
+
+def test_a_promise_is_made_on_the_answers_of_the_bundle_itself(place: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(place / "bundle", bundle)
+    refused = typed(["calibrate", bundle, "--max-disagreement", 0.9])
+    assert refused.exit_code == 1
+    assert f"offramp evaluate {bundle} --data" in str(refused.exception)
+    draw_classes(tmp_path / "photos", "calibration", 40)
+    draw_classes(tmp_path / "photos", "test", 5)
+    done = typed(["evaluate", bundle, "--data", tmp_path / "photos"])
+    assert done.exit_code == 0, done.output
+    done = typed(["calibrate", bundle, "--max-disagreement", 0.9])
+    assert done.exit_code == 0, done.output
+    assert "measured on the 10" in " ".join(done.stdout.split())
+    assert "disagree with the final exit" in (bundle / "README.md").read_text()
+    assert typed(["tradeoff", bundle]).exit_code == 0
+    done = typed(["simulate", bundle, "--rate", 10, "--deadline-ms", 50, "--requests", 50])
+    assert done.exit_code == 0, done.output
+    done = typed(["run", bundle, tmp_path / "photos/test", "--json"])
+    assert {each["promised"] for each in json.loads(done.stdout)["answers"]} == {True}
+    with Runtime(bundle, engine="openvino") as runtime, pytest.warns(PromiseWarning):
+        assert not runtime.run(tmp_path / "photos/test/ant/0.png").promised

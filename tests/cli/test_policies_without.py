@@ -49,7 +49,7 @@ def test_a_policy_without_an_input_is_kept_beside_the_runs_own(lacking: Path, na
     file = lacking / "policy-without-1.json"
     assert text.endswith(f"written: {file}\n")
     assert "; for samples without sound, whose final exit is AV1\n" in text
-    assert "measured on the 700 samples of the run's test split" in text
+    assert "measured on the 700 samples of the test split" in text
     [policy] = load_policies(read_folder(lacking, RUN, [file.name]).files[file.name])
     assert (policy.names, policy.without) == (("V1", "AV1"), ("sound",))
     assert policy.promise is not None

@@ -1,6 +1,6 @@
 """Bundle: the folder that is deployed, with one ONNX graph per stage and branch."""
 
-from offramp.bundle.contents import Bundle, open_bundle
+from offramp.bundle.contents import Bundle, card_with, open_bundle
 from offramp.bundle.manifest import (
     BranchGraph,
     BundleManifest,
@@ -20,5 +20,6 @@ __all__ = [
     "PartTimes",
     "StageGraph",
     "Times",
+    "card_with",
     "open_bundle",
 ]

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from offramp.arguments import as_path
+from offramp.bundle.card import model_card
 from offramp.bundle.manifest import BundleManifest
 from offramp.errors import BundleError, PlanError
-from offramp.policy import ExitPolicy, Score, load_policies
+from offramp.policy import ExitPolicy, PolicyMenu, Score, load_policies
+from offramp.policy.menu import read_policy
 from offramp.storage.folder import Contents, read_folder
 from offramp.storage.manifest import BUNDLE, MANIFEST
 
@@ -58,6 +60,18 @@ def open_bundle(folder: str | Path, scores: Sequence[Score] = ()) -> Bundle:
     manifest = read_manifest(stored.manifest, place)
     digests = stored.manifest["files"]
     return Bundle(manifest, tuple(policies), partial(_graph, place, digests), place, stored)
+
+
+def card_with(folder: Path, name: str, policy: ExitPolicy | PolicyMenu) -> str:
+    """The model card of a bundle once a policy of this name is among its files.
+
+    Raises:
+        BundleError: As `open_bundle`.
+    """
+    stored = read_folder(folder, BUNDLE, (), [POLICIES])
+    policies = {file: read_policy(text) for file, text in stored.files.items() if file != name}
+    manifest = read_manifest(stored.manifest, folder)
+    return model_card(manifest, dict(sorted({**policies, name: policy}.items())))
 
 
 def read_manifest(content: Mapping[str, Any], folder: Path) -> BundleManifest:

@@ -116,7 +116,7 @@ def calibrate(
         typer.Option(
             metavar="FILE",
             help="Where to write the policy.",
-            show_default="policy.json, inside RUN if that is a run folder; policy-without-N.json "
+            show_default="policy.json, inside RUN if that is a folder; policy-without-N.json "
             "for input number N",
         ),
     ] = None,
@@ -195,8 +195,8 @@ class Fitted:
                 if policy.promise is not None and policy.promise.within:
                     texts.append(str(table))
             texts.append(
-                f"This table was measured on the {self.test.policies[0].overall.size} of the run's "
-                "test split, on which no threshold was chosen."
+                f"This table was measured on the {self.test.policies[0].overall.size} of "
+                "the test split, on which no threshold was chosen."
             )
             for policy, judged in zip(self.policies, self.test.policies, strict=False):
                 if remark := judged.against(policy.promise, self.test.measure):
@@ -232,7 +232,8 @@ def _test_quality(
     from offramp.evaluation.quality import quality
     from offramp.outputs import ExitOutputs
 
-    if run is None:
+    if run is None or tested not in run.files:
         return None
     rows = ExitOutputs.load(run.files[tested])
-    return quality(rows, named(policies), class_names=run.manifest["class_names"])
+    names = rows.class_names or run.manifest.get("class_names", ())
+    return quality(rows, named(policies), class_names=names)

@@ -90,11 +90,12 @@ class Target:
             PlanError: The file is part of a run, and is not the policy of this one.
         """
         from offramp.storage.folder import owner_of
-        from offramp.storage.manifest import RUN
+        from offramp.storage.manifest import BUNDLE, RUN
 
         own = None if run is None else run.folder / name
         file = out or own or Path(name)
-        folder = owner_of(file, RUN, [POLICY, name])
+        folders = [owner_of(file, kind, [POLICY, name]) for kind in (RUN, BUNDLE)]
+        folder = next((each for each in folders if each is not None), None)
         if own is not None and (out is None or (own.parent.resolve(), name) == (folder, out.name)):
             return cls(file, run)
         if folder is None:
@@ -113,17 +114,24 @@ def save_policy(policy: "ExitPolicy | PolicyMenu", target: Target, replace: bool
         PlanError: It has no promise, the one in that file has, and `replace` is false.
         BundleError: The outputs that it was calibrated on are not the run's any more.
     """
+    from offramp.bundle import card_with
+    from offramp.bundle.contents import README
+    from offramp.storage.atomic import write_bytes
     from offramp.storage.folder import changing
-    from offramp.storage.manifest import RUN
+    from offramp.storage.manifest import BUNDLE, kind_of
 
     file, run = target.file, target.run
     if run is None:
         earlier = _replaceable(file, policy, replace)
         policy.save(file)
     else:
-        with changing(run.folder, RUN, since=run) as staged:
+        kind = kind_of(run.folder)
+        card = card_with(run.folder, file.name, policy) if kind is BUNDLE else None
+        with changing(run.folder, kind, since=run) as staged:
             earlier = _replaceable(file, policy, replace)
             policy.save(staged / file.name)
+            if card is not None:
+                write_bytes(staged / README, card.encode())
     return Saved(file, earlier)
 
 

@@ -63,12 +63,12 @@ Settings = Annotated[
 ]
 Outputs = Annotated[
     Path,
-    typer.Argument(metavar="RUN", help="A run folder (its test split), or an .npz of outputs."),
+    typer.Argument(metavar="RUN", help="A run or bundle (its test split), or an .npz of outputs."),
 ]
 CalibrationOutputs = Annotated[
     Path,
     typer.Argument(
-        metavar="RUN", help="A run folder (its calibration split), or an .npz of outputs."
+        metavar="RUN", help="A run or bundle (its calibration split), or an .npz of outputs."
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
@@ -89,16 +89,26 @@ RunFolder = Annotated[
 
 
 def read_outputs(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Contents | None]":
-    """Outputs of a file, or of a run on a split together with what was read from the run."""
+    """Outputs of a file, or of a run or bundle on a split, with what was read from the folder.
+
+    Of a bundle, outputs among `others` may be missing.
+    """
     from offramp.errors import BundleError
     from offramp.outputs import ExitOutputs
     from offramp.storage.folder import read_folder
-    from offramp.storage.manifest import RUN
+    from offramp.storage.manifest import BUNDLE, kind_of
 
     if not outputs.is_dir():
         return ExitOutputs.load(outputs), None
-    name = f"outputs/{split}.npz"
-    run = read_folder(outputs, RUN, others, optional=[name])
+    name, kind = f"outputs/{split}.npz", kind_of(outputs)
+    may_lack = [each for each in others if kind is BUNDLE and each.startswith("outputs/")]
+    needed = [each for each in others if each not in may_lack]
+    run = read_folder(outputs, kind, needed, optional=[name, *may_lack])
+    if name not in run.files and kind is BUNDLE:
+        raise BundleError(
+            f"{outputs} has no answers to {split} samples. Collect them in the engine that "
+            f"answers: offramp evaluate {outputs} --data PLAN, or a folder of pictures by class."
+        )
     if name not in run.files:
         raise BundleError(
             f"{outputs} has no answers to {split} samples, since its data has no {split} split. "
@@ -122,9 +132,9 @@ def read_without(run: Path, absent: str) -> "tuple[ExitOutputs, Contents, int]":
     from offramp.errors import BundleError, PlanError
     from offramp.outputs import ExitOutputs
     from offramp.policy.policy import inputs_left_out
-    from offramp.run.names import lacking, outputs_of
     from offramp.storage.folder import read_folder
-    from offramp.storage.manifest import RUN
+    from offramp.storage.manifest import kind_of
+    from offramp.storage.names import lacking, outputs_of
 
     if not run.is_dir():
         raise PlanError(
@@ -132,7 +142,7 @@ def read_without(run: Path, absent: str) -> "tuple[ExitOutputs, Contents, int]":
             "inputs it was collected without; leave out --without."
         )
     files = [lacking(outputs_of(split), "*") for split in ("calibration", "test")]
-    contents = read_folder(run, RUN, optional=files)
+    contents = read_folder(run, kind_of(run), optional=files)
     names: dict[int, str] = {}
     for file in fnmatch.filter(contents.files, files[0]):
         rows, number = ExitOutputs.load(contents.files[file]), int(file[:-4].rpartition("-")[2])

@@ -114,6 +114,11 @@ def is_bundle(folder: Path) -> bool:
     return isinstance(body, dict) and str(body.get("format")).startswith(f"offramp {BUNDLE.name} ")
 
 
+def kind_of(folder: Path) -> FolderKind:
+    """Whether a folder is a bundle or else, as far as its manifest can be read, a run."""
+    return BUNDLE if is_bundle(folder) else RUN
+
+
 def sealed(kind: FolderKind, content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
     """A manifest as bytes, with its own digest in it.
 
