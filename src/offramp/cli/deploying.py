@@ -104,7 +104,7 @@ def bench(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure on this machine what exits cost and save, and whether they pay."""
+    """Measure on this machine whether the exits of a bundle pay."""
     from offramp.runtime.bench import BATCHES, bench_bundle
 
     draw = None if plot is None else _drawing(plot)
