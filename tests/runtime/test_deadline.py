@@ -17,7 +17,7 @@ from offramp.policy import ExitPolicy, Promise, find_score
 from offramp.runtime.deadline import Attempt, Workers
 from offramp.runtime.engines import Stop
 from offramp.runtime.pace import Pace
-from offramp.runtime.path import Path
+from offramp.runtime.path import Begun, Path
 from offramp.runtime.runtime import Runtime
 
 NAMES = ("one", "second", "final")
@@ -51,13 +51,17 @@ class Hands:
         return self.now
 
 
+def begun(runtime: Runtime) -> Begun:
+    return Begun(frozenset(), runtime.parts.live((sample()[None],)))
+
+
 def attempted(
     runtime: Runtime, expected_ms: Mapping[str, float], left_ms: float, policy: ExitPolicy
 ) -> Attempt:
     """An attempt that has run, with times that the pace expects and a clock that stands still."""
     clock, stop = Hands(), Stop()
     path = Path(
-        runtime.parts, runtime.facts, policy, (sample()[None],), Pace(expected_ms), clock, stop
+        runtime.parts, runtime.facts, policy, begun(runtime), Pace(expected_ms), clock, stop
     )
     found = Attempt(path, left_ms / 1000, clock, stop)
     found.run()
@@ -199,7 +203,7 @@ def test_at_the_deadline_the_stage_that_runs_is_stopped_and_the_best_answer_leav
         runtime.run(sample())
         whole_s = clock() - before
         path = Path(
-            runtime.parts, runtime.facts, at(None, None), (sample()[None],), Pace({}), clock, stop
+            runtime.parts, runtime.facts, at(None, None), begun(runtime), Pace({}), clock, stop
         )  # which expects that every stage is quick
         workers, started = Workers(), clock()
         found = workers.answer(Attempt(path, started + whole_s / 5, clock, stop))

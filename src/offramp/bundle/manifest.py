@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from offramp.answering import ModelFacts
-from offramp.spec import Spec
+from offramp.spec import FINAL, Spec
 
 OUTPUTS = "outputs"
 """Name of the answers (B, K) that a branch gives, and that the last stage gives."""
@@ -35,10 +35,14 @@ class StageGraph(Graph):
 
     Attributes:
         stage: Its number, from 0.
+        shapes: Shape of each output, without the batch axis.
+        dtypes: Type of each output's numbers, as numpy names it.
         without: Numbers of the network's inputs that are absent where this graph is used.
     """
 
     stage: NonNegativeInt
+    shapes: tuple[tuple[PositiveInt, ...], ...]
+    dtypes: tuple[str, ...]
     without: tuple[NonNegativeInt, ...] = ()
 
 
@@ -140,6 +144,14 @@ class BundleManifest(Spec):
     parity: tuple[Parity, ...] = ()
     times: tuple[Times, ...] = ()
     about: Mapping[str, Any] = {}
+
+    def used_after(self, stage: int) -> frozenset[str]:
+        """Names of the tensors that are read after a stage: by its branch and all that follows."""
+        ends = (*self.facts.cuts, FINAL)
+        following: list[Graph] = [each for each in self.stages if each.stage > stage]
+        following += [each for each in self.branches if each.exit in ends[stage:]]
+        names = {name for each in following for name in each.inputs}
+        return frozenset(names | {OUTPUTS} if stage == len(ends) - 1 else names)
 
     @property
     def graphs(self) -> tuple[Graph, ...]:

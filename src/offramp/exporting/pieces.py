@@ -96,15 +96,17 @@ def _stages(
         present = [each is not None for each in live]
         with torch.no_grad():
             live, taps = stage(live)
+        values = (*live, *taps)
         if end == FINAL:
             gives: tuple[str, ...] = (OUTPUTS,)
+            values = (columns(cast(Tensor, live[0]), model.task),)
         else:
             after = _placeholders(stages[number + 1])
             gives = names.of([*after, *backbone.tap_nodes[end]])
         inputs = tuple(name for name, there in zip(reads, present, strict=True) if there)
         kept = {
-            name: place
-            for place, (name, value) in enumerate(zip(gives, (*live, *taps), strict=True))
+            name: (place, value)
+            for place, (name, value) in enumerate(zip(gives, values, strict=True))
             if name not in reads and value is not None
         }
         if kept:
@@ -113,12 +115,25 @@ def _stages(
                 StageGraph(
                     file=f"stages/{number}{where}.onnx",
                     stage=number,
+                    shapes=tuple(tuple(value.shape[1:]) for _, value in kept.values()),
+                    dtypes=tuple(_dtype(value) for _, value in kept.values()),
                     without=tuple(sorted(absent)),
                     inputs=inputs,
                     outputs=tuple(kept),
                 ),
-                _StagePiece(stage, present, list(kept.values()), model.task, end == FINAL),
+                _StagePiece(
+                    stage,
+                    present,
+                    [place for place, _ in kept.values()],
+                    model.task,
+                    end == FINAL,
+                ),
             )
+
+
+def _dtype(value: Tensor) -> str:
+    """Type of a tensor's numbers in a graph, whose weights are in single precision."""
+    return "float32" if value.is_floating_point() else str(value.dtype).removeprefix("torch.")
 
 
 def _branches(model: MultiExit, names: Names) -> Iterator[Piece]:

@@ -1,7 +1,7 @@
 """Collecting: the answers of every exit on a data set, from the engine that will give them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,17 @@ from offramp.outputs import ExitOutputs
 from offramp.progress import Progress
 from offramp.runtime.labelled import Labelled
 from offramp.runtime.measuring import times_here
-from offramp.runtime.parts import Parts
+from offramp.runtime.parts import Live, Parts
 from offramp.spec import FINAL
 from offramp.task import as_targets, surest, training_labels
+
+Crossing = Callable[[str, Live], Live]
+"""What the next stage reads, from the end of a stage and what is alive there."""
+
+
+def unchanged(end: str, live: Live) -> Live:
+    """A crossing that changes nothing."""
+    return live
 
 
 def collected(
@@ -36,11 +44,12 @@ def collected(
     split: str,
     without: int | str | Iterable[int | str],
     progress: Progress,
+    crossing: Crossing = unchanged,
 ) -> ExitOutputs:
     """Answers of all exits that answer without some inputs.
 
-    `source` is the engine's and the model's; the other arguments and errors are those of
-    `Runtime.collect`.
+    `source` is the engine's and the model's, and `crossing` changes what is alive between stages;
+    the other arguments and errors are those of `Runtime.collect`.
     """
     check_kind(split, str, "split", 'Give a name, such as "calibration".')
     facts = manifest.facts
@@ -49,7 +58,7 @@ def collected(
     names = facts.exits_without(absent)
     if not names:
         raise refusal(facts.input_names, facts.refusing(absent), ())
-    found = _Answers(facts, parts, names, len(samples))
+    found = _Answers(facts, parts, names, len(samples), crossing)
     batches = _Batches(facts, samples, names, absent, batch_size)
     for rows, inputs in batches:
         found.fill(rows, inputs)
@@ -157,8 +166,16 @@ class _Answers:
         scores: (E, N), NaN where a branch gives none.
     """
 
-    def __init__(self, facts: ModelFacts, parts: Parts, names: Sequence[str], count: int) -> None:
+    def __init__(
+        self,
+        facts: ModelFacts,
+        parts: Parts,
+        names: Sequence[str],
+        count: int,
+        crossing: Crossing,
+    ) -> None:
         self._task, self._parts, self.names = facts.task, parts, tuple(names)
+        self._crossing = crossing
         self.outputs = np.empty((len(names), count, facts.num_outputs), np.float32)
         self.scores: NDArray[np.float64] = np.full((len(names), count), np.nan)
 
@@ -174,6 +191,7 @@ class _Answers:
                 self.outputs[exit, rows] = outputs
                 if scores is not None:
                     self.scores[exit, rows] = scores
+            live = self._crossing(end, live)
 
     def _asked(self, end: str, live: Mapping[str, Any]) -> Asked:
         if end != FINAL:

@@ -38,7 +38,7 @@ class Parts:
             (each.stage, frozenset(each.without)): each for each in bundle.manifest.stages
         }
         self._branches = {each.exit: each for each in bundle.manifest.branches}
-        self._used = [set(self._used_after(stage)) for stage in range(len(self.ends))]
+        self._used = [bundle.manifest.used_after(stage) for stage in range(len(self.ends))]
         self._graphs: dict[str, Graph] = {}
         self._loading = Lock()
         self._counting = Lock()
@@ -120,17 +120,6 @@ class Parts:
         """Let go of all graphs and the engine."""
         self._graphs.clear()
         self.engine.close()
-
-    def _used_after(self, stage: int) -> Iterable[str]:
-        """Names that its branch, later stages and later branches read."""
-        for each in self._manifest.stages:
-            if each.stage > stage:
-                yield from each.inputs
-        for name in self.ends[stage:-1]:
-            if name in self._branches:
-                yield from self._branches[name].inputs
-        if stage == len(self.ends) - 1:
-            yield OUTPUTS
 
     def run_graph(self, described: Described, live: Live, stop: Stop | None = None) -> Live:
         """What one graph gives, by name, from what is alive.

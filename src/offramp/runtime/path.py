@@ -1,19 +1,19 @@
 """Path: one sample on its way through the stages, which answers at the exits that are asked."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.answering import ModelFacts, Route, Walk
-from offramp.answering.inputs import Numbers, absent_of
-from offramp.answering.opened import Stacked
+from offramp.answering import Asked, ModelFacts, Route, Walk
+from offramp.answering.inputs import Numbers
 from offramp.policy import ExitPolicy
 from offramp.policy.decision import fires, soonest
 from offramp.runtime.engines import Stop
 from offramp.runtime.pace import Pace
-from offramp.runtime.parts import Parts
+from offramp.runtime.parts import Live, Parts
 from offramp.spec import FINAL
 from offramp.task import surest
 
@@ -33,6 +33,25 @@ class Reached:
     flops: int
 
 
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A sample that no stage has run on, or some.
+
+    Attributes:
+        absent: The inputs that it lacks.
+        live: What is alive: its inputs, or what the last stage that ran has left.
+        stages: Number of the stages that have run.
+        answers: Outputs (1, K) and own scores of the exits that have answered, by name.
+        stage_ms: Milliseconds of each stage that ran, with its branch.
+    """
+
+    absent: Numbers
+    live: Live
+    stages: int = 0
+    answers: Mapping[str, Asked] = field(default_factory=dict)
+    stage_ms: tuple[float, ...] = ()
+
+
 class Path:
     """One sample (1, ...) under a policy; nothing runs but what is asked for.
 
@@ -40,10 +59,13 @@ class Path:
         parts: The graphs.
         facts: Facts of the model.
         policy: For exits that answer without what is absent.
-        inputs: The network's inputs, with a batch axis.
+        begun: Where the sample is.
         pace: Learns how long the graphs take.
         clock: In seconds.
         stop: Ends a graph that runs.
+
+    Attributes:
+        answers: Outputs (1, K) and own scores of the exits that have answered, by name.
     """
 
     def __init__(
@@ -51,7 +73,7 @@ class Path:
         parts: Parts,
         facts: ModelFacts,
         policy: ExitPolicy,
-        inputs: Stacked,
+        begun: Begun,
         pace: Pace,
         clock: Callable[[], float],
         stop: Stop | None = None,
@@ -59,14 +81,40 @@ class Path:
         self.policy = policy
         self._parts, self._facts, self._pace, self._clock = parts, facts, pace, clock
         self._stop = stop
-        self.absent: Numbers = absent_of(inputs)
+        self.absent = begun.absent
         self._exits = {name: number for number, name in enumerate(policy.names)}
         self._flops = facts.stage_flops(self.absent)
         self._runs = policy.runs.tolist()
-        self._live = parts.live(inputs)
+        self._live = begun.live
         self._walk = Walk(policy, 1, clock)
-        self._next, self._spent_flops = 0, 0
-        self._stage_ms: list[float] = []
+        self._next = begun.stages
+        self._spent_flops = sum(self._flops[: begun.stages]) + sum(map(self._own, begun.answers))
+        self._stage_ms = list(begun.stage_ms)
+        self.answers = dict(begun.answers)
+
+    @property
+    def at(self) -> str:
+        """What the stage that ran last ends with: a cut, or `final`."""
+        return self._parts.ends[self._next - 1]
+
+    @property
+    def absent_names(self) -> tuple[str, ...]:
+        """Names of the absent inputs."""
+        return self._facts.names_of(self.absent)
+
+    def ends_before(self, cut: str) -> tuple[str, ...]:
+        """What the stages up to a cut end with, the cut included."""
+        return self._parts.ends[: self._parts.ends.index(cut) + 1]
+
+    @property
+    def live(self) -> dict[str, NDArray[Any]]:
+        """What is alive, as arrays (1, ...)."""
+        return {name: self._parts.engine.array(value) for name, value in self._live.items()}
+
+    @property
+    def stage_ms(self) -> tuple[float, ...]:
+        """Milliseconds of each stage that has run, with its branch."""
+        return tuple(self._stage_ms)
 
     @property
     def exit(self) -> int | None:
@@ -98,13 +146,22 @@ class Path:
             DataError: Its score is NaN.
         """
         name = self._parts.ends[self._next - 1]
-        number = self._exits[name]
         if name == FINAL:
             outputs, own = self._parts.final(self._live), self._surest()
         else:
             with self._timed(self._parts.branch_file(name), new_stage=False):
                 outputs, own = self._parts.run_branch(name, self._live, self._stop)
-            self._spent_flops += self._facts.exits[self._facts.names.index(name)].flops
+            self._spent_flops += self._own(name)
+        self.answers[name] = outputs, own
+        return self.judge(name)
+
+    def judge(self, name: str) -> Reached:
+        """Whether the answer of an exit is the policy's own; each is judged once, in their order.
+
+        Raises:
+            DataError: Its score is NaN.
+        """
+        number, (outputs, own) = self._exits[name], self.answers[name]
         score = float(self._walk.scores(number, outputs, own)[0])
         last = number == len(self.policy.thresholds)
         fired = last or fires(score, self.policy.thresholds[number])
@@ -143,6 +200,10 @@ class Path:
     def doubt_next(self) -> None:
         """Note that the next stage is not started, since it is expected to end too late."""
         self._pace.doubt(self._parts.stage_file(self._next, self.absent))
+
+    def _own(self, name: str) -> int:
+        """FLOPs of an exit's own branch."""
+        return self._facts.exits[self._facts.names.index(name)].flops
 
     def _surest(self) -> NDArray[np.float64] | None:
         if not self._facts.predicts_error:

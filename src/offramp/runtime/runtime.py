@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from offramp.answer import Answer
-from offramp.answering import Asked, Opened, Route, Walk
+from offramp.answering import Asked, Route, Walk
 from offramp.answering.inputs import absent_of
 from offramp.answering.opened import Stacked
 from offramp.answering.sample import Sample
@@ -32,14 +32,15 @@ from offramp.runtime.fastest import opened_parts
 from offramp.runtime.measuring import measured_times, times_here
 from offramp.runtime.pace import Pace
 from offramp.runtime.parts import Live
-from offramp.runtime.path import Path, Reached, walk_all
+from offramp.runtime.path import Begun, Path, Reached, walk_all
+from offramp.runtime.split import Splitting
 from offramp.spec import FINAL
 from offramp.task import surest
 
 _REPEATS, _FEW_REPEATS = 10, 3
 
 
-class Runtime(Opened):
+class Runtime(Splitting):
     """A bundle in an engine, without torch; several threads may use it at once.
 
     Args:
@@ -243,10 +244,13 @@ class Runtime(Opened):
 
     def _path(self, sample: Sample, policy: ExitPolicy | float | None, stop: Stop | None) -> Path:
         prepared = self._prepared(sample, policy)
-        rule = self._rule(policy, absent_of(prepared))
-        inputs = tuple(None if each is None else each[None] for each in prepared)
+        rule = self._rule(policy, absent_of(prepared)).policy
+        inputs = [None if each is None else each[None] for each in prepared]
+        return self._begun(rule, Begun(absent_of(prepared), self.parts.live(inputs)), stop)
+
+    def _begun(self, rule: ExitPolicy, begun: Begun, stop: Stop | None) -> Path:
         pace = self._pace or Pace({})
-        return Path(self.parts, self.facts, rule.policy, inputs, pace, self._clock, stop)
+        return Path(self.parts, self.facts, rule, begun, pace, self._clock, stop)
 
     def _reached(self, path: Path, found: Reached, prepared_ms: float) -> Answer:
         return self._as_answer(

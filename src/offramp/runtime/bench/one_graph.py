@@ -20,7 +20,14 @@ def as_one_graph(bundle: Bundle) -> Bundle:
     manifest = bundle.manifest
     facts, stages = manifest.facts, [each for each in manifest.stages if not each.without]
     inputs, content = _joined([bundle.read(each.file) for each in stages], facts.input_names)
-    whole = StageGraph(file=_FILE, stage=0, inputs=inputs, outputs=(OUTPUTS,))
+    whole = StageGraph(
+        file=_FILE,
+        stage=0,
+        inputs=inputs,
+        outputs=(OUTPUTS,),
+        shapes=((facts.num_outputs,),),
+        dtypes=("float32",),
+    )
     costs = StageCosts(flops=(sum(facts.stage_flops()),))
     without_exits = {"cuts": (), "exits": facts.exits[-1:], "costs": (costs,)}
     fields = {
