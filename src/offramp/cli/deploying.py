@@ -87,7 +87,7 @@ def bench(
         ),
     ] = None,
     repeats: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Rounds, in each of which all is timed.")
+        int, typer.Option(metavar="N", min=1, help="Number of rounds; everything is timed in each.")
     ] = 30,
     cold: Annotated[
         bool,

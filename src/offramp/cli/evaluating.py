@@ -54,8 +54,8 @@ def evaluate(
     split: Annotated[
         Split | None,
         typer.Option(
-            help="For a bundle: answer this split only. A folder that is not divided is this one.",
-            show_default="all that there are; calibration for a folder that is not divided",
+            help="For a bundle: answer only this split, which a folder without splits is taken as.",
+            show_default="all that there are; calibration for a folder without splits",
         ),
     ] = None,
     backbone_file: BackboneFile = None,
@@ -115,7 +115,7 @@ def _of_bundle(
 ) -> "Evaluated":
     if data is None:
         raise typer.BadParameter(
-            "a bundle holds no data. Name it: a plan or a run, or a folder of one folder per class",
+            "a bundle contains no data. Give a plan, a run, or a folder with one folder per class",
             param_hint="--data",
         )
     from offramp.runtime.evaluating import evaluate_bundle
@@ -149,7 +149,7 @@ def _read(
         return found
     if place.suffix.lower() not in PLAN_ENDINGS and not place.is_dir() and ":" not in data:
         raise typer.BadParameter(
-            f"{data} is no plan (.yaml), no folder, and not FILE:FUNCTION", param_hint="--data"
+            f"{data} is neither a plan (.yaml) nor a folder nor FILE:FUNCTION", param_hint="--data"
         )
     return _of_plan(data, data_root, split, facts)
 

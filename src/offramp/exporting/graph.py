@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from offramp.bundle.manifest import BATCH
 from offramp.errors import ExportError, ExtraError
 
-BATCH = "batch"
-"""Name of the first axis of every input and output."""
 OPSET = 20
 """Version of ONNX's operators that graphs are written in."""
 MOST_BYTES = 2**31

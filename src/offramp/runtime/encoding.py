@@ -85,7 +85,7 @@ def encoded(name: str, array: Array, encoding: Encoding) -> dict[str, Array]:
         if not np.isfinite(half).all():
             raise DataError(
                 f"the tensor {name!r} at the cut has the value {float(np.abs(array).max()):.4g}, "
-                f"and fp16 ends at {np.finfo(np.float16).max:.0f}. Use the encoding int8 or fp32."
+                f"and fp16 has none above {np.finfo(np.float16).max:.0f}. Use int8 or fp32."
             )
         return {name: half}
     axes = _axes(array.ndim)

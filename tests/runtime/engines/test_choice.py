@@ -6,12 +6,12 @@ from offramp.runtime.engines.cores import usable_cores
 
 
 def test_an_unknown_engine_is_told_with_those_that_exist() -> None:
-    with pytest.raises(PlanError, match=r"engine=.tensorrt. is none of: onnxruntime, .*"):
+    with pytest.raises(PlanError, match=r"engine=.tensorrt. is not one of: onnxruntime, .*"):
         open_engine("tensorrt")
 
 
 def test_an_unknown_precision_is_told_with_those_that_exist() -> None:
-    with pytest.raises(PlanError, match="precision='fp8' is none of: fp32, bf16"):
+    with pytest.raises(PlanError, match="precision='fp8' is not one of: fp32, bf16"):
         open_engine("onnxruntime", "fp8")
 
 

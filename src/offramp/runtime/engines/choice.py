@@ -46,8 +46,8 @@ def _check(name: str, precision: str, threads: int | None) -> None:
     check_kind(precision, str, "precision", "Give 'fp32' or 'bf16'.")
     check_kind(threads, (int, NoneType), "threads", "Give a whole number, or None.")
     if name not in get_args(EngineName):
-        raise PlanError(f"engine={name!r} is none of: {', '.join(get_args(EngineName))}.")
+        raise PlanError(f"engine={name!r} is not one of: {', '.join(get_args(EngineName))}.")
     if precision not in get_args(Precision):
-        raise PlanError(f"precision={precision!r} is none of: {', '.join(get_args(Precision))}.")
+        raise PlanError(f"precision={precision!r} is not one of: {', '.join(get_args(Precision))}.")
     if threads is not None and threads < 1:
         raise PlanError(f"threads={threads} is not a number of threads. Use 1 or more, or None.")
