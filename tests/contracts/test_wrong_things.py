@@ -84,8 +84,11 @@ def things() -> Things:
     return Things(folder, images, labels, backbone, model, outputs, policy)
 
 
-WITHOUT_SUCCESS = ("finetune", "train", "load_plan", "load_finetune_plan", "evaluate", "open_run")
-"""Entries whose working arguments would need a trained run."""
+WITHOUT_SUCCESS = (
+    *("finetune", "train", "load_plan", "load_finetune_plan", "evaluate", "open_run"),
+    "export",
+)
+"""Entries whose working arguments would need a trained run, or many seconds."""
 
 
 def arrays(outputs: orp.ExitOutputs) -> dict[str, Any]:
@@ -186,7 +189,7 @@ def entries() -> dict[str, Entry]:
         "OpenRun.run": Entry(opened.run, {"sample": picture, "policy": t.policy}),
         "OpenRun.run_batch": Entry(opened.run_batch, {"samples": [picture], "policy": t.policy}),
         "export": Entry(
-            partial(orp.export, to=out / "exported"), {"model": t.model, "precision": "fp32"}
+            partial(orp.export, to=out / "exported", precision="fp8"), {"model": t.model}
         ),
         "Runtime": Entry(orp.Runtime, {"bundle": out / "bundle", "threads": 1}),
         "Runtime.run": Entry(runtime.run, {"sample": picture, "deadline_ms": 5000.0}),

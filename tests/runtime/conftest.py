@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -82,9 +83,13 @@ def hearing() -> MultiExit:
 
 
 @pytest.fixture(scope="session")
-def hearing_folder(hearing: MultiExit, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("bundles") / "hearing"
-    export(hearing, to=place)
+def hearing_folder(
+    hearing: MultiExit, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Path:
+    place = shared(tmp_path_factory, worker_id) / "hearing"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            export(hearing, to=place)
     return place
 
 
@@ -106,10 +111,18 @@ def model() -> MultiExit:
 
 
 @pytest.fixture(scope="session")
-def folder(model: MultiExit, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("bundles") / "toy"
-    export(model, to=place, samples=(samples(), np.arange(61) % CLASSES))
+def folder(model: MultiExit, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    place = shared(tmp_path_factory, worker_id) / "toy"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            export(model, to=place, samples=(samples(), np.arange(61) % CLASSES))
     return place
+
+
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all processes of this test session share, since exporting takes seconds."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
 
 
 def samples(count: int = 61) -> NDArray[np.float32]:

@@ -87,6 +87,7 @@ def test_answers_and_costs_are_those_of_the_model_with_torch(
     assert calls == [("answers on test", done, COUNT) for done in (9, 18, COUNT)]
 
 
+@pytest.mark.slow
 def test_two_inputs_and_error_predictors_answer_with_and_without_sound(
     hearing: MultiExit, listener: Runtime
 ) -> None:
@@ -99,6 +100,7 @@ def test_two_inputs_and_error_predictors_answer_with_and_without_sound(
     assert (quiet.source or {})["without"] == ["sound"]
 
 
+@pytest.mark.slow
 def test_samples_that_lack_what_an_exit_needs_are_refused_by_name(listener: Runtime) -> None:
     some = [((PICTURES[row], SOUNDS[row] if row != 4 else None), 1) for row in range(6)]
     with pytest.raises(DataError, match=r"sample 4 lacks input 1 \('sound'\): 'final' cannot"):

@@ -112,6 +112,7 @@ def test_a_damaged_picture_is_named_and_nothing_is_written(place: Path, tmp_path
     assert read_folder(place, BUNDLE).manifest == before
 
 
+@pytest.mark.slow
 def test_pictures_with_sounds_are_answered_with_and_without_their_sounds(
     hearing_folder: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_labels_need_class_names_and_files_a_preprocessing(folder: Path, tmp_pat
         read_splits(tmp_path, bare)
 
 
+@pytest.mark.slow
 def test_a_picture_comes_with_the_sound_beside_it(hearing_folder: Path, tmp_path: Path) -> None:
     facts = open_bundle(hearing_folder).manifest.facts
     for name in ("a/1.png", "b/2.png"):

@@ -1,13 +1,17 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from offramp.bundle import open_bundle
 from offramp.multiexit.model import MultiExit
 from offramp.policy import ExitPolicy, find_score
 from offramp.run import OpenRun
+from offramp.runtime.leaving import Leaving
+from offramp.runtime.measuring import measured_times
 from offramp.runtime.runtime import Runtime
 
 SHAPE = (3, 9, 7)
@@ -54,3 +58,38 @@ def test_no_stage_runs_after_the_exit_that_answers(model: MultiExit, runtime: Ru
         assert runtime.stage_runs == runs
     runtime.run(samples()[0])
     assert runtime.stage_runs == (3, 2, 1)
+
+
+@pytest.mark.filterwarnings("ignore::offramp.doubts.DoubtWarning")
+@pytest.mark.parametrize(("row_ms", "removed"), [(1e9, False), (0.0, True)])
+def test_samples_that_have_left_are_removed_only_where_that_pays(
+    model: MultiExit, folder: Path, row_ms: float, removed: bool
+) -> None:
+    policy = splitting(model)
+    wanted = OpenRun(model).run_batch(samples(), policy)
+    exits = [sum(each.exit == name for each in wanted) for name in model.names]
+    with Runtime(folder) as measured:
+        here = measured_times(measured.bundle, measured.parts, repeats=2)
+    bundle = open_bundle(folder)
+    times = here.model_copy(update={"row_ms": (row_ms, row_ms)})
+    manifest = bundle.manifest.model_copy(update={"times": (times,)})
+    with Runtime(replace(bundle, manifest=manifest)) as runtime:
+        found = runtime.run_batch(samples(), policy)
+        left = (61, 61 - exits[0], exits[2]) if removed else (61, 61, 61)
+        assert runtime.parts.stage_samples == left
+    assert [each.exit for each in found] == [each.exit for each in wanted]
+    assert [each.label for each in found] == [each.label for each in wanted]
+    np.testing.assert_allclose(
+        [each.outputs for each in found], [each.outputs for each in wanted], atol=1e-4
+    )
+
+
+def test_without_times_of_this_machine_samples_that_have_left_are_removed(folder: Path) -> None:
+    manifest = open_bundle(folder).manifest
+    assert Leaving.of(manifest, None).pays(0, 60, 61)
+    times = manifest.times[0]
+    assert len(times.row_ms) == 2
+    cheap = times.model_copy(update={"row_ms": (1.0, 1.0)})
+    parts = tuple(each.model_copy(update={"median_ms": 10.0}) for each in times.parts)
+    found = Leaving.of(manifest, cheap.model_copy(update={"parts": parts}))
+    assert [found.pays(0, 61 - left, 61) for left in (5, 6)] == [False, True]

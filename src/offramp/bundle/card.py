@@ -45,7 +45,7 @@ def _exits(manifest: BundleManifest) -> str:
     stages, branches = facts.flops(facts.names)
     measured = manifest.about.get("accuracy", {})
     times = manifest.times[0] if manifest.times else None
-    ms = {each.file: each.median_ms for each in times.parts} if times else {}
+    ms = {each.file: each.median_ms for each in times.parts if each.batch == 1} if times else {}
     head = ["exit", "branch", "MFLOPs"]
     rows: list[list[str]] = []
     total = 0

@@ -109,6 +109,8 @@ class Times(Spec):
         processor: Name of the processor.
         cores: Cores of the machine.
         parts: One entry for each graph and size of batch.
+        row_ms: After each stage but the last, what copying one sample of what is alive takes;
+            empty if that was not measured.
     """
 
     engine: str
@@ -117,6 +119,7 @@ class Times(Spec):
     processor: str
     cores: PositiveInt
     parts: tuple[PartTimes, ...]
+    row_ms: tuple[NonNegativeFloat, ...] = ()
 
 
 class BundleManifest(Spec):

@@ -1,12 +1,13 @@
 """Parity: how far the graphs are from the model, on samples of several sizes of batch."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from offramp.answering import ModelFacts
-from offramp.bundle import BranchGraph
+from offramp.bundle import BranchGraph, StageGraph
 from offramp.bundle.manifest import OUTPUTS
 from offramp.errors import ExportError
 from offramp.exporting.chain import Array, run_chain, with_torch
@@ -18,6 +19,7 @@ TOLERANCE = 1e-3
 """Greatest difference of a graph from the model, as a share of its greatest absolute output."""
 BATCHES = (1, 3, 32)
 """Sizes of the batches on which the graphs are compared with the model."""
+_MUCH = 2**29  # bytes of what a stage gives
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def compared(
         ExportError: A graph differs too much, or another class wins; it names the graph.
     """
     worst: dict[str, float] = {}
-    for batch in BATCHES:
+    for batch in _batches(pieces):
         given = [each[:batch] for each in inputs]
         for costs in facts.costs:
             absent = frozenset(costs.without)
@@ -63,6 +65,13 @@ def compared(
                     key = _key(piece, name)
                     worst[key] = max(share, worst.get(key, 0.0))
     return Found(max(worst.values()), {name: worst[name] for name in facts.names})
+
+
+def _batches(pieces: Sequence[Piece]) -> Iterator[int]:
+    """The sizes of batches to compare on: not the largest if its tensors would fill the memory."""
+    graphs = [piece.graph for piece in pieces if isinstance(piece.graph, StageGraph)]
+    most = max(sum(4 * math.prod(shape) for shape in graph.shapes) for graph in graphs)
+    yield from (batch for batch in BATCHES if batch <= 3 or batch * most <= _MUCH)
 
 
 def _key(piece: Piece, name: str) -> str:

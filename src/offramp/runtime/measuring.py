@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from offramp.answering.inputs import NONE
 from offramp.bundle import Bundle, PartTimes, Times
 from offramp.machine import processor_name
 from offramp.progress import Progress, silent
@@ -15,6 +16,9 @@ from offramp.runtime.parts import Live, Parts
 from offramp.timing import measure_ms
 
 REPEATS = 20
+
+
+_ROWS, _MUCH = 8, 2**28  # samples in a batch whose rows are copied, and bytes of all
 
 
 def measured_times(
@@ -67,7 +71,22 @@ def measured_times(
         processor=processor_name(),
         cores=os.cpu_count() or 1,
         parts=tuple(found),
+        row_ms=_row_ms(bundle, parts, clock),
     )
+
+
+def _row_ms(bundle: Bundle, parts: Parts, clock: Callable[[], float]) -> tuple[float, ...]:
+    """After each stage but the last, what taking one sample out of a batch costs the others."""
+    facts, engine, found = bundle.manifest.facts, parts.engine, []
+    live: Live = parts.live(np.zeros((1, *each.shape), each.dtype) for each in facts.inputs)
+    for stage in range(len(facts.cuts)):
+        live = parts.run_stage(stage, live, NONE)
+        arrays = {name: engine.array(value) for name, value in live.items()}
+        rows = _ROWS if _ROWS * sum(each.nbytes for each in arrays.values()) < _MUCH else 2
+        batch = {name: engine.value(np.repeat(each, rows, axis=0)) for name, each in arrays.items()}
+        call = partial(parts.rows, batch, np.arange(1, rows))
+        found.append(measure_ms(call, warmup=2, repeats=10, clock=clock).median_ms / (rows - 1))
+    return tuple(found)
 
 
 def times_here(times: Iterable[Times], engine: Engine) -> Times | None:

@@ -43,6 +43,7 @@ class Parts:
         self._loading = Lock()
         self._counting = Lock()
         self._runs = [0] * len(self.ends)
+        self._samples = [0] * len(self.ends)
         for each in () if lazy else self._manifest.graphs:
             self._graph(each)
 
@@ -70,8 +71,29 @@ class Parts:
             if array is not None
         }
 
-    def run_stage(self, stage: int, live: Live, absent: Numbers, stop: Stop | None = None) -> Live:
+    @property
+    def stage_samples(self) -> tuple[int, ...]:
+        """How many samples each stage has run for."""
+        with self._counting:
+            return tuple(self._samples)
+
+    def run_stage(
+        self,
+        stage: int,
+        live: Live,
+        absent: Numbers,
+        stop: Stop | None = None,
+        *,
+        samples: int = 1,
+    ) -> Live:
         """Run a stage on what is alive; returns what is alive after it, and what its branch reads.
+
+        Args:
+            stage: Its number.
+            live: What is alive before it.
+            absent: Inputs that all samples lack.
+            stop: Ends it from another thread.
+            samples: How many there are, which is counted.
 
         Raises:
             Stopped: The stop was requested before the end.
@@ -80,6 +102,7 @@ class Parts:
         found = {} if described is None else self.run_graph(described, live, stop)
         with self._counting:
             self._runs[stage] += 1
+            self._samples[stage] += samples
         return {
             name: value for name, value in {**live, **found}.items() if name in self._used[stage]
         }
@@ -103,8 +126,8 @@ class Parts:
         """Answers (B, K) of the network itself, after its last stage."""
         return self.engine.array(live[OUTPUTS])
 
-    def rows(self, live: Live, staying: NDArray[np.bool_]) -> Live:
-        """The samples (B,) that stay, without the others."""
+    def rows(self, live: Live, staying: NDArray[np.bool_] | NDArray[np.int64]) -> Live:
+        """The samples of a batch that stay, by a mask (B,) or by their places, and no others."""
         return {
             name: self.engine.value(self.engine.array(value)[staying])
             for name, value in live.items()

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offramp.answer import Answer
 from offramp.answering import Asked, Route, Walk
@@ -29,6 +30,7 @@ from offramp.runtime.collecting import collected
 from offramp.runtime.deadline import Attempt, Workers
 from offramp.runtime.engines import Stop
 from offramp.runtime.fastest import opened_parts
+from offramp.runtime.leaving import Leaving
 from offramp.runtime.measuring import measured_times, times_here
 from offramp.runtime.pace import Pace
 from offramp.runtime.parts import Live
@@ -82,6 +84,7 @@ class Runtime(Splitting):
         self.parts, self.engine, self.chosen_because = opening
         self._workers, self._warming = Workers(), Lock()
         self._pace: Pace | None = None
+        self._leaving = Leaving.of(self.bundle.manifest, self.known_times)
         super().__init__(self.bundle.manifest.facts, self.source(), self.bundle.policies, clock)
 
     def source(self) -> dict[str, Any]:
@@ -290,24 +293,29 @@ class Runtime(Splitting):
         absent = absent_of(inputs)
         num = next(len(each) for each in inputs if each is not None)
         walk = Walk(policy, num, self._clock)
-        live = self.parts.live(inputs)
+        live, there = self.parts.live(inputs), np.arange(num)
         exits = {name: number for number, name in enumerate(policy.names)}
         for stage, name in enumerate(self.parts.ends):
-            live = self.parts.run_stage(stage, live, absent)
-            staying = walk.past(exits.get(name), partial(self._asked, name, live))
-            if not staying.any():
+            live = self.parts.run_stage(stage, live, absent, samples=num)
+            staying = walk.past(exits.get(name), partial(self._asked, name, live, there, num))
+            there = there[staying]
+            if len(there) == 0:
                 break
-            if not staying.all():
-                live = self.parts.rows(live, staying)
+            if len(there) < num and self._leaving.pays(stage, len(there), num):
+                live = self.parts.rows(live, there)
+                there, num = np.arange(len(there)), len(there)
         return walk.routes
 
-    def _asked(self, name: str, live: Live) -> Asked:
-        """What an exit answers."""
-        if name != FINAL:
-            return self.parts.run_branch(name, live)
-        outputs, task = self.parts.final(live), self.facts.task
-        predicts = self.facts.predicts_error
-        return outputs, np.full(len(outputs), surest(task)) if predicts else None
+    def _asked(self, name: str, live: Live, there: NDArray[np.int64], num: int) -> Asked:
+        """What an exit answers, for the samples of the batch that have not left."""
+        if name == FINAL:
+            outputs, task = self.parts.final(live), self.facts.task
+            own = np.full(num, surest(task)) if self.facts.predicts_error else None
+        else:
+            outputs, own = self.parts.run_branch(name, live)
+        if len(there) == num:
+            return outputs, own
+        return outputs[there], None if own is None else own[there]
 
 
 def _check_deadline(deadline_ms: float) -> None:

@@ -123,6 +123,7 @@ def test_saved_times_are_those_that_apply_here(folder: Path, tmp_path: Path) -> 
     assert "README.md" in read_folder(place, BUNDLE, ["README.md"]).files
 
 
+@pytest.mark.slow
 def test_cold_starts_are_measured_in_processes_of_their_own(folder: Path) -> None:
     found = benched(folder, cold=True).cold
     assert [(each.exit, each.lazy) for each in found] == [
