@@ -286,7 +286,7 @@ def test_branches_answer_as_in_torch(spec: SLViT | ConvBranch) -> None:
 @pytest.mark.parametrize("num_outputs", [1, 5])
 @pytest.mark.parametrize("spec", MORE, ids=lambda spec: spec.label())
 def test_branches_with_other_settings_do_too(spec: SLViT | ConvBranch, num_outputs: int) -> None:
-    assert check(built(spec, MAP, num_outputs=num_outputs), (6, 8, 8)) < 1e-5
+    assert check(built(spec, MAP, num_outputs=num_outputs), (6, 8, 8)) < 1e-4
 
 
 @pytest.mark.slow

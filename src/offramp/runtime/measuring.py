@@ -80,7 +80,7 @@ def _row_ms(bundle: Bundle, parts: Parts, clock: Callable[[], float]) -> tuple[f
     facts, engine, found = bundle.manifest.facts, parts.engine, []
     live: Live = parts.live(np.zeros((1, *each.shape), each.dtype) for each in facts.inputs)
     for stage in range(len(facts.cuts)):
-        live = parts.run_stage(stage, live, NONE)
+        live = parts.run_stage(stage, live, NONE, samples=0)
         arrays = {name: engine.array(value) for name, value in live.items()}
         rows = _ROWS if _ROWS * sum(each.nbytes for each in arrays.values()) < _MUCH else 2
         batch = {name: engine.value(np.repeat(each, rows, axis=0)) for name, each in arrays.items()}

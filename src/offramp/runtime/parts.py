@@ -93,7 +93,7 @@ class Parts:
             live: What is alive before it.
             absent: Inputs that all samples lack.
             stop: Ends it from another thread.
-            samples: How many there are, which is counted.
+            samples: How many there are; 0 where the run is a measurement and does not count.
 
         Raises:
             Stopped: The stop was requested before the end.
@@ -101,7 +101,7 @@ class Parts:
         described = self._stages.get((stage, absent))
         found = {} if described is None else self.run_graph(described, live, stop)
         with self._counting:
-            self._runs[stage] += 1
+            self._runs[stage] += samples > 0
             self._samples[stage] += samples
         return {
             name: value for name, value in {**live, **found}.items() if name in self._used[stage]
