@@ -84,7 +84,7 @@ def check(module: nn.Module, *sizes: tuple[int, ...]) -> float:
 
 @pytest.mark.slow
 def test_a_graph_answers_batches_of_any_size_as_the_module_does() -> None:
-    assert check(Join(), (2, 7, 5), (4,)) < 1e-5
+    assert check(Join(), (2, 7, 5), (4,)) < 1e-4
 
 
 def test_inputs_and_outputs_have_the_names_given_and_the_batch_first() -> None:
@@ -279,7 +279,7 @@ def built(spec: SLViT | ConvBranch, *taps: TapShape, num_outputs: int = 3) -> nn
 
 @pytest.mark.parametrize("spec", FIRST, ids=lambda spec: spec.label())
 def test_branches_answer_as_in_torch(spec: SLViT | ConvBranch) -> None:
-    assert check(built(spec, MAP), (6, 8, 8)) < 1e-5
+    assert check(built(spec, MAP), (6, 8, 8)) < 1e-4
 
 
 @pytest.mark.slow
@@ -305,7 +305,7 @@ def test_branches_with_side_inputs_do_too_where_some_are_absent(
         expected = module(*given)
     assert expected.isfinite().all()
     (got,) = answers(graph, given)
-    np.testing.assert_allclose(got, expected.numpy(), atol=1e-5 * float(expected.abs().max()))
+    np.testing.assert_allclose(got, expected.numpy(), atol=1e-4 * float(expected.abs().max()))
 
 
 class Flat(nn.Module):
@@ -332,7 +332,7 @@ def check_stages(backbone: StagedBackbone, inputs: tuple[Tensor, ...]) -> None:
             some = torch.arange(rows) % len(inputs[0])
             for got, want in zip(answers(graph, [t[some] for t in live]), expected, strict=True):
                 difference = np.abs(got - want[some].numpy()).max()
-                assert difference <= 1e-5 * float(want.abs().max())
+                assert difference <= 1e-4 * float(want.abs().max())
         live = cast(tuple[Tensor, ...], given)
 
 
