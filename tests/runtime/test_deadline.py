@@ -104,6 +104,27 @@ def test_a_branch_that_the_policy_does_not_need_is_asked_if_the_last_exit_stays_
     assert spent[0] - spent[1] == branch
 
 
+def test_an_exit_whose_branch_was_slow_is_tried_again_after_some_refusals(
+    runtime: Runtime,
+) -> None:
+    clock, pace = Hands(), Pace({"branches/0.onnx": 1.0})
+    for _ in range(9):
+        pace.add("branches/0.onnx", 500.0)
+    workers, refused = Workers(), 0
+    for _ in range(100):
+        stop = Stop()
+        path = Path(runtime.parts, runtime.facts, at(0.0, 0.0), begun(runtime), pace, clock, stop)
+        try:
+            found = workers.answer(Attempt(path, 0.1, clock, stop))
+        except DeadlineError:
+            refused += 1
+        else:
+            break
+    workers.close()
+    assert 10 <= refused < 100
+    assert found.route.exit == 0
+
+
 def test_a_deadline_that_no_exit_can_meet_names_what_the_first_one_needs(runtime: Runtime) -> None:
     runtime.warm_up()
     with pytest.raises(DeadlineError, match=r"the first exit, 'one', is expected to need .* ms"):

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from offramp.bundle import open_bundle
+from offramp.errors import BundleError
 from offramp.multiexit.model import MultiExit
 from offramp.policy import ExitPolicy, find_score
 from offramp.run import OpenRun
@@ -93,3 +94,12 @@ def test_without_times_of_this_machine_samples_that_have_left_are_removed(folder
     parts = tuple(each.model_copy(update={"median_ms": 10.0}) for each in times.parts)
     found = Leaving.of(manifest, cheap.model_copy(update={"parts": parts}))
     assert [found.pays(0, 61 - left, 61) for left in (5, 6)] == [False, True]
+
+
+def test_a_closed_runtime_says_so(folder: Path) -> None:
+    runtime = Runtime(folder)
+    runtime.warm_up()
+    runtime.close()
+    for deadline in (None, 1000.0):
+        with pytest.raises(BundleError, match=r"was closed\. Open it again"):
+            runtime.run(samples()[0], deadline_ms=deadline)

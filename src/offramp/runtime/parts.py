@@ -11,6 +11,7 @@ from offramp.answering.inputs import Numbers
 from offramp.bundle import BranchGraph, Bundle
 from offramp.bundle.manifest import OUTPUTS
 from offramp.bundle.manifest import Graph as Described
+from offramp.errors import BundleError
 from offramp.runtime.engines import Engine, Graph, Stop
 from offramp.spec import FINAL
 
@@ -40,6 +41,7 @@ class Parts:
         self._branches = {each.exit: each for each in bundle.manifest.branches}
         self._used = [bundle.manifest.used_after(stage) for stage in range(len(self.ends))]
         self._graphs: dict[str, Graph] = {}
+        self._closed = False
         self._loading = Lock()
         self._counting = Lock()
         self._runs = [0] * len(self.ends)
@@ -63,7 +65,12 @@ class Parts:
         return self._branches[exit].file
 
     def live(self, inputs: Iterable[NDArray[Any] | None]) -> Live:
-        """The inputs of samples as the engine's own tensors; those that are None are left out."""
+        """The inputs of samples as the engine's own tensors; those that are None are left out.
+
+        Raises:
+            BundleError: The parts were closed.
+        """
+        self._check_open()
         facts = self._manifest.facts
         return {
             each.name: self.engine.value(np.ascontiguousarray(array, each.dtype))
@@ -141,6 +148,7 @@ class Parts:
 
     def close(self) -> None:
         """Let go of all graphs and the engine."""
+        self._closed = True
         self._graphs.clear()
         self.engine.close()
 
@@ -164,8 +172,13 @@ class Parts:
             if name not in live
         }
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BundleError(f"{self._bundle.place} was closed. Open it again to answer samples.")
+
     def _graph(self, described: Described) -> Graph:
         with self._loading:
+            self._check_open()
             if described.file not in self._graphs:
                 content = self._bundle.read(described.file)
                 what = f"{described.file} of {self._bundle.place}"

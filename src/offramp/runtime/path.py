@@ -198,8 +198,17 @@ class Path:
         return bool(self._runs[exit])
 
     def doubt_next(self) -> None:
-        """Note that the next stage is not started, since it is expected to end too late."""
-        self._pace.doubt(self._parts.stage_file(self._next, self.absent))
+        """Note that the next exit is not tried, since it is expected to answer too late.
+
+        Each graph on the way to it may be what is expected to take too long.
+        """
+        for stage in range(self._next, len(self._parts.ends)):
+            self._pace.doubt(self._parts.stage_file(stage, self.absent))
+            name = self._parts.ends[stage]
+            if name in self._exits:
+                if name != FINAL:
+                    self._pace.doubt(self._parts.branch_file(name))
+                return
 
     def _own(self, name: str) -> int:
         """FLOPs of an exit's own branch."""
