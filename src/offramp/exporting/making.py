@@ -14,7 +14,7 @@ from offramp.data import Samples
 from offramp.errors import ExportError
 from offramp.exporting.chain import Array, run_chain, with_torch
 from offramp.exporting.graph import onnx_graph
-from offramp.exporting.parity import BATCHES, TOLERANCE, compared
+from offramp.exporting.parity import BATCHES, TOLERANCE, agree, compared
 from offramp.exporting.pieces import Piece, pieces_of
 from offramp.multiexit.facts import facts_of
 from offramp.multiexit.model import MultiExit
@@ -75,33 +75,19 @@ def made_bundle(
 ) -> Bundle:
     """The bundle of a model in memory, without policies, once its graphs agree with the model.
 
-    Batch norms are folded into convolutions if the folded graphs agree too.
+    Batch norms are folded into convolutions if the folded model agrees with the model.
 
     Raises:
         ExportError: A graph cannot be made, or differs from the model.
         ExtraError: onnx or an engine is not installed.
     """
+    facts = facts_of(model)
     stages = [stage for stage in model.backbone.stages if isinstance(stage, Stage)]
     plain = pieces_of(model, stages)
-    try:
-        quick = pieces_of(model, [folded(stage) for stage in stages])
-        return _checked(model, plain, quick, inputs, engines, progress, clock, folded=True)
-    except ExportError:
-        return _checked(model, plain, plain, inputs, engines, progress, clock, folded=False)
-
-
-def _checked(
-    model: MultiExit,
-    plain: Sequence[Piece],
-    quick: Sequence[Piece],
-    inputs: Inputs,
-    engines: Sequence[str],
-    progress: Progress,
-    clock: Callable[[], float],
-    *,
-    folded: bool,
-) -> Bundle:
-    facts = facts_of(model)
+    quick = pieces_of(model, [folded(stage) for stage in stages])
+    is_folded = agree(facts, plain, quick, inputs.arrays)
+    if not is_folded:
+        quick = plain
     graphs = _graphs(facts, quick, inputs, progress)
     entries = [piece.graph for piece in quick]
     manifest = BundleManifest(
@@ -125,7 +111,7 @@ def _checked(
                 samples=inputs.samples,
                 inputs="real" if inputs.real else "random",
                 engine=parts.engine.name,
-                folded=folded,
+                folded=is_folded,
             )
         )
         parts.close()

@@ -67,6 +67,28 @@ def compared(
     return Found(max(worst.values()), {name: worst[name] for name in facts.names})
 
 
+def agree(
+    facts: ModelFacts, pieces: Sequence[Piece], others: Sequence[Piece], inputs: Sequence[Array]
+) -> bool:
+    """Whether other modules of the same pieces differ by less than half of TOLERANCE.
+
+    Arguments are those of `compared`; a few of the samples are enough.
+    """
+    given = [each[:3] for each in inputs]
+    return all(
+        2 * _share(one, other) <= TOLERANCE
+        for costs in facts.costs
+        for (_, _, found), (_, _, wanted) in zip(
+            *(
+                run_chain(facts, each, given, frozenset(costs.without), with_torch)
+                for each in (others, pieces)
+            ),
+            strict=True,
+        )
+        for one, other in zip(found, wanted, strict=True)
+    )
+
+
 def _batches(pieces: Sequence[Piece]) -> Iterator[int]:
     """The sizes of batches to compare on: not the largest if its tensors would fill the memory."""
     graphs = [piece.graph for piece in pieces if isinstance(piece.graph, StageGraph)]

@@ -18,8 +18,8 @@ from offramp.multiexit.model import MultiExit
 from offramp.policy import ExitPolicy, PolicyMenu
 from offramp.progress import Progress, silent
 from offramp.storage.atomic import make_folder, write_bytes
-from offramp.storage.folder import changing
-from offramp.storage.manifest import BUNDLE
+from offramp.storage.folder import READY, changing, check_free
+from offramp.storage.manifest import BUNDLE, MANIFEST, is_bundle
 from offramp.storage.names import POLICY, lacking
 
 Policy = ExitPolicy | PolicyMenu
@@ -59,7 +59,7 @@ def export(
     Raises:
         ExportError: A graph cannot be made, or differs too much from the model.
         ExtraError: onnx or an engine is not installed.
-        BundleError: The folder cannot be written, or has files of these names but is no bundle.
+        BundleError: The folder cannot be written, or is not a bundle and has files of these names.
     """
     check_kind(model, MultiExit, "model", "Give a MultiExit, such as MultiExit.load(run).")
     check_kind(precision, str, "precision", "Give 'fp32'.")
@@ -70,8 +70,10 @@ def export(
     for number, each in (policies_without or {}).items():
         given[lacking(POLICY, number)] = each
     for each in given.values():
-        check_kind(each, (ExitPolicy, PolicyMenu), "policy", "Give an ExitPolicy or a menu.")
+        _check_policy(model, each)
     folder = make_folder(as_path(to, "to"))
+    if not (is_bundle(folder) or is_bundle(folder / READY)):  # refused before minutes of work
+        check_free(folder, {MANIFEST, README, POLICY, "stages", "branches"})
     facts = facts_of(model)
     inputs = Inputs.of(facts, None if samples is None else as_samples(samples))
     bundle = made_bundle(model, inputs, names, progress, clock)
@@ -85,6 +87,13 @@ def export(
         write_bytes(staged / README, model_card(manifest, given).encode())
     policies = tuple(each for one in given.values() for each in _listed(one))
     return replace(bundle, manifest=manifest, policies=policies, folder=folder)
+
+
+def _check_policy(model: MultiExit, policy: Policy) -> None:
+    """Refuse what is not a policy, or one for other exits than the model's."""
+    check_kind(policy, (ExitPolicy, PolicyMenu), "policy", "Give an ExitPolicy or a menu.")
+    for each in _listed(policy):
+        each.check_exits(model.exits_without(each.without))
 
 
 def _listed(policy: Policy) -> tuple[ExitPolicy, ...]:
