@@ -39,7 +39,7 @@ class AnytimePlan:
     Attributes:
         steps: In order of increasing deadline; each is better than the previous one on these
             samples.
-        skipped: Names of exits that are no better than a cheaper one.
+        skipped: Names of exits that are not better than a cheaper one.
         unit: Unit of the deadlines: milliseconds or FLOPs.
         interruptible: Whether the branch of every step runs on the way to the next step.
         measure: What the values measure.

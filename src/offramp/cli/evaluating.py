@@ -17,7 +17,9 @@ from offramp.cli.showing import (
     Device,
     Engine,
     Precision,
+    RunOrBundle,
     Threads,
+    check_for_bundle,
     progress_bars,
     show,
     stopping,
@@ -34,13 +36,7 @@ Split = Literal["calibration", "test"]
 
 @stopping(STARTS_OVER)
 def evaluate(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="A run folder that `offramp train` wrote, or a bundle of `offramp export`.",
-        ),
-    ],
+    folder: RunOrBundle,
     data: Annotated[
         str | None,
         typer.Option(
@@ -77,11 +73,7 @@ def evaluate(
 
     keep_freed_memory()
     if is_bundle(folder):
-        if backbone_file is not None or device != "cpu":
-            raise typer.BadParameter(
-                "--backbone and --device are for a run; a bundle has --engine, which may name a "
-                "provider, such as onnxruntime:cuda"
-            )
+        check_for_bundle(backbone_file, device)
         show(_of_bundle(folder, data, data_root, split, engine, precision, threads), as_json)
         return
     if (engine, precision, split) != ("onnxruntime", "fp32", None):

@@ -20,7 +20,9 @@ from offramp.cli.showing import (
     Device,
     Engine,
     Precision,
+    RunOrBundle,
     Threads,
+    check_for_bundle,
     show,
     show_line,
 )
@@ -35,13 +37,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="A run folder that `offramp train` wrote, or a bundle of `offramp export`.",
-        ),
-    ],
+    folder: RunOrBundle,
     files: Annotated[
         list[str],
         typer.Argument(
@@ -116,11 +112,7 @@ def _opened(
     from offramp.storage.manifest import is_bundle
 
     if is_bundle(folder):
-        if backbone_file is not None or device != "cpu":
-            raise typer.BadParameter(
-                "--backbone and --device are for a run; a bundle has --engine, which may name a "
-                "provider, such as onnxruntime:cuda"
-            )
+        check_for_bundle(backbone_file, device)
         from offramp.runtime.runtime import Runtime
 
         return Runtime(folder, engine=engine, precision=precision, threads=threads)

@@ -87,6 +87,23 @@ RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder that `offramp train` wrote.")
 ]
 
+RunOrBundle = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder that `offramp train` wrote, or a bundle of `offramp export`.",
+    ),
+]
+
+
+def check_for_bundle(backbone_file: str | None, device: str) -> None:
+    """Refuse options that a run has and a bundle has not, as wrong usage."""
+    if backbone_file is not None or device != "cpu":
+        raise typer.BadParameter(
+            "--backbone and --device are for a run; a bundle has --engine, which may name a "
+            "provider, such as onnxruntime:cuda"
+        )
+
 
 def read_outputs(outputs: Path, split: str, *others: str) -> "tuple[ExitOutputs, Contents | None]":
     """Outputs of a file, or of a run or bundle on a split, with what was read from the folder.

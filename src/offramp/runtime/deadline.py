@@ -14,7 +14,7 @@ _MOST_WORKERS = 64
 
 
 def go_on(path: Path, left_ms: float) -> bool:
-    """Whether a later exit is expected to answer within so many milliseconds."""
+    """Whether a later exit is expected to answer within `left_ms` milliseconds."""
     _, expected = path.needed_ms()
     return by_deadline(len(expected) - 1, expected, left_ms) >= 0
 

@@ -8,13 +8,12 @@ from offramp.answering.inputs import NONE, Numbers
 from offramp.errors import BundleError, DataError
 from offramp.outputs import ExitOutputs
 from offramp.progress import Progress, silent
+from offramp.runtime.folders import SPLITS
 from offramp.runtime.measuring import measured_times, times_here
 from offramp.runtime.runtime import Runtime
 from offramp.storage.folder import Contents, changing, read_folder
 from offramp.storage.manifest import BUNDLE
 from offramp.storage.names import lacking, outputs_of
-
-_SPLITS = ("calibration", "test")
 
 
 def evaluate_bundle(
@@ -94,7 +93,7 @@ def _check_apart(since: Contents, found: Mapping[str, ExitOutputs]) -> None:
     """Refuse test samples that thresholds are chosen on."""
     keys = [
         (outputs.source or {}).get("data")
-        for split in _SPLITS
+        for split in SPLITS
         if (outputs := found.get(outputs_of(split)) or _stored(since, outputs_of(split)))
     ]
     if len(keys) == 2 and keys[0] == keys[1]:

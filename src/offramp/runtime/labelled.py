@@ -61,7 +61,7 @@ class Labelled:
         """A sample as `Runtime.run` takes it, and its label.
 
         Raises:
-            DataError: It is no pair, or its label is not a number.
+            DataError: It is not a pair, or its label is not a number.
         """
         item = self.data[row]
         if not isinstance(item, tuple | list) or len(item) != 2:

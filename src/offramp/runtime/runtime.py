@@ -128,7 +128,7 @@ class Runtime(Splitting):
         `scores` come from the error predictors, if every branch has one.
 
         Raises:
-            DataError: It is no data set, a sample cannot be read or lacks an input that an exit
+            DataError: It is not a data set, a sample cannot be read or lacks an input that an exit
                 needs, a label does not fit, or no exit answers without the inputs left out.
             ShapeError: A sample is not what the model reads.
             PlanError: There is no such input, or timings are given, which hold for all inputs.
@@ -189,7 +189,7 @@ class Runtime(Splitting):
         return replace(answer, total_ms=total_ms, interrupted=not found.fired)
 
     def anytime(self, sample: Sample, policy: ExitPolicy | float | None = None) -> Iterator[Answer]:
-        """Answers of ever later exits, each computed when it is asked for.
+        """Answers of one exit after another, each computed when it is asked for.
 
         Whoever stops asking stops the work. All exits answer, also those that the policy disables;
         `promised` is true for the one that the policy would choose.

@@ -102,7 +102,7 @@ class Engine(Protocol):
             what: What errors call the graph, such as a file's name.
 
         Raises:
-            BundleError: The bytes are no ONNX graph that the engine can run.
+            BundleError: The bytes are not an ONNX graph that the engine can run.
         """
         ...
 
