@@ -10,7 +10,7 @@ from offramp.runtime.bench.one_graph import as_one_graph
 from offramp.runtime.runtime import Runtime
 
 
-@pytest.mark.parametrize("name", ["folder", "hearing_folder"])
+@pytest.mark.parametrize("name", ["folder", pytest.param("hearing_folder", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("count", [1, 3])
 def test_one_graph_answers_as_the_stages_in_turn(
     name: str, count: int, request: pytest.FixtureRequest
