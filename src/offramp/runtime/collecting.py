@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.answering import Asked, ModelFacts
+from offramp.answering import ModelFacts
 from offramp.answering.inputs import Numbers, absent_of, inputs_text, refusal
 from offramp.answering.opened import Stacked
 from offramp.answering.sample import Prepared, prepare
@@ -22,7 +22,7 @@ from offramp.runtime.labelled import Labelled
 from offramp.runtime.measuring import times_here
 from offramp.runtime.parts import Live, Parts
 from offramp.spec import FINAL
-from offramp.task import as_targets, surest, training_labels
+from offramp.task import as_targets, training_labels
 
 Crossing = Callable[[str, Live], Live]
 """What the next stage reads, from the end of a stage and what is alive there."""
@@ -174,7 +174,7 @@ class _Answers:
         count: int,
         crossing: Crossing,
     ) -> None:
-        self._task, self._parts, self.names = facts.task, parts, tuple(names)
+        self._parts, self.names = parts, tuple(names)
         self._crossing = crossing
         self.outputs = np.empty((len(names), count, facts.num_outputs), np.float32)
         self.scores: NDArray[np.float64] = np.full((len(names), count), np.nan)
@@ -184,20 +184,14 @@ class _Answers:
         absent, live = absent_of(inputs), self._parts.live(inputs)
         last = self._parts.ends.index(self.names[-1])
         for stage, end in enumerate(self._parts.ends[: last + 1]):
-            live = self._parts.run_stage(stage, live, absent)
+            live = self._parts.run_stage(stage, live, absent, samples=len(rows))
             if end in self.names:
                 exit = self.names.index(end)
-                outputs, scores = self._asked(end, live)
+                outputs, scores = self._parts.ask(end, live)
                 self.outputs[exit, rows] = outputs
                 if scores is not None:
                     self.scores[exit, rows] = scores
             live = self._crossing(end, live)
-
-    def _asked(self, end: str, live: Mapping[str, Any]) -> Asked:
-        if end != FINAL:
-            return self._parts.run_branch(end, live)
-        outputs = self._parts.final(live)
-        return outputs, np.full(len(outputs), surest(self._task))
 
 
 def _as_outputs(

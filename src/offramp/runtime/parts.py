@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.answering import Asked
 from offramp.answering.inputs import Numbers
 from offramp.bundle import BranchGraph, Bundle
 from offramp.bundle.manifest import OUTPUTS
@@ -14,6 +15,7 @@ from offramp.bundle.manifest import Graph as Described
 from offramp.errors import BundleError
 from offramp.runtime.engines import Engine, Graph, Stop
 from offramp.spec import FINAL
+from offramp.task import surest
 
 Live = Mapping[str, Any]
 """The engine's own tensors that are alive between two stages, by name."""
@@ -114,9 +116,7 @@ class Parts:
             name: value for name, value in {**live, **found}.items() if name in self._used[stage]
         }
 
-    def run_branch(
-        self, exit: str, live: Live, stop: Stop | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    def run_branch(self, exit: str, live: Live, stop: Stop | None = None) -> Asked:
         """Answers (B, K) of an early exit's branch, and its scores (B,), if it gives any.
 
         Raises:
@@ -128,6 +128,20 @@ class Parts:
             live = {**live, **self._absent(described, live)}
         outputs, *scores = map(self.engine.array, self.run_graph(described, live, stop).values())
         return outputs, scores[0].astype(np.float64) if scores else None
+
+    def ask(self, end: str, live: Live, stop: Stop | None = None) -> Asked:
+        """What an exit answers: the branch of a cut, or the network itself after its last stage.
+
+        Where branches give scores of their own, the network's is the largest that there is.
+
+        Raises:
+            Stopped: The stop was requested before the end.
+        """
+        if end != FINAL:
+            return self.run_branch(end, live, stop)
+        outputs, facts = self.final(live), self._manifest.facts
+        own = np.full(len(outputs), surest(facts.task)) if facts.predicts_error else None
+        return outputs, own
 
     def final(self, live: Live) -> NDArray[np.float32]:
         """Answers (B, K) of the network itself, after its last stage."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from offramp.answering import Asked, ModelFacts, Route, Walk
@@ -15,7 +14,6 @@ from offramp.runtime.engines import Stop
 from offramp.runtime.pace import Pace
 from offramp.runtime.parts import Live, Parts
 from offramp.spec import FINAL
-from offramp.task import surest
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +144,10 @@ class Path:
             DataError: Its score is NaN.
         """
         name = self._parts.ends[self._next - 1]
-        if name == FINAL:
-            outputs, own = self._parts.final(self._live), self._surest()
-        else:
-            with self._timed(self._parts.branch_file(name), new_stage=False):
-                outputs, own = self._parts.run_branch(name, self._live, self._stop)
-            self._spent_flops += self._own(name)
-        self.answers[name] = outputs, own
+        file = "" if name == FINAL else self._parts.branch_file(name)
+        with self._timed(file, new_stage=False):
+            self.answers[name] = self._parts.ask(name, self._live, self._stop)
+        self._spent_flops += self._own(name)
         return self.judge(name)
 
     def judge(self, name: str) -> Reached:
@@ -213,11 +208,6 @@ class Path:
     def _own(self, name: str) -> int:
         """FLOPs of an exit's own branch."""
         return self._facts.exits[self._facts.names.index(name)].flops
-
-    def _surest(self) -> NDArray[np.float64] | None:
-        if not self._facts.predicts_error:
-            return None
-        return np.full(1, surest(self._facts.task))
 
     def _timed(self, file: str, *, new_stage: bool) -> "_Timed":
         return _Timed(self, file, new_stage)

@@ -36,8 +36,6 @@ from offramp.runtime.pace import Pace
 from offramp.runtime.parts import Live
 from offramp.runtime.path import Begun, Path, Reached, walk_all
 from offramp.runtime.split import Splitting
-from offramp.spec import FINAL
-from offramp.task import surest
 
 _REPEATS, _FEW_REPEATS = 10, 3
 
@@ -308,11 +306,7 @@ class Runtime(Splitting):
 
     def _asked(self, name: str, live: Live, there: NDArray[np.int64], num: int) -> Asked:
         """What an exit answers, for the samples of the batch that have not left."""
-        if name == FINAL:
-            outputs, task = self.parts.final(live), self.facts.task
-            own = np.full(num, surest(task)) if self.facts.predicts_error else None
-        else:
-            outputs, own = self.parts.run_branch(name, live)
+        outputs, own = self.parts.ask(name, live)
         if len(there) == num:
             return outputs, own
         return outputs[there], None if own is None else own[there]
