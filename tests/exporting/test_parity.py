@@ -1,8 +1,10 @@
 """Graphs that differ from the model are refused, and so is a folder that holds something else."""
 
+import copy
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from offramp.policy import ExitPolicy, find_score
 from offramp.progress import silent
 from offramp.runtime.engines import open_engine
 from offramp.runtime.parts import Parts
+from offramp.runtime.runtime import Runtime
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +100,19 @@ def test_a_policy_for_other_exits_is_refused_before_the_work(
     with pytest.raises(ShapeError, match=r"for exits \['a', 'final'\]"):
         export(model, policy, to=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision_becomes_graphs_in_fp32_and_stays_as_it_was(
+    model: MultiExit, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    other = copy.deepcopy(model).to(dtype)
+    before = [weight.clone() for weight in other.parameters()]
+    bundle = export(other, to=tmp_path / "bundle")
+    assert [each.dtype for each in bundle.manifest.facts.inputs] == ["float32"]
+    assert all(torch.equal(one, two) for one, two in zip(before, other.parameters(), strict=True))
+    inputs = Inputs.of(bundle.manifest.facts, None).arrays[0][:2]
+    with Runtime(bundle) as runtime, torch.no_grad():
+        found = [answer.outputs for answer in runtime.run_batch(list(inputs))]
+        wanted = other(torch.from_numpy(inputs).to(dtype))[-1].float().numpy()
+    np.testing.assert_allclose(found, wanted, atol=0.02 if dtype == torch.bfloat16 else 1e-5)

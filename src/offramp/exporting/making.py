@@ -57,7 +57,20 @@ class Inputs:
                 "model on samples that have all. Give some that do."
             )
         batch = samples.read(np.resize(places, rows))
-        return cls(tuple(each.numpy() for each in batch.inputs), len(places), real=True)
+        arrays = tuple(
+            value.numpy().astype(each.dtype, copy=False)
+            for value, each in zip(batch.inputs, facts.inputs, strict=True)
+        )
+        return cls(arrays, len(places), real=True)
+
+
+def in_fp32(facts: ModelFacts) -> ModelFacts:
+    """The facts of a model whose graphs read and give fp32, whatever its own precision."""
+    inputs = tuple(
+        each.model_copy(update={"dtype": "float32"}) if "float" in each.dtype else each
+        for each in facts.inputs
+    )
+    return facts.model_copy(update={"inputs": inputs})
 
 
 def _random(draw: np.random.Generator, rows: int, shape: Sequence[int], dtype: str) -> Array:
@@ -81,7 +94,7 @@ def made_bundle(
         ExportError: A graph cannot be made, or differs from the model.
         ExtraError: onnx or an engine is not installed.
     """
-    facts = facts_of(model)
+    facts = in_fp32(facts_of(model))
     stages = [stage for stage in model.backbone.stages if isinstance(stage, Stage)]
     plain = pieces_of(model, stages)
     quick = pieces_of(model, [folded(stage) for stage in stages])

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from offramp.multiexit.trial import Trial
 from offramp.spec import FINAL, dims
 from offramp.task import Task
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 @dataclass(frozen=True, eq=False)
 class Piece:
@@ -36,16 +38,16 @@ class Piece:
 
 
 def pieces_of(model: MultiExit, stages: Sequence[Stage]) -> list[Piece]:
-    """The pieces of a model, in the order in which they run.
+    """The pieces of a model, in the order in which they run: copies on the CPU, in fp32.
 
     Args:
         model: The model.
         stages: Its stages, or faster copies of them.
     """
-    names = Names(model.backbone)
+    names, copies = Names(model.backbone), [_plain(stage) for stage in stages]
     found: list[Piece] = []
     for costs in facts_of(model).costs:
-        found += _stages(model, stages, names, frozenset(costs.without))
+        found += _stages(model, copies, names, frozenset(costs.without))
     return found + list(_branches(model, names))
 
 
@@ -86,7 +88,9 @@ def _stages(
     ends = (*backbone.cuts, FINAL)
     last = max(ends.index(name) for name in model.exits_without(absent))
     live: Partly = tuple(
-        None if number in absent else torch.zeros(1, *shape, dtype=dtype)
+        None
+        if number in absent
+        else torch.zeros(1, *shape, dtype=torch.float32 if dtype.is_floating_point else dtype)
         for number, (shape, dtype) in enumerate(
             zip(backbone.input_shapes, backbone.input_dtypes, strict=True)
         )
@@ -132,7 +136,7 @@ def _stages(
 
 
 def _dtype(value: Tensor) -> str:
-    """Type of a tensor's numbers in a graph, whose weights are in single precision."""
+    """Type of a tensor's numbers in a graph, whose weights are in fp32."""
     return "float32" if value.is_floating_point() else str(value.dtype).removeprefix("torch.")
 
 
@@ -157,7 +161,7 @@ class _StagePiece(nn.Module):
         self, stage: Stage, present: list[bool], kept: list[int], task: Task, last: bool
     ) -> None:
         super().__init__()
-        self.stage = _plain(stage)
+        self.stage = stage
         self.present, self.kept, self.task, self.last = present, kept, task, last
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
@@ -186,6 +190,6 @@ class _BranchPiece(nn.Module):
         return answers[:, :-1], score_of(answers[:, -1], self.task)
 
 
-def _plain(module: nn.Module) -> nn.Module:
-    """A copy in single precision on the CPU, in evaluation mode."""
+def _plain(module: Module) -> Module:
+    """A copy in fp32 on the CPU, in evaluation mode."""
     return copy.deepcopy(module).cpu().float().eval()

@@ -12,7 +12,7 @@ from offramp.bundle.card import model_card
 from offramp.bundle.contents import README
 from offramp.data import as_samples
 from offramp.errors import PlanError
-from offramp.exporting.making import Inputs, made_bundle
+from offramp.exporting.making import Inputs, in_fp32, made_bundle
 from offramp.multiexit.facts import facts_of
 from offramp.multiexit.model import MultiExit
 from offramp.policy import ExitPolicy, PolicyMenu
@@ -74,7 +74,7 @@ def export(
     folder = make_folder(as_path(to, "to"))
     if not (is_bundle(folder) or is_bundle(folder / READY)):  # refused before minutes of work
         check_free(folder, {MANIFEST, README, POLICY, "stages", "branches"})
-    facts = facts_of(model)
+    facts = in_fp32(facts_of(model))
     inputs = Inputs.of(facts, None if samples is None else as_samples(samples))
     bundle = made_bundle(model, inputs, names, progress, clock)
     manifest = bundle.manifest.model_copy(update={"about": dict(about or {})})
